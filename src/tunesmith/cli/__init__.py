@@ -1,0 +1,63 @@
+"""The command line. What a command needs is imported when it is run.
+
+Exit codes: 0 done; the others stand in tunesmith/errors.py.
+"""
+
+import errno
+import logging
+import os
+import sys
+
+import typer
+
+from ..errors import BadEnvironment, Refusal
+from . import chat, data, recipes, runs, train
+
+app = typer.Typer(
+    name="tunesmith",
+    help="Fine-tune a language model: from a recipe to a result that has been measured.",
+    epilog="Exit codes: 0 ok, 1 failed while running, 2 usage or recipe, 3 data, 4 out of memory, 5 diverged,"
+    " 6 environment, 7 checkpoint unusable, 75 stopped and saved, 130 interrupted.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+for module in (train, chat, data, recipes, runs):
+    module.register(app)
+
+
+@app.callback()
+def options(debug: bool = typer.Option(False, "--debug", help="Show where an error happened.")) -> None:
+    """Options of every command; --debug is read by main(), wherever it stands."""
+
+
+def main(words: list[str] | None = None) -> None:
+    """Run a command and leave with its exit code; an error is one sentence on stderr."""
+    words = list(sys.argv[1:] if words is None else words)
+    debug = "--debug" in words
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logging.getLogger("tunesmith").addHandler(handler)
+    logging.getLogger("tunesmith").setLevel(logging.INFO)
+    try:
+        app([word for word in words if word != "--debug"])
+    except Exception as error:
+        if debug:
+            raise
+        sentence, code = explain(error)
+        sys.stderr.write(f"tunesmith: {sentence}\n" if sentence else "")
+        sys.exit(code)
+
+
+def explain(error: Exception) -> tuple[str, int]:
+    """An error as a sentence and an exit code."""
+    if isinstance(error, Refusal):
+        return str(error), error.code
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at its end
+        return "", 0
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return (
+            f"the disk is full ({error.filename or 'while writing'}); nothing half-written was kept",
+            BadEnvironment.code,
+        )
+    return f"{type(error).__name__}: {error}; `--debug` shows where it happened", Refusal.code

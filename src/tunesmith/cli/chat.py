@@ -1,0 +1,65 @@
+"""chat."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .show import line
+
+HELP = "/base asks the model before tuning, /tuned the tuned one, /new forgets the dialogue, /quit leaves"
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(chat)
+
+
+def chat(
+    run: Annotated[Path, typer.Argument(help="The run's folder.")],
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.", min=1)] = 256,
+    temperature: Annotated[
+        float, typer.Option(help="0 takes the likeliest word; above it, words are drawn.", min=0)
+    ] = 0,
+) -> None:
+    """Talk to a run's result. Lines come from the terminal or a pipe; /base and /tuned switch sides, /quit leaves."""
+    from ..data.example import Message
+    from ..tuned import load_run
+
+    tuned, history, base = load_run(run), [], False
+    if sys.stdin.isatty():
+        line(HELP)
+    while (text := typed("base> " if base else "tuned> ")) != "/quit":
+        match text:
+            case "":
+                continue
+            case "/base" | "/tuned" | "/new":
+                base, history = (base if text == "/new" else text == "/base"), []
+            case _ if text.startswith("/"):
+                line(f"no such command: {text}; {HELP}")
+            case _ if tuned.labels:
+                line(", ".join(f"{label} {chance:.1%}" for label, chance in tuned.classify(text).items()))
+            case _:
+                history.append(Message("user", text))
+                answer = speak(tuned.stream(history, max_new_tokens, temperature, base))
+                history.append(Message("assistant", answer))
+
+
+def typed(mark: str) -> str:
+    """The next line of the terminal or the pipe; /quit at its end."""
+    if sys.stdin.isatty():
+        sys.stdout.write(mark)
+        sys.stdout.flush()
+    text = sys.stdin.readline()
+    return text.strip() if text else "/quit"
+
+
+def speak(pieces) -> str:
+    """Print an answer as it comes, and return the whole of it."""
+    said = ""
+    for piece in pieces:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+        said += piece
+    line()
+    return said

@@ -1,0 +1,96 @@
+"""init, schema, version."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import RecipeError
+from .show import json_out, line
+from .train import Json
+
+GOALS = {"sft": "answer as in the data", "classify": "tell classes apart", "pretrain": "continue text as in the data"}
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(init)
+    app.command()(schema)
+    app.command()(version)
+
+
+def init(
+    model: Annotated[str, typer.Option(help="A folder, org/name, or demo/NAME.")] = "demo/smollm2-135m-instruct",
+    data: Annotated[str, typer.Option(help="A file, a folder, org/name, or demo/NAME.")] = "demo/movie-reviews",
+    goal: Annotated[str, typer.Option(help="sft, classify or pretrain; told from the data unless given.")] = "",
+    to: Annotated[Path, typer.Option("--to", "-o", help="The file to write.")] = Path("recipe.yaml"),
+) -> None:
+    """Write a commented recipe for a model, a data file and a goal."""
+    if goal and goal not in GOALS:
+        raise RecipeError(f"--goal: must be one of {', '.join(GOALS)} (got '{goal}')")
+    if to.exists():
+        raise RecipeError(f"--to: {to} exists already; name another file")
+    from ..config.describe import rows
+    from ..data.formats.base import detect
+    from ..data.source import read, splits
+    from ..files import write
+    from ..model.hub import locate_data
+    from ..run import Run
+
+    where = locate_data(data)
+    first = next(iter(read(splits(where)["train"])))
+    format_ = detect(first.values, data)
+    chosen = goal or {"labelled": "classify", "text": "pretrain"}.get(format_.name, "sft")
+    docs = {
+        row.path: row.doc for row in rows(Run) if not row.when or row.when in (f"objective={chosen}", "method=lora")
+    }
+    write(to, recipe(model, data, chosen, format_.name, docs))
+    line(f"{to}: {GOALS[chosen]}, from {data}, whose rows are read as {format_.name}")
+    line(f"  tunesmith data preview {to}\n  tunesmith train {to}")
+
+
+def recipe(model: str, data: str, goal: str, format_: str, docs: dict[str, str]) -> str:
+    """The recipe's text: the keys that matter first, each with its description; the rest are named at the end."""
+    prompted = goal == "sft" and format_ == "labelled"
+    template = '{name: template, prompt: "Which of the labels fits?\\n\\n{text}", answer: "{label}"}'
+    settings = {
+        "model.path": model,
+        "data.path": data,
+        "data.format": template if prompted else format_,
+        "data.max_length": 512,
+        "method.name": "lora",
+        "method.r": 8,
+        "objective": goal,
+        "train.learning_rate": "2e-4",
+        "train.num_train_epochs": 1,
+        "train.per_device_train_batch_size": 8,
+    }
+    text, room = ["# A recipe for `tunesmith train`; every key may also be set on the command line as key=value."], ""
+    for path, value in settings.items():
+        parent, _, key = path.rpartition(".")
+        if parent != room and parent:
+            text.append(f"{parent}:")
+        room, indent = parent, "  " if parent else ""
+        doc = docs.get("method" if path == "method.name" else path)
+        text += [f"{indent}# {doc}"] if doc else []
+        text.append(f"{indent}{key}: {value}")
+    return "\n".join([*text, "", "# All keys with their meaning: tunesmith schema", ""])
+
+
+def schema() -> None:
+    """The JSON Schema of a recipe, for editors that complete and check YAML."""
+    from ..config.describe import json_schema
+    from ..run import Run
+
+    json_out(json_schema(Run))
+
+
+def version(as_json: Json = False) -> None:
+    """The versions that a result depends on."""
+    from ..runs import versions
+
+    found = versions()
+    if as_json:
+        json_out(found)
+    else:
+        for name, number in found.items():
+            line(f"{name} {number}")

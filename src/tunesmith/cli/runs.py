@@ -1,0 +1,101 @@
+"""runs list, show, diff."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .show import json_out, line, table
+from .train import Json
+
+Folder = Annotated[Path, typer.Argument(help="A run's folder.")]
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(help="What was run: list, show, diff.", no_args_is_help=True)
+    group.command("list")(list_runs)
+    group.command("show")(show_run)
+    group.command("diff")(diff_runs)
+    app.add_typer(group, name="runs")
+
+
+def list_runs(
+    root: Annotated[Path, typer.Argument(help="The folder that holds the runs.")] = Path("runs"), as_json: Json = False
+) -> None:
+    """The runs in a folder, the oldest first."""
+    from ..runs import listed
+
+    runs = [brief(run.path, run.facts) for run in listed(root)]
+    if as_json:
+        json_out(runs)
+        return
+    table(
+        "",
+        ["run", "status", "started", "before", "after", "seconds"],
+        [[str(cell) for cell in run.values()] for run in runs],
+    )
+
+
+def brief(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """A run in one row."""
+    result = facts.get("result") or {}
+
+    def figure(side: str) -> str:
+        scores = result.get(side) or {}
+        accuracy = scores.get("accuracy")
+        return f"{accuracy:.1%}" if accuracy is not None else f"loss {scores['loss']:.3f}" if scores else ""
+
+    seconds = round(result.get("train_seconds", 0), 1)
+    return {
+        "run": str(path),
+        "status": facts.get("status", ""),
+        "started": facts.get("started", ""),
+        "before": figure("before"),
+        "after": figure("after"),
+        "seconds": seconds,
+    }
+
+
+def show_run(run: Folder, as_json: Json = False) -> None:
+    """Everything that is known of a run: its recipe, its data, its figures."""
+    from ..config.load import to_yaml
+    from ..runs import RunFolder
+
+    opened = RunFolder(run)
+    facts = opened.facts
+    if as_json:
+        json_out(facts)
+        return
+    line(f"{run}: {facts.get('status')}, started {facts.get('started')}")
+    line()
+    line(to_yaml(opened.recipe().value, facts.get("origins", {})))
+    for name in ("counts", "parameters", "result", "versions"):
+        for key, value in (facts.get(name) or {}).items():
+            line(f"{name}.{key}: {value}")
+
+
+def diff_runs(first: Folder, second: Folder, as_json: Json = False) -> None:
+    """What differs between two runs: settings and figures."""
+    from ..config.load import dump
+    from ..runs import RunFolder
+
+    sides = []
+    for folder in (first, second):
+        opened = RunFolder(folder)
+        result = opened.facts.get("result") or {}
+        sides.append(flat(dump(opened.recipe().value)) | flat({"result": result}))
+    names = [name for name in dict.fromkeys([*sides[0], *sides[1]]) if sides[0].get(name) != sides[1].get(name)]
+    rows = [(name, sides[0].get(name), sides[1].get(name)) for name in names]
+    if as_json:
+        json_out({name: [one, other] for name, one, other in rows})
+        return
+    table("", ["", str(first), str(second)], [[name, str(one), str(other)] for name, one, other in rows])
+
+
+def flat(tree: Any, path: str = "") -> dict[str, Any]:
+    """A tree as dotted paths."""
+    if not isinstance(tree, dict):
+        return {path: tree}
+    return {
+        name: value for key, branch in tree.items() for name, value in flat(branch, f"{path}.{key}".lstrip(".")).items()
+    }

@@ -1,0 +1,116 @@
+"""quickstart, train, eval."""
+
+from dataclasses import asdict
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import RecipeError
+from .show import json_out, line, table
+
+WORDS = {"allow_extra_args": True, "ignore_unknown_options": True}
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command(context_settings=WORDS)(quickstart)
+    app.command(context_settings=WORDS)(train)
+    app.command("eval", context_settings=WORDS)(evaluate)
+
+
+def quickstart(context: typer.Context, as_json: Json = False) -> None:
+    """Tune a small real model on real film reviews, in a few minutes on a CPU. Takes key=value as train does."""
+    carry_out(recipe_of_ours("quickstart"), context.args, as_json, "quickstart")
+
+
+def train(
+    context: typer.Context,
+    recipe: Annotated[
+        str | None, typer.Argument(help="A YAML file; what follows are key=value or --key value.")
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train as a recipe says, and measure before and after.
+
+    Every key may be set in the recipe and on the command line; `tunesmith schema` and `tunesmith init` show them all.
+    """
+    words = list(context.args)
+    if recipe and "=" in recipe and not Path(recipe).exists():
+        recipe, words = None, [recipe, *words]
+    if resume is None:
+        if recipe is None and not words:
+            raise RecipeError("train needs a recipe, such as recipes/quickstart.yaml; `tunesmith init` writes one")
+        carry_out(Path(recipe) if recipe else None, words, as_json, Path(recipe).stem if recipe else "run")
+        return
+    if recipe or words:
+        raise RecipeError(f"--resume goes on with the recipe in {resume}; leave out {' '.join([recipe or '', *words])}")
+    from ..train.train import resume as go_on
+
+    show(go_on(resume), as_json)
+
+
+def carry_out(recipe: Path | None, words: list[str], as_json: bool, name: str) -> None:
+    from ..config.load import load
+    from ..migrate import RENAMED
+    from ..run import Run
+
+    loaded = load(Run, recipe, words, renamed=RENAMED)
+    from ..train.train import train
+
+    show(train(loaded.value, origins=loaded.origins, name=name), as_json)
+
+
+def evaluate(
+    context: typer.Context, run: Annotated[Path, typer.Argument(help="The run's folder.")], as_json: Json = False
+) -> None:
+    """Measure a run's result again, on the held-out rows of its recipe or others (data.eval_path=...)."""
+    from ..tuned import load_run
+
+    measured = load_run(run, context.args).evaluate()
+    if as_json:
+        json_out(measured.scores.as_json())
+        return
+    from ..evaluate.report import summary
+
+    table(str(run), ["", "", "now"], summary(None, measured.scores))
+
+
+def recipe_of_ours(name: str) -> Path:
+    """A recipe that ships with the package; in a checkout, one of recipes/."""
+    shipped = Path(str(files("tunesmith"))) / "recipes" / f"{name}.yaml"
+    return shipped if shipped.exists() else Path(__file__).parents[3] / "recipes" / f"{name}.yaml"
+
+
+def show(result: Any, as_json: bool) -> None:
+    """The outcome: one JSON object, or a table, five answers and what to try next."""
+    facts = asdict(result)
+    if as_json:
+        json_out(facts)
+        return
+    from ..evaluate.metrics import Scores
+    from ..evaluate.report import summary
+    from ..runs import RunFolder
+
+    run = RunFolder(Path(result.run))
+    if result.after:
+        table(
+            "",
+            ["held-out rows", "before", "after"],
+            summary(Scores.from_json(result.before), Scores.from_json(result.after)),
+        )
+        samples = run.facts["samples"][:5]
+        table(
+            "Five of them",
+            ["prompt", "right", "before", "after"],
+            [[s[k] or "" for k in ("prompt", "gold", "before", "after")] for s in samples],
+        )
+    memory = f"at most {result.peak_memory_mb:.0f} MB"
+    line(f"trained {result.train_seconds:.0f} s at {result.tokens_per_second:.0f} tokens/s, {memory}")
+    kept = "adapter" if (run.path / "adapter").exists() else "model"
+    line(f"the run: {result.run}  (report.html, recipe.yaml, {kept}/)")
+    line("next:")
+    for command in (f"chat {run.path}", f"eval {run.path}", f"runs show {run.path}"):
+        line(f"  tunesmith {command}")

@@ -1,0 +1,1 @@
+"""From text to checked records, and back. Knows nothing of tuning."""

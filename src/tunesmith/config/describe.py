@@ -1,0 +1,95 @@
+"""A record as a form: the rows that help, the schema, the web page and the docs all show."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from sys import modules
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+from .choice import Choice
+
+
+class Row(NamedTuple):
+    """One setting."""
+
+    path: str
+    type: Any
+    default: Any
+    doc: str
+    when: str
+    """The choice that brings this row, such as `objective=dpo`; empty if it is always there."""
+
+
+def rows(cls: Any, path: str = "", when: str = "") -> Iterator[Row]:
+    """Every setting of a record and of the records in it, in the order in which they are written."""
+    hints, docs = get_type_hints(cls, include_extras=True), field_docs(cls)
+    for field in fields(cls):
+        hint = hints[field.name]
+        at, choice, doc = f"{path}.{field.name}".lstrip("."), Choice.of(hint), docs.get(field.name, "")
+        if choice:
+            yield Row(at, hint, choice.default, doc, when)
+            for name, entry in choice.registry.all().items():
+                yield from rows(entry, at, f"{at}={name}")
+        elif is_dataclass(hint):
+            yield from rows(hint, at, when)
+        else:
+            yield Row(at, hint, "needed" if field.default is MISSING else field.default, doc, when)
+
+
+def field_docs(cls: Any) -> dict[str, str]:
+    """The string under each field, of the class and those it inherits from."""
+    found: dict[str, str] = {}
+    for kind in reversed(cls.__mro__[:-1]):
+        for node in source(kind.__module__).body:
+            if isinstance(node, ast.ClassDef) and node.name == kind.__name__:
+                found |= dict(docs_in(node))
+    return found
+
+
+def docs_in(body: ast.ClassDef) -> Iterator[tuple[str, str]]:
+    for node, doc in zip(body.body, body.body[1:], strict=False):
+        match node, doc:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                yield name, text
+
+
+@cache
+def source(module: str) -> ast.Module:
+    file = getattr(modules[module], "__file__", None)
+    return ast.parse(Path(file).read_text(encoding="utf-8")) if file else ast.Module([], [])
+
+
+NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "null"}
+
+
+def words(hint: Any) -> str:
+    """A type in words, such as `a whole number of at least 1, or null`."""
+    if choice := Choice.of(hint):
+        return f"one of {', '.join(choice.registry.all())}"
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return words(args[0]) + "".join(bound(mark) for mark in args[1:])
+    if origin is Literal:
+        return f"one of {', '.join(map(str, args))}" if len(args) > 1 else repr(args[0])
+    if origin in (UnionType, Union):
+        return ", or ".join(words(part) for part in args)
+    if origin in (tuple, list):
+        return f"a list, each {words(args[0])}"
+    return NAMES.get(hint, "keys with values" if is_dataclass(hint) else str(hint))
+
+
+def bound(mark: Any) -> str:
+    limits = {"gt": "greater than", "ge": "of at least", "lt": "less than", "le": "of at most"}
+    return "".join(f" {word} {getattr(mark, name):g}" for name, word in limits.items() if hasattr(mark, name))
+
+
+def json_schema(cls: type) -> dict[str, Any]:
+    """The JSON Schema of a record, with the string under each field as its description."""
+    from pydantic import TypeAdapter
+
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | TypeAdapter(cls).json_schema()

@@ -1,0 +1,20 @@
+"""Plain, frozen, keyword-only data; the string under a field is its documentation."""
+
+from dataclasses import dataclass
+from typing import Annotated, TypeVar, dataclass_transform
+
+from annotated_types import Ge, Gt, Le
+
+T = TypeVar("T")
+
+Positive = Annotated[float, Gt(0)]
+NonNegative = Annotated[float, Ge(0)]
+Fraction = Annotated[float, Ge(0), Le(1)]
+Count = Annotated[int, Ge(1)]
+Natural = Annotated[int, Ge(0)]
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def record(cls: type[T]) -> type[T]:
+    cls.__pydantic_config__ = {"extra": "forbid", "use_attribute_docstrings": True}
+    return dataclass(frozen=True, kw_only=True)(cls)

@@ -1,0 +1,66 @@
+"""Names for things that a recipe may choose: a method, an objective, a data format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.metadata import entry_points
+from pkgutil import iter_modules
+from typing import Any, Generic, TypeVar
+
+from ..errors import BadEnvironment
+from .record import record
+
+T = TypeVar("T")
+
+
+def did_you_mean(word: object, known: Iterable[str]) -> str:
+    """A known word like this one, as a question; or all that are known."""
+    known = sorted(known)
+    near = get_close_matches(str(word), known, n=1)
+    return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
+
+
+class Registry(Generic[T]):
+    """All classes of one kind, by name.
+
+    A file in the folder of `package` is known, and so is an installed package with an entry point in the group
+    `tunesmith.<kind>`; both are imported when a name is first asked for.
+    """
+
+    def __init__(self, kind: str, package: str) -> None:
+        self.kind, self.package = kind, package
+        self.entries: dict[str, type[T]] = {}
+        self.loaded = False
+
+    def __call__(self, name: str) -> Callable[[type[T]], type[T]]:
+        """Register a class under a name, as a record whose fields are its options."""
+
+        def register(cls: type[T]) -> type[T]:
+            if name in self.entries:
+                raise ValueError(f"two {self.kind}s are named '{name}': {self.entries[name]} and {cls}")
+            made: Any = record(cls)
+            made.name = name
+            self.entries[name] = made
+            return made
+
+        return register
+
+    def __getitem__(self, name: str) -> type[T]:
+        if name not in self.all():
+            raise LookupError(f"no {self.kind} '{name}'; {did_you_mean(name, self.all())}")
+        return self.all()[name]
+
+    def all(self) -> dict[str, type[T]]:
+        """Every entry by name, in the order of the names."""
+        if not self.loaded:
+            self.loaded = True
+            for module in iter_modules(import_module(self.package).__path__):
+                import_module(f"{self.package}.{module.name}")
+            for plugin in entry_points(group=f"tunesmith.{self.kind}"):
+                try:
+                    plugin.load()
+                except ImportError as error:
+                    raise BadEnvironment(f"the plugin {plugin.value} cannot be imported: {error}") from None
+        return dict(sorted(self.entries.items()))

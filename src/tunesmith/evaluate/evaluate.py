@@ -1,0 +1,136 @@
+"""Measuring a model on held-out examples: its loss, its answers against the right ones, and some of them to read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from ..data.batch import Layout
+from ..data.example import Example
+from ..data.material import Material
+from ..data.render import Tokens
+from ..model.engine import Engine, reading
+from ..model.policy import Policy
+from ..objectives.base import Objective, Tally
+from ..run import Eval
+from .metrics import Scores, measure
+
+SHOWN = 10
+"""Answers written out for a person to read."""
+
+
+@dataclass
+class Measured:
+    """What an evaluation found: figures, and what the model says to the first few examples."""
+
+    scores: Scores
+    said: list[str]
+
+
+@dataclass(frozen=True)
+class Examiner:
+    """Measures a model, each time on the same examples."""
+
+    material: Material
+    objective: Objective
+    settings: Eval
+    layout: Layout
+    examples: Sequence[Example]
+
+    def measure(self, policy: Policy) -> Measured:
+        """Everything that is known of how good the model is."""
+        if self.objective.targets == "label":
+            return self.classify(policy)
+        engine = Engine(policy.model, self.material.renderer.tokenizer, self.settings.batch_size)
+        prompts = [self.prompt(example) for example in self.examples]
+        said = engine.write(prompts[:SHOWN], self.settings.max_new_tokens)
+        if self.objective.targets == "answers" and self.task == "choice":
+            return Measured(self.choose(engine, prompts), said)
+        loss = self.loss(policy)
+        if self.objective.targets == "answers" and self.task == "exact_match":
+            answers = said + engine.write(prompts[SHOWN:], self.settings.max_new_tokens)
+            gold = [str(example.gold) for example in self.examples]
+            return Measured(measure([plain(text) for text in gold], [plain(text) for text in answers], loss), said)
+        return Measured(measure([], [], loss, len(prompts)), said)
+
+    def questions(self) -> list[dict[str, str]]:
+        """The examples whose answers are written out: what is asked, and what would be right."""
+        return [
+            {
+                "prompt": example.prompt[-1].content if example.prompt else str(example.text),
+                "gold": str(example.gold or ""),
+            }
+            for example in self.examples[:SHOWN]
+        ]
+
+    @property
+    def task(self) -> str:
+        """What is measured: as asked for, or a choice where there is one."""
+        if self.settings.task != "auto":
+            return self.settings.task
+        return "choice" if self.material.options else "loss"
+
+    def prompt(self, example: Example) -> list[int]:
+        """What the model is asked; of a text, its beginning."""
+        if example.answers:
+            return self.material.renderer.prompt(example.prompt)
+        return self.material.renderer.whole(example)[0].ids[:32]
+
+    def choose(self, engine: Engine, prompts: list[list[int]]) -> Scores:
+        """Rank the options by their likelihood after each prompt; the likeliest is the model's answer."""
+        options = [
+            [self.material.renderer.answer(example, option) for option in self.material.options]
+            for example in self.examples
+        ]
+        ranks = engine.rank(prompts, options)
+        gold = [self.material.options.index(str(example.gold)) for example in self.examples]
+        count = sum(len(row[right]) for row, right in zip(options, gold, strict=True))
+        loss = -float(ranks[torch.arange(len(gold)), gold].sum()) / count
+        chosen = [self.material.options[n] for n in ranks.argmax(-1).tolist()]
+        return measure([self.material.options[n] for n in gold], chosen, loss)
+
+    def classify(self, policy: Policy) -> Measured:
+        """Ask the classification head."""
+        names, gold, chosen, tally = list(self.material.renderer.labels), [], [], Tally(0.0, 0)
+        with reading(policy.model):
+            for batch in self.batches(policy):
+                looks = policy.look(batch, self.objective.looks())
+                tally += self.objective.loss(batch, **looks)
+                gold += batch.label.tolist()
+                chosen += looks["score"].argmax(-1).tolist()
+        back = {n: names[label] for n, label in zip(self.order, chosen, strict=True)}
+        scores = measure([names[n] for n in gold], [names[n] for n in chosen], tally.mean())
+        return Measured(scores, [back[n] for n in range(min(SHOWN, len(back)))])
+
+    def loss(self, policy: Policy) -> float:
+        """The objective's mean over all examples."""
+        tally = Tally(0.0, 0)
+        with reading(policy.model):
+            for batch in self.batches(policy):
+                tally += self.objective.loss(batch, **policy.look(batch, self.objective.looks()))
+        return tally.mean()
+
+    def batches(self, policy: Policy):
+        """The examples in batches of like length."""
+        device = next(policy.model.parameters()).device
+        sequences, order, size = self.sequences, self.order, self.settings.batch_size
+        for at in range(0, len(order), size):
+            yield self.layout([sequences[n] for n in order[at : at + size]]).to(device)
+
+    @cached_property
+    def sequences(self) -> list[Tokens]:
+        render, targets = self.material.renderer.render, self.objective.targets
+        return [tokens for example in self.examples for tokens in render(example, targets)]
+
+    @cached_property
+    def order(self) -> list[int]:
+        """The sequences' numbers, the shortest sequence first."""
+        return sorted(range(len(self.sequences)), key=lambda n: len(self.sequences[n].ids))
+
+
+def plain(text: str) -> str:
+    """An answer without what does not matter: case, space around it, a full stop at its end."""
+    return text.strip().rstrip(".。").casefold()

@@ -1,0 +1,52 @@
+"""Files and folders that are there whole, or not at all."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from shutil import rmtree
+from uuid import uuid4
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Write a file or a folder under the path given; it then stands at `path`, synced, or nothing has changed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
+    try:
+        yield beside
+        for file in [beside] if beside.is_file() else [file for file in beside.rglob("*") if file.is_file()]:
+            sync(file)
+        if path.is_dir():  # a folder cannot be renamed over one that holds something
+            old = path.with_name(f".{path.name}.{uuid4().hex[:8]}.old")
+            path.replace(old)
+            beside.replace(path)
+            rmtree(old)
+        else:
+            beside.replace(path)
+        sync(path.parent)
+    finally:
+        remove(beside)
+
+
+def write(path: Path, text: str) -> None:
+    """Replace a file's text as a whole."""
+    with whole(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def sync(path: Path) -> None:
+    """Have the system put a file, or a folder's list of names, on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir():
+        rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

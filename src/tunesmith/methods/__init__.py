@@ -1,0 +1,1 @@
+"""Which parameters learn: one file a method."""

@@ -1,0 +1,28 @@
+"""What a method is: a choice of which parameters learn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from ..config.registry import Registry
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class Method:
+    """Make a model trainable in part; the objective never learns which part."""
+
+    name: ClassVar[str]
+    detachable: ClassVar[bool] = True
+    """Whether the untouched model can still be run by switching the method off; what is saved is then an adapter."""
+
+    def attach(self, model: PreTrainedModel, heads: tuple[str, ...] = ()):
+        """Return the model with just those parameters trainable that this method trains.
+
+        `heads` names modules that are new, and so are trained and saved whole whatever the method.
+        """
+        raise NotImplementedError
+
+
+method: Registry[Method] = Registry("method", "tunesmith.methods")

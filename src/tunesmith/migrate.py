@@ -1,0 +1,140 @@
+"""The names that tutorials and other systems use, and what to do instead here."""
+
+
+def table(text: str) -> dict[str, str]:
+    """Lines of `names: sentence`; several names that share a sentence are separated by spaces."""
+    found = {}
+    for line in filter(None, map(str.strip, text.splitlines())):
+        names, _, sentence = line.partition(": ")
+        found |= dict.fromkeys(names.split(), sentence)
+    return found
+
+
+RENAMED = (
+    # the run, its model and its data, as LLaMA-Factory, axolotl, TRL and oumi call them
+    table("""
+    model_name_or_path base_model model_name model_id: is called model.path here
+    dtype torch_dtype pure_bf16: is called model.precision here (fp32, bf16 or fp16)
+    trust_remote_code: is always off here; code that comes with a model is not run
+    model_revision revision_of_model: is not a key here; download that revision and name its folder in model.path
+    flash_attn attn_implementation flash_attention: is chosen by transformers here; leave it out
+    rope_scaling rope_theta: is not supported yet; set it in the model's config.json
+    quantization_bit load_in_4bit load_in_8bit: is not supported yet; leave it out
+    quantization_method bnb_4bit_quant_type: is not supported yet; leave it out
+    output_dir: is called output here
+    overwrite_output_dir: is not needed here; a folder that holds something is never written over
+    dataset dataset_name datasets train_file: is called data.path here
+    dataset_dir: is not a key here; name the file or folder in data.path
+    eval_dataset validation_file test_datasets: is called data.eval_path here
+    val_size val_set_size test_size: is called data.eval_size here (a share of the rows)
+    cutoff_len sequence_len max_seq_length max_seq_len model_max_length: is called data.max_length here
+    template chat_template: is not needed here; the tokenizer's own chat template is used
+    packing neat_packing: is not needed here; batches are packed without padding where the model allows it
+    sample_packing: is not needed here; batches are packed without padding where the model allows it
+    pad_to_sequence_len: is not needed here; batches are packed without padding where the model allows it
+    train_on_prompt train_on_inputs: is not supported yet; answers alone are learnt
+    completion_only_loss assistant_only_loss: is not supported yet; answers alone are learnt
+    mask_history: is not supported yet; give a turn `train: false` in the data
+    preprocessing_num_workers dataset_num_proc overwrite_cache: is not needed here
+    tokenized_path dataset_prepared_path: is not needed here
+    streaming buffer_size mix_strategy interleave_probs: is not supported yet
+    dataset_text_field field_messages field_instruction: is an option of data.format here, such as data.format.text
+    """)
+    # the method
+    | table("""
+    finetuning_type adapter tuner_type use_peft peft_type: is called method here (full, freeze or lora)
+    lora_rank lora_r lora.r lora.rank rank: is called method.r here
+    alpha: is called method.lora_alpha here
+    lora_target lora_target_modules target: is called method.target_modules here
+    lora_target_linear: is called method.target_modules here (all-linear)
+    additional_target lora_modules_to_save modules_to_save: is not supported yet
+    use_dora peft_use_dora use_rslora pissa_init loraplus_lr_ratio init_lora_weights: is not supported yet
+    adapter_name_or_path lora_model_dir create_new_adapter: is not supported yet
+    freeze_trainable_layers unfrozen_parameters: is called method.num_layers here, with method=freeze
+    """)
+    # the objective
+    | table("""
+    stage task_type rl loss_type: is called objective here (sft, classify or pretrain)
+    pref_beta pref_loss beta pref_ftx simpo_gamma: is not supported yet
+    num_labels problem_type: is told from the labels in the data, with objective=classify
+    """)
+    # training, where the name has changed
+    | table("""
+    lr learning-rate: is called train.learning_rate here
+    lr_scheduler learning_rate_scheduler scheduler: is called train.lr_scheduler_type here
+    warmup_ratio: is called train.warmup_steps here (a value below 1 is a share of all steps)
+    warmup: is called train.warmup_steps here
+    micro_batch_size batch_size: is called train.per_device_train_batch_size here
+    per_gpu_train_batch_size per_device_batch_size: is called train.per_device_train_batch_size here
+    grad_accum accumulation_steps: is called train.gradient_accumulation_steps here
+    num_epochs epochs n_epochs: is called train.num_train_epochs here
+    optimizer: is called train.optim here
+    gradient_clipping grad_clip max_norm: is called train.max_grad_norm here
+    evaluation_strategy: is called train.eval_strategy here
+    evals_per_epoch saves_per_epoch: is not a key here; use train.eval_steps and train.save_steps
+    group_by_length length_column_name: is called train.train_sampling_strategy here (group_by_length)
+    activation_checkpointing disable_gradient_checkpointing: is called train.gradient_checkpointing here
+    use_gradient_checkpointing: is called train.gradient_checkpointing here
+    activation_checkpointing_kwargs: is not needed here; set train.gradient_checkpointing
+    gradient_checkpointing_kwargs: is not needed here; set train.gradient_checkpointing
+    per_device_eval_batch_size eval_batch_size: is called eval.batch_size here
+    max_new_tokens generation_max_length: is called eval.max_new_tokens here
+    predict_with_generate: is called eval.task here (exact_match)
+    do_eval eval_on_start: is called eval.enabled here; a run is measured before and after
+    do_predict prediction_loss_only: is called eval.enabled here; a run is measured before and after
+    do_train: is not needed here; `tunesmith train` trains
+    label_smoothing_factor: is called objective.label_smoothing here, with objective=classify
+    data_seed: is not a key here; train.seed decides the order of the data too
+    plot_loss: is not needed here; every run has loss.png and report.html
+    run_name wandb_name: is not a key here; the run is named by its folder, output
+    resume_from_checkpoint auto_resume_from_checkpoints: is an option here: tunesmith train --resume DIR
+    logging_dir: is not a key here; TensorBoard's files are in the run's folder, under tensorboard
+    use_swanlab use_tensorboard use_wandb use_mlflow: is called train.report_to here, a list such as [swanlab]
+    swanlab_project wandb_project project swanlab_mode: is set in the tracker's own environment variables
+    """)
+    # training, where there is nothing to set
+    | table("""
+    save_safetensors: is always so here
+    save_only_model: is not supported; checkpoints hold what --resume needs, the result stands beside them
+    save_on_each_node: is not supported; checkpoints hold what --resume needs, the result stands beside them
+    no_cuda use_cpu: is not a key here; hide the GPUs with CUDA_VISIBLE_DEVICES= (empty)
+    average_tokens_across_devices include_num_input_tokens_seen: is always so here
+    logging_strategy logging_first_step: is not a key here; use train.logging_steps
+    logging_nan_inf_filter: is never so here; a loss that is no number stops the run
+    log_level log_level_replica log_on_each_node disable_tqdm: is not a key here; progress goes to stderr
+    full_determinism: is always so here on a CPU
+    ignore_data_skip: is not needed here; a resumed run sees what it would have seen
+    restore_callback_states_from_checkpoint: is not needed here; a resumed run sees what it would have seen
+    remove_unused_columns label_names: is not needed here; a format names the columns that it reads
+    dataloader_num_workers dataloader_pin_memory: is not needed here
+    dataloader_persistent_workers dataloader_prefetch_factor: is not needed here
+    dataloader_multiprocessing_context: is not needed here; examples are ready before the first step
+    dataloader_in_order: is not needed here; examples are ready before the first step
+    dataloader_drop_last: is not supported; the last, smaller batch counts as its tokens do
+    skip_memory_metrics: is not needed here; the peak memory is always reported
+    eval_do_concat_batches eval_use_gather_object eval_accumulation_steps batch_eval_metrics: is not needed here
+    include_for_metrics bf16_full_eval fp16_full_eval: is not needed here
+    local_rank debug: is not a key here; leave it out
+    use_cache: is not a key here; training never caches, answering always does
+    """)
+    # training, where it is not there yet
+    | table("""
+    lr_scheduler_kwargs optim_args optim_target_modules: is not supported yet; leave it out
+    load_best_model_at_end metric_for_best_model: is not supported yet; compare runs instead
+    greater_is_better early_stopping_patience: is not supported yet; compare runs instead
+    eval_delay auto_find_batch_size torch_empty_cache_steps: is not supported yet; leave it out
+    tf32 torch_compile torch_compile_backend: is not supported yet; leave it out
+    torch_compile_mode enable_jit_checkpoint: is not supported yet; leave it out
+    use_liger_kernel liger_kernel_config enable_liger_kernel: is not supported yet; leave it out
+    neftune_noise_alpha: is not supported yet; leave it out
+    use_galore use_apollo use_badam use_muon: is not supported yet; leave it out
+    push_to_hub hub_token: is not supported yet; upload the run's adapter or model folder with `hf upload`
+    hub_private_repo hub_model_id: is not supported yet; upload the run's adapter or model folder with `hf upload`
+    hub_strategy hub_always_push: is not supported yet; upload the run's adapter or model folder with `hf upload`
+    hub_revision hf_hub_token: is not supported yet; upload the run's adapter or model folder with `hf upload`
+    trackio_space_id trackio_bucket_id trackio_static_space_id: is set in the tracker's own environment variables
+    accelerator_config parallelism_config fsdp fsdp_config deepspeed: is not supported yet; runs use one process
+    ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers: is not supported yet; runs use one process
+    ddp_static_graph ddp_backend ddp_timeout: is not supported yet; runs use one process
+    """)
+)

@@ -1,0 +1,167 @@
+"""Asking a causal model: write an answer, or rank given ones. The prompts' common beginning is computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from os.path import commonprefix
+
+import torch
+from torch import Tensor
+
+Ids = list[int]
+
+
+@dataclass
+class Prefilled:
+    """A batch of prompts that the model has read: its memory of them, and what it would say next."""
+
+    cache: object
+    attend: Tensor  # [B, T] 0 where it is padding
+    place: Tensor  # [B] position of the next token
+    logits: Tensor  # [B, V] of the next token
+
+
+class Engine:
+    """Reads prompts in batches of `batch_size`, the longest together, and keeps what they have in common."""
+
+    def __init__(self, model, tokenizer, batch_size: int = 32) -> None:
+        self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
+        self.device = next(model.parameters()).device
+
+    def stops(self) -> set[int]:
+        """The tokens that end an answer."""
+        ends = self.model.generation_config.eos_token_id if self.model.generation_config else None
+        return {self.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
+
+    def write(self, prompts: Sequence[Ids], max_new_tokens: int) -> list[str]:
+        """The likeliest next word after word, up to a token that ends an answer."""
+        answers: list[str] = [""] * len(prompts)
+        for chosen, read in self.batches(prompts):
+            rows = [
+                row for row, _ in zip(self.steps(read, max_new_tokens, greedy), range(max_new_tokens), strict=False)
+            ]
+            for n, ids in zip(chosen, torch.stack(rows, 1).tolist(), strict=True):
+                end = next((at for at, token in enumerate(ids) if token in self.stops()), len(ids))
+                answers[n] = self.tokenizer.decode(ids[:end], skip_special_tokens=True)
+        return answers
+
+    def stream(self, prompt: Ids, max_new_tokens: int, temperature: float = 0.0) -> Iterator[str]:
+        """An answer piece by piece, as it is written; temperature 0 takes the likeliest word."""
+        with reading(self.model):
+            ids, said = [], ""
+            pick = sampling(temperature) if temperature > 0 else greedy
+            for token in self.steps(self.prefill([prompt], []), max_new_tokens, pick):
+                if int(token) in self.stops():
+                    return
+                ids.append(int(token))
+                text = self.tokenizer.decode(ids, skip_special_tokens=True)
+                if not text.endswith("\ufffd"):  # half of a character that takes several tokens
+                    yield text[len(said) :]
+                    said = text
+
+    def rank(self, prompts: Sequence[Ids], options: Sequence[Sequence[Ids]]) -> Tensor:
+        """[N, O] the log-probability of each option after its prompt, summed over the option's tokens."""
+        ranks = torch.zeros(len(prompts), len(options[0]))
+        for chosen, read in self.batches(prompts):
+            for number in range(ranks.shape[1]):
+                ranks[chosen, number] = self.likelihood(read, [options[n][number] for n in chosen])
+        return ranks
+
+    def likelihood(self, read: Prefilled, option: Sequence[Ids]) -> Tensor:
+        """[B] the log-probability of one option a row, after what was read."""
+        width = max(map(len, option))
+        ids = torch.tensor([row + [0] * (width - len(row)) for row in option], device=self.device)
+        there = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in option], device=self.device)
+        logits = read.logits.unsqueeze(1)
+        if width > 1:
+            place = read.place.unsqueeze(1) + torch.arange(width - 1, device=self.device)
+            attend = torch.cat([read.attend, there[:, :-1]], 1)
+            out = self.model(
+                input_ids=ids[:, :-1], attention_mask=attend, position_ids=place, past_key_values=deepcopy(read.cache)
+            )
+            logits = torch.cat([logits, out.logits.float()], 1)
+        token = logits.log_softmax(-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1)
+        return (token * there).sum(-1).cpu()
+
+    def batches(self, prompts: Sequence[Ids]) -> Iterator[tuple[list[int], Prefilled]]:
+        """Each batch of prompts, read: which ones they are, and the model's memory of them."""
+        with reading(self.model):
+            common = commonprefix([list(prompt[:-1]) for prompt in prompts]) if len(prompts) > 1 else []
+            order = sorted(range(len(prompts)), key=lambda n: -len(prompts[n]))
+            start = (
+                self.model(
+                    input_ids=torch.tensor([common], device=self.device), use_cache=True, logits_to_keep=1
+                ).past_key_values
+                if common
+                else None
+            )
+            for at in range(0, len(order), self.batch_size):
+                chosen = order[at : at + self.batch_size]
+                yield chosen, self.prefill([prompts[n] for n in chosen], common, start)
+
+    def prefill(self, prompts: Sequence[Ids], common: Ids, start=None) -> Prefilled:
+        """Read prompts, filled up on the left, after what they have in common."""
+        rest = [prompt[len(common) :] for prompt in prompts]
+        width = max(map(len, rest))
+        ids = torch.tensor([[0] * (width - len(row)) + row for row in rest], device=self.device)
+        there = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rest], device=self.device)
+        attend = torch.cat([there.new_ones(len(rest), len(common)), there], 1)
+        place = (attend.cumsum(-1) - 1).clamp(min=0)[:, len(common) :]
+        cache = deepcopy(start)
+        if cache is not None:
+            cache.batch_repeat_interleave(len(rest))
+        out = self.model(
+            input_ids=ids,
+            attention_mask=attend,
+            position_ids=place,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return Prefilled(out.past_key_values, attend, attend.sum(-1), out.logits[:, -1].float())
+
+    def steps(self, read: Prefilled, most: int, pick) -> Iterator[Tensor]:
+        """[B] one token a row at a time, until every row has ended or `most` are written."""
+        ends = torch.tensor(sorted(self.stops()), device=self.device)
+        ended = torch.zeros(len(read.place), dtype=torch.bool, device=self.device)
+        for _ in range(most):
+            token = pick(read.logits)
+            yield token
+            ended |= torch.isin(token, ends)
+            if ended.all():
+                return
+            attend = torch.cat([read.attend, read.attend.new_ones(len(token), 1)], 1)
+            out = self.model(
+                input_ids=token.unsqueeze(1),
+                attention_mask=attend,
+                position_ids=read.place.unsqueeze(1),
+                past_key_values=read.cache,
+                use_cache=True,
+            )
+            read = Prefilled(out.past_key_values, attend, read.place + 1, out.logits[:, -1].float())
+
+
+def greedy(logits: Tensor) -> Tensor:
+    return logits.argmax(-1)
+
+
+def sampling(temperature: float):
+    def pick(logits: Tensor) -> Tensor:
+        return torch.multinomial((logits / temperature).softmax(-1), 1).squeeze(-1)
+
+    return pick
+
+
+@contextmanager
+def reading(model) -> Iterator[None]:
+    """Within it the model only reads: no gradient, no dropout."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)

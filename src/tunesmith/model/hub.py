@@ -1,0 +1,297 @@
+"""From the name of a model, or of data, to where it is on this machine."""
+
+import errno
+import json
+import logging
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from ..config.registry import did_you_mean
+from ..errors import BadEnvironment, DataError, RecipeError
+from ..files import remove, sync
+from . import demo
+
+log = logging.getLogger("tunesmith")
+
+# What a download takes. Pickled weights (*.bin, *.pt, *.pkl) can run code when read, so they are never asked for.
+MODEL_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
+NOT_MODEL_FILES = ["onnx/*", "openvino/*", "original/*", "consolidated*"]  # the same weights once more
+DATA_FILES = ["*.json", "*.jsonl", "*.csv", "*.tsv", "*.parquet"]
+NOT_DATA_FILES = ["dataset_infos.json", "dataset_info.json", "state.json"]  # they speak of the data
+DATA_SUFFIXES = {".json", ".jsonl", ".csv", ".tsv", ".parquet", ".txt"}
+TOKENIZER_FILES = ["tokenizer*", "vocab*", "*.model", "*.tiktoken", "*.spm"]
+
+REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+MODELSCOPE = "modelscope:"
+MARK = ".whole.json"
+
+
+def cache() -> Path:
+    """Where models and data are kept: TUNESMITH_HOME, or `tunesmith` in the user's cache folder."""
+    if home := os.environ.get("TUNESMITH_HOME"):
+        return Path(home).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "tunesmith"
+
+
+def locate(path: str) -> Path:
+    """The folder of a model: config.json, *.safetensors and the tokenizer's files. Downloads or converts it if need be.
+
+    The name is a local folder, `org/name` on Hugging Face, `modelscope:org/name`, a GGUF file, or a built-in demo.
+    """
+    here = Path(path).expanduser()
+    if path in demo.MODELS:
+        return built_in(path, demo.MODELS[path])
+    if path in demo.DATA:
+        raise RecipeError(f"{path} is data, not a model; built-in models are {', '.join(demo.MODELS)}")
+    if here.is_file():
+        return from_gguf(here)
+    if here.is_dir():
+        return checked(here)
+    if path.startswith(MODELSCOPE):
+        return checked(from_modelscope(path, data=False))
+    if REPOSITORY.fullmatch(path) and here.suffix != ".gguf" and not path.startswith("demo/"):
+        return checked(from_hugging_face(path, data=False))
+    raise RecipeError(
+        f"model '{path}' is not there; expected a folder, a .gguf file, org/name on Hugging Face, modelscope:org/name, "
+        f"or a built-in demo ({did_you_mean(path, demo.MODELS)})"
+    )
+
+
+def locate_data(path: str) -> Path:
+    """The file or folder of data; a built-in name's folder has train.jsonl, validation.jsonl and test.jsonl.
+
+    The name is a local file or folder, `org/name` on Hugging Face, `modelscope:org/name`, or a built-in demo.
+    """
+    here = Path(path).expanduser()
+    if path in demo.DATA:
+        return built_in(path, demo.DATA[path])
+    if path in demo.MODELS:
+        raise DataError(f"{path} is a model, not data; built-in data are {', '.join(demo.DATA)}")
+    if here.exists():
+        return here
+    if path.startswith(MODELSCOPE):
+        return from_modelscope(path, data=True)
+    if REPOSITORY.fullmatch(path) and here.suffix not in DATA_SUFFIXES and not path.startswith("demo/"):
+        return from_hugging_face(path, data=True)
+    raise DataError(
+        f"data '{path}' is not there; expected a file, a folder, org/name on Hugging Face, modelscope:org/name, "
+        f"or a built-in demo ({did_you_mean(path, demo.DATA)})"
+    )
+
+
+# --- folders ----------------------------------------------------------------------------------------------------------
+
+
+def checked(folder: Path) -> Path:
+    """The folder again, if a model can be loaded from it."""
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        raise RecipeError(f"{folder}: holds an adapter, not a model; name the model that the adapter was trained on")
+    if not (folder / "config.json").is_file():
+        raise RecipeError(
+            f"{folder}: has no config.json, so it is no model; name the folder that save_pretrained wrote"
+        )
+    weights = [file for file in folder.glob("*.safetensors") if not file.name.startswith("adapter_")]
+    if not weights:
+        raise RecipeError(without_weights(folder))
+    index = folder / "model.safetensors.index.json"
+    needed = set(read_json(index)["weight_map"].values()) if index.is_file() else set()
+    if missing := sorted(needed - {file.name for file in weights}):
+        raise RecipeError(f"{folder}: {len(missing)} of {len(needed)} weight files are missing, first {missing[0]}")
+    for file in weights:
+        check_length(file)
+    if not any(file for pattern in TOKENIZER_FILES for file in folder.glob(pattern)):
+        raise RecipeError(
+            f"{folder}: has no tokenizer; copy tokenizer.json and tokenizer_config.json of the model there"
+        )
+    return folder
+
+
+def without_weights(folder: Path) -> str:
+    pickled = [file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in sorted(folder.glob(pattern))]
+    if not pickled:
+        return f"{folder}: has no weights; expected *.safetensors beside config.json (pickled weights are not loaded)"
+    return (
+        f"{folder}: has only pickled weights ({pickled[0]}), which can run code and are not loaded; convert them where "
+        "you trust them, with `AutoModel.from_pretrained(folder).save_pretrained(folder)` in transformers"
+    )
+
+
+def check_length(file: Path) -> None:
+    """Refuse a safetensors file that is not as long as its own head says: a download cut short, a git-lfs pointer."""
+    with file.open("rb") as opened:
+        head = int.from_bytes(opened.read(8), "little")
+        size = file.stat().st_size
+        try:
+            tensors = json.loads(opened.read(head)) if head < size else {}
+        except ValueError:
+            tensors = {}
+    ends = [entry["data_offsets"][1] for name, entry in tensors.items() if name != "__metadata__"]
+    if not ends or 8 + head + max(ends) != size:
+        raise RecipeError(f"{file}: is cut short or damaged ({size:,} bytes); copy or download it again")
+
+
+def read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RecipeError(f"{file}: is not JSON ({error}); copy or download it again") from None
+
+
+# --- other people's hubs ----------------------------------------------------------------------------------------------
+
+
+def from_hugging_face(name: str, *, data: bool) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HTTPError, RepositoryNotFoundError, XetDownloadError
+
+    log.info("%s: looking it up on Hugging Face", name)
+    try:
+        if data:
+            folder = snapshot_download(
+                name, repo_type="dataset", allow_patterns=DATA_FILES, ignore_patterns=NOT_DATA_FILES
+            )
+        else:
+            folder = snapshot_download(name, allow_patterns=MODEL_FILES, ignore_patterns=NOT_MODEL_FILES)
+    except GatedRepoError:
+        why = "its authors ask for consent first: accept their terms on its page, then run `hf auth login`"
+    except RepositoryNotFoundError:
+        why = f"it is not there, or private ({near(name, data)})"
+    except (OSError, ValueError, HTTPError, XetDownloadError) as error:
+        why = demo.first_line(error).removeprefix("Got: ")
+    else:
+        return Path(folder)
+    raise cannot_download(name, "Hugging Face", why)
+
+
+def from_modelscope(path: str, *, data: bool) -> Path:
+    try:
+        from modelscope.hub.errors import HubError
+        from modelscope.hub.snapshot_download import dataset_snapshot_download, snapshot_download
+    except ImportError:
+        raise BadEnvironment(
+            f"{path}: needs the package modelscope: run `pip install 'tunesmith[modelscope]'`"
+        ) from None
+    name = path.removeprefix(MODELSCOPE)
+    log.info("%s: looking it up on ModelScope", name)
+    try:
+        if data:
+            folder = dataset_snapshot_download(name, allow_patterns=DATA_FILES, ignore_patterns=NOT_DATA_FILES)
+        else:
+            folder = snapshot_download(name, allow_patterns=MODEL_FILES, ignore_patterns=NOT_MODEL_FILES)
+    except (HubError, OSError, ValueError) as error:
+        raise cannot_download(name, "ModelScope", demo.first_line(error)) from None
+    return Path(folder)
+
+
+def near(name: str, data: bool) -> str:
+    return did_you_mean(name, demo.DATA if data else demo.MODELS)
+
+
+def cannot_download(name: str, place: str, why: str) -> BadEnvironment:
+    return BadEnvironment(
+        f"{name} could not be downloaded from {place}, and there is no local path of this name: {why.rstrip('.')}; "
+        "check the name and the network, or name a local folder"
+    )
+
+
+# --- the cache --------------------------------------------------------------------------------------------------------
+
+
+def built_in(name: str, entry: demo.Demo) -> Path:
+    made_of = f"{entry.requirement} sha256:{entry.sha256} revision {entry.revision}"
+    return keep(cache() / name, made_of, partial(demo.build, name, entry), entry.disk)
+
+
+def from_gguf(file: Path) -> Path:
+    with file.open("rb") as opened:
+        if opened.read(4) != b"GGUF":
+            raise RecipeError(
+                f"{file}: is no model; expected a folder with config.json and *.safetensors, or a GGUF file"
+            )
+    digest = demo.sha256(file)
+    disk = 10 * file.stat().st_size // 1_000_000  # of 4 bits, 32
+    make = partial(demo.dequantise, file.absolute())
+    return keep(cache() / "gguf" / digest[:16], f"gguf sha256:{digest} revision 1", make, disk)
+
+
+def keep(target: Path, made_of: str, make: Callable[[Path], None], disk: int) -> Path:
+    """The folder `target`, whole; if it is not there, or not as it was made, `make` fills a new one.
+
+    It is made beside, synced and renamed: a kill at any moment leaves no half folder under this name, and of two
+    processes that make it at once, the one that comes later throws its copy away.
+    """
+    if is_whole(target, made_of):
+        return target
+    scratch = target.with_name(f".{target.name}.{uuid4().hex[:8]}.tmp")
+    folder = scratch / target.name
+    try:
+        folder.mkdir(parents=True)
+        sweep(target.parent)
+        if shutil.disk_usage(scratch).free < disk * 1_000_000:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        make(folder)
+        seal(folder, made_of)
+        put(folder, target, made_of)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+            raise
+        raise BadEnvironment(
+            f"{target} cannot be written ({error.strerror}); about {disk} MB are needed: "
+            "free some room, or set TUNESMITH_HOME to a folder that has it"
+        ) from None
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return target
+
+
+def is_whole(folder: Path, made_of: str) -> bool:
+    """Whether every file is there at the length it was written with."""
+    try:
+        mark = json.loads((folder / MARK).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    if mark["made_of"] != made_of:
+        return False
+    return all(
+        (folder / name).is_file() and (folder / name).stat().st_size == size for name, size in mark["files"].items()
+    )
+
+
+def seal(folder: Path, made_of: str) -> None:
+    """Put all files on the disk, then the mark that tells their lengths."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    sizes = {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
+    (folder / MARK).write_text(json.dumps({"made_of": made_of, "files": sizes}, indent=1), encoding="utf-8")
+    for path in [*files, folder / MARK]:
+        path.chmod(folder.stat().st_mode & 0o666)  # safetensors lets none but the owner read
+        sync(path)
+    sync(folder)
+
+
+def put(folder: Path, target: Path, made_of: str) -> None:
+    """Rename a folder to its place, unless a whole one got there first."""
+    if is_whole(target, made_of):
+        return
+    if target.exists():  # a folder cannot be renamed over one that holds something
+        log.info("%s: is damaged or outdated, and made anew", target)
+        target.replace(folder.with_name("old"))  # thrown away with the scratch folder
+    try:
+        folder.replace(target)
+    except OSError:
+        if not is_whole(target, made_of):
+            raise
+    sync(target.parent)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left half made, once it is a day old."""
+    for path in folder.glob(".*.tmp"):
+        if path.stat().st_mtime < time.time() - 86_400:
+            remove(path)

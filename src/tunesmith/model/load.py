@@ -1,0 +1,124 @@
+"""The one place where weights are read and written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import CheckpointError, RecipeError
+from ..files import whole
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+    from ..methods.base import Method
+
+PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer of a model folder; one without a token for padding pads with the one that ends a text."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"model.path: {folder} has no tokenizer that can be read: {first_line(error)}") from None
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(folder: Path, precision: str = "auto", labels: tuple[str, ...] = ()) -> PreTrainedModel:
+    """A model from a folder of safetensors; with `labels`, under a classification head of one output a label."""
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    heads = {"num_labels": len(labels), "id2label": dict(enumerate(labels))} if labels else {}
+    family = AutoModelForSequenceClassification if labels else AutoModelForCausalLM
+    if heads:
+        heads["label2id"] = {label: number for number, label in enumerate(labels)}
+    try:
+        with quiet():
+            model, info = family.from_pretrained(
+                folder, dtype=dtype(precision), use_safetensors=True, output_loading_info=True, **heads
+            )
+    except SafetensorError as error:
+        raise CheckpointError(f"model.path: the weights in {folder} are damaged ({error}); fetch them anew") from None
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"model.path: {folder} cannot be loaded: {first_line(error)}") from None
+    missing = sorted({key.rpartition(".")[0] for key in info["missing_keys"]})
+    if missing and not labels:
+        raise RecipeError(f"model.path: {folder} lacks the weights of {', '.join(missing)}; it is no language model")
+    model.new_heads = tuple(missing)
+    return model
+
+
+def dtype(precision: str) -> torch.dtype:
+    """The number format of the weights: as asked for, or the best that this machine computes in hardware."""
+    import torch
+
+    if precision == "fp16" and not torch.cuda.is_available():
+        raise RecipeError("model.precision: fp16 needs a GPU; on a CPU use fp32 or bf16")
+    if precision == "auto":
+        precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
+    return getattr(torch, PRECISIONS[precision])
+
+
+def attach(model: PreTrainedModel, method: Method):
+    """The model under a method, with new heads trained whatever the method."""
+    import warnings
+
+    with warnings.catch_warnings():
+        # PEFT 0.21 reads a property that transformers 5.23 renamed; the warning is for PEFT, not for our users
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        tuned = method.attach(model, model.new_heads)
+    return tuned.train()
+
+
+def save_tuned(model, tokenizer: PreTrainedTokenizerFast, run: Path, base: str) -> Path:
+    """Write what was learnt: an adapter in PEFT's own format, or a whole model; beside it the tokenizer."""
+    adapter = hasattr(model, "peft_config")
+    folder = run / ("adapter" if adapter else "model")
+    with whole(folder) as beside:
+        if adapter:
+            model.peft_config["default"].base_model_name_or_path = base
+            model.save_pretrained(beside, save_embedding_layers=False)
+        else:
+            model.save_pretrained(beside)
+        tokenizer.save_pretrained(beside)
+    return folder
+
+
+def load_tuned(run: Path, base: Path, precision: str = "auto", labels: tuple[str, ...] = ()):
+    """What `save_tuned` wrote, ready to be asked."""
+    if (run / "model").is_dir():
+        return load_model(run / "model", precision, labels).eval()
+    if not (run / "adapter" / "adapter_model.safetensors").is_file():
+        raise CheckpointError(f"{run}: holds neither adapter/ nor model/; was the run finished?")
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(load_model(base, precision, labels), str(run / "adapter")).eval()
+
+
+def quiet():
+    """Within it, transformers says nothing of a new head or of progress: the run's own lines say it."""
+    from contextlib import ExitStack
+
+    from transformers.utils import logging
+
+    level, stack = logging.get_verbosity(), ExitStack()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    stack.callback(logging.set_verbosity, level)
+    return stack
+
+
+def first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
+
+
+def memory_error(error: Exception) -> bool:
+    """Whether an error says that memory ran out, on whatever device."""
+    return isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error)

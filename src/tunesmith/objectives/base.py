@@ -1,0 +1,88 @@
+"""What an objective is: a loss over what the model makes of a batch.
+
+Letters of shapes: N answers in a batch, M tokens to be learnt, C classes.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from ..config.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..data.batch import Batch
+
+
+@dataclass
+class Tally:
+    """A sum and the number of things in it. Tallies add; only their reader divides."""
+
+    sum: Tensor | float
+    count: Tensor | float
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(self.sum + other.sum, self.count + other.count)
+
+    def mean(self) -> float:
+        return float(self.sum / self.count) if self.count else float("nan")
+
+
+@dataclass
+class Loss(Tally):
+    """A tally to go down, and others to watch."""
+
+    metrics: dict[str, Tally] = field(default_factory=dict)
+
+    def tallies(self) -> dict[str, Tally]:
+        """The loss, without its graph, and all that is watched."""
+        value = self.sum if isinstance(self.sum, float) else self.sum.detach()
+        return {"loss": Tally(value, self.count), **self.metrics}
+
+
+@dataclass
+class LogProbs:
+    """The log-probability of each token to be learnt, and the answer it is of."""
+
+    token: Tensor  # [M] float32
+    owner: Tensor  # [M] int64
+    answers: int
+
+    def sum(self) -> Tensor:
+        """[N] the log-probability of each whole answer."""
+        return self.token.new_zeros(self.answers).index_add(0, self.owner, self.token)
+
+    def mean(self) -> Tensor:
+        """[N] the same for a token of it."""
+        return self.sum() / self.owner.bincount(minlength=self.answers).clamp(min=1)
+
+
+Targets = Literal["answers", "text", "label"]
+
+
+class Objective:
+    """Judges a batch. The names of its loss's arguments say what it looks at."""
+
+    name: ClassVar[str]
+    targets: ClassVar[Targets] = "answers"
+    """What of an example is learnt: the assistant's answers, the whole text, or the label."""
+
+    def loss(self, batch: Batch, **looks) -> Loss:
+        """The summed loss of a batch and how many things it is of; never a mean."""
+        raise NotImplementedError
+
+    def looks(self) -> tuple[str, ...]:
+        """What `loss` asks of the policy: `logp`, `score`."""
+        return tuple(inspect.signature(self.loss).parameters)[1:]
+
+
+objective: Registry[Objective] = Registry("objective", "tunesmith.objectives")
+
+
+def over(values: Tensor, **metrics: Tensor) -> Loss:
+    """The loss of a row of values, one for each thing judged, and the means to watch."""
+    watched = {name: Tally(row.detach().float().sum(), row.numel()) for name, row in metrics.items()}
+    return Loss(values.sum(), values.numel(), watched)

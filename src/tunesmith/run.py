@@ -1,0 +1,140 @@
+"""What a run is: everything that decides its result, and nothing else."""
+
+from typing import Annotated, Literal
+
+from annotated_types import Ge
+
+from .config.choice import one_of
+from .config.record import Count, Fraction, Natural, NonNegative, Positive, record
+from .data.formats.auto import Auto
+from .data.formats.base import format_
+from .methods.base import method
+from .methods.lora import LoRA
+from .objectives.base import objective
+from .objectives.sft import SFT
+
+AnyMethod = one_of(method, default="lora")
+AnyObjective = one_of(objective, default="sft")
+AnyFormat = one_of(format_, default="auto")
+Strategy = Literal["no", "steps", "epoch"]
+Tracker = Literal["tensorboard", "swanlab", "wandb", "mlflow", "trackio", "comet_ml"]
+
+
+@record
+class Model:
+    """Which model to start from, and how to hold it in memory."""
+
+    path: str
+    """A folder, a .gguf file, org/name on Hugging Face, modelscope:org/name, or demo/NAME."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Number format of the weights; auto is bf16 on a GPU that has it, else fp32."""
+
+
+@record
+class Data:
+    """What to learn from."""
+
+    path: str
+    """A file (json, jsonl, csv, tsv, parquet, txt), a folder, org/name on the Hub, modelscope:org/name, demo/NAME."""
+    format: AnyFormat = Auto()
+    """How a row is read; detected from the columns unless given."""
+    eval_path: str | None = None
+    """Held-out rows to measure on; else the source's own test split, else a share of the rows."""
+    eval_size: Fraction = 0.1
+    """Share of the rows held out, by a hash of their content, where the source has no test split."""
+    max_length: Count = 2048
+    """Longest sequence in tokens; a longer one is cut at the end, and counted."""
+    max_samples: Count | None = None
+    """Train on this many rows only, drawn by the seed."""
+    on_bad_row: Literal["error", "skip"] = "error"
+    """What a row does that cannot be read or has nothing to learn: stop the run, or be left out and counted."""
+
+
+@record
+class Train:
+    """How to go about it; the names are those of transformers.TrainingArguments."""
+
+    learning_rate: Positive = 2e-4
+    """Peak learning rate; about 2e-4 suits LoRA, 2e-5 full fine-tuning."""
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt", "polynomial"] = (
+        "linear"
+    )
+    """How the learning rate changes over the run."""
+    warmup_steps: NonNegative = 0
+    """Steps of rising learning rate at the start; a value below 1 is a share of all steps."""
+    num_train_epochs: Positive = 1.0
+    """Passes over the data; 0.5 is half of it."""
+    max_steps: Annotated[int, Ge(-1)] = -1
+    """Optimizer steps, whatever num_train_epochs says; -1 for no limit of its own."""
+    per_device_train_batch_size: Count = 8
+    """Examples in one forward pass on one device."""
+    gradient_accumulation_steps: Count = 1
+    """Forward passes in one optimizer step; the gradient is that of one large batch."""
+    train_sampling_strategy: Literal["random", "sequential", "group_by_length"] = "random"
+    """Order of the examples; group_by_length puts those of like length into one batch."""
+    optim: Literal["adamw_torch", "adamw_torch_fused", "sgd"] = "adamw_torch"
+    """Optimizer."""
+    adam_beta1: Fraction = 0.9
+    """Decay of AdamW's mean of gradients."""
+    adam_beta2: Fraction = 0.999
+    """Decay of AdamW's mean of squared gradients."""
+    adam_epsilon: Positive = 1e-8
+    """Added to AdamW's denominator."""
+    weight_decay: NonNegative = 0.0
+    """Shrinks every matrix by this times the learning rate a step; biases and norms are spared."""
+    max_grad_norm: NonNegative = 1.0
+    """A longer gradient is scaled down to this length; 0 never does."""
+    bf16: bool = False
+    """Compute in bfloat16 while the weights stay as they are."""
+    fp16: bool = False
+    """Compute in float16 with loss scaling; needs a GPU."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    logging_steps: Count = 10
+    """Steps between two lines of metrics."""
+    eval_strategy: Strategy = "no"
+    """When the loss on held-out rows is measured while training."""
+    eval_steps: Count = 100
+    """Steps between two such measures, with eval_strategy: steps."""
+    save_strategy: Strategy = "steps"
+    """When a checkpoint is written; unless it is no, one more is written at the end."""
+    save_steps: Count = 500
+    """Steps between two checkpoints, with save_strategy: steps."""
+    save_total_limit: Count | None = 2
+    """Checkpoints kept; older ones are removed."""
+    seed: Natural = 42
+    """Seed of every random choice."""
+    report_to: tuple[Tracker, ...] = ()
+    """Where metrics also go, beside the run's own metrics.jsonl."""
+
+
+@record
+class Eval:
+    """How the model is measured before and after, on held-out rows."""
+
+    enabled: bool = True
+    """Measure before and after; off, the run only trains."""
+    task: Literal["auto", "choice", "exact_match", "loss"] = "auto"
+    """choice ranks the answers that occur, exact_match writes freely, loss does neither; auto looks at the answers."""
+    max_samples: Count = 500
+    """Held-out rows measured, drawn by the seed."""
+    batch_size: Count = 32
+    """Rows in one forward pass."""
+    max_new_tokens: Count = 64
+    """Longest answer written, in tokens."""
+
+
+@record
+class Run:
+    """One training run."""
+
+    model: Model
+    data: Data
+    method: AnyMethod = LoRA()
+    """Which parameters learn."""
+    objective: AnyObjective = SFT()
+    """What they learn to do."""
+    train: Train = Train()
+    eval: Eval = Eval()
+    output: str | None = None
+    """Folder of the run; runs/NAME with the recipe's name unless given."""

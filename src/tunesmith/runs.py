@@ -1,0 +1,125 @@
+"""A run folder: what is in it, and how it is made, read and listed.
+
+recipe.yaml       every effective value, with where it came from
+run.json          status, counts of the data, figures, versions
+metrics.jsonl     a line for each logged step
+checkpoints/      what `--resume` needs
+adapter/ model/   what was learnt, as PEFT or transformers load it
+report.html       what a person reads
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from .config.load import Loaded, load, to_yaml
+from .errors import CheckpointError, RecipeError
+from .files import write
+from .run import Run
+
+PACKAGES = ("tunesmith", "torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run on disk."""
+
+    path: Path
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What run.json says."""
+        try:
+            return json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{self.path}: is no run folder: run.json cannot be read ({error})") from None
+
+    def note(self, **facts: Any) -> None:
+        """Add facts to run.json."""
+        known = self.facts if (self.path / "run.json").exists() else {}
+        write(self.path / "run.json", json.dumps(known | facts, indent=1, ensure_ascii=False))
+
+    def recipe(self, words: list[str] | tuple[str, ...] = ()) -> Loaded[Run]:
+        """The recipe that the run was made with."""
+        if not (self.path / "recipe.yaml").is_file():
+            raise CheckpointError(f"{self.path}: is no run folder: it has no recipe.yaml")
+        return load(Run, self.path / "recipe.yaml", words)
+
+    @property
+    def metrics(self) -> list[dict[str, float]]:
+        """The lines of metrics.jsonl that are whole."""
+        file = self.path / "metrics.jsonl"
+        lines = file.read_text(encoding="utf-8").split("\n")[:-1] if file.exists() else []
+        return [json.loads(line) for line in lines]
+
+    def log(self, figures: Mapping[str, float]) -> None:
+        """Add a line to metrics.jsonl."""
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(figures) + "\n")
+
+    def rewind(self, step: int) -> None:
+        """Forget the metrics of steps after `step`, which will be taken again."""
+        kept = [json.dumps(line) + "\n" for line in self.metrics if line["step"] <= step]
+        write(self.path / "metrics.jsonl", "".join(kept))
+
+
+def claim(run: Run, name: str) -> RunFolder:
+    """Where a new run will stand: `run.output`, which must not hold anything yet, or the first free runs/NAME."""
+    if run.output is None:
+        return RunFolder(free(Path("runs") / name))
+    folder = Path(run.output)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RecipeError(
+            f"output: {folder} holds something already; name another folder,"
+            f" or go on with that run by `tunesmith train --resume {folder}`"
+        )
+    return RunFolder(folder)
+
+
+def create(folder: RunFolder, run: Run, origins: Mapping[str, str]) -> None:
+    """Make the folder of a run, with its recipe; that of a run that goes on stays as it is."""
+    if (folder.path / "run.json").exists():
+        return
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecipeError(f"output: {folder.path} cannot be made: {error.strerror}") from None
+    write(folder.path / "recipe.yaml", to_yaml(run, origins))
+    folder.note(started=now(), name=folder.path.name, origins=dict(origins), versions=versions())
+
+
+def free(folder: Path) -> Path:
+    """The folder, or with the first number behind its name that is free."""
+    number, place = 1, folder
+    while place.exists():
+        number += 1
+        place = folder.with_name(f"{folder.name}-{number}")
+    return place
+
+
+def listed(root: Path) -> list[RunFolder]:
+    """The runs in a folder, the oldest first."""
+    runs = [RunFolder(path.parent) for path in root.glob("*/run.json")]
+    return sorted(runs, key=lambda run: run.facts.get("started", ""))
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result depends on."""
+    found = {"python": platform.python_version(), "machine": platform.platform()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

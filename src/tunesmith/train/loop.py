@@ -1,0 +1,126 @@
+"""The one training loop, for every method and every objective, over accelerate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..data.batch import Layout
+from ..data.render import Tokens
+from ..errors import Diverged
+from ..model.policy import Policy
+from ..objectives.base import Objective, Tally
+from ..run import Train
+from .callbacks import Callbacks
+from .optim import optimizer, schedule
+from .order import Order
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+@dataclass
+class Step:
+    """What one optimizer step measured."""
+
+    number: int
+    """Steps taken, this one counted."""
+    tallies: dict[str, Tally]
+    """Over all processes: the loss and what the objective watches."""
+    tokens: int
+    learning_rate: float
+    grad_norm: float
+
+    @property
+    def loss(self) -> float:
+        return self.tallies["loss"].mean()
+
+
+@dataclass
+class Loop:
+    """Takes the steps of a run. A step's gradient is that of its summed loss over its whole count, however cut."""
+
+    policy: Policy
+    objective: Objective
+    train: Train
+    sequences: Sequence[Tokens]
+    layout: Layout
+    accelerator: Accelerator
+    order: Order = field(init=False)
+
+    def __post_init__(self) -> None:
+        lengths = [len(tokens.ids) for tokens in self.sequences]
+        self.order = Order(self.train, lengths, self.accelerator.process_index, self.accelerator.num_processes)
+        self.weights = self.policy.trainable()
+        self.optimizer = optimizer(self.train, self.weights)
+        self.scheduler = schedule(self.train, self.optimizer, self.order.total)
+        self.optimizer_step = self.accelerator.prepare_optimizer(self.optimizer)
+
+    def fit(self, start: int, callbacks: Callbacks) -> Iterator[Step]:
+        """Take every step from `start` on, and yield what it measured. Raises Diverged before a bad step is taken."""
+        for number in range(start, self.order.total):
+            if number % self.order.epoch_steps == 0:
+                callbacks.call("on_epoch_begin")
+            callbacks.call("on_step_begin")
+            tallies, tokens = self.gradient(number)
+            self.share(tallies)
+            norm = self.divide(float(tallies["loss"].count))
+            learning_rate = self.scheduler.get_last_lr()[0]
+            step = Step(number + 1, tallies, tokens, learning_rate, norm)
+            check(step, self.accelerator.scaler is not None)
+            callbacks.call("on_pre_optimizer_step")
+            self.optimizer_step.step()
+            self.scheduler.step()
+            callbacks.call("on_optimizer_step")
+            self.optimizer.zero_grad(set_to_none=True)
+            yield step
+
+    def gradient(self, number: int) -> tuple[dict[str, Tally], int]:
+        """Add up the gradients of a step's batches, undivided; what they measured, and how many tokens they had."""
+        tallies: dict[str, Tally] = {}
+        tokens = 0
+        for chosen in self.order.batches(number):
+            batch = self.layout([self.sequences[n] for n in chosen]).to(self.accelerator.device)
+            with self.accelerator.autocast():
+                loss = self.objective.loss(batch, **self.policy.look(batch, self.objective.looks()))
+            self.accelerator.backward(loss.sum)
+            tokens += batch.tokens
+            for name, tally in loss.tallies().items():
+                tallies[name] = tallies[name] + tally if name in tallies else tally
+        return tallies or {"loss": Tally(0.0, 0)}, tokens
+
+    def share(self, tallies: dict[str, Tally]) -> None:
+        """With several processes, add up their gradients and tallies."""
+        if self.accelerator.num_processes == 1:
+            return
+        for weight in self.weights.values():
+            if weight.grad is None:
+                weight.grad = torch.zeros_like(weight)
+            weight.grad = self.accelerator.reduce(weight.grad, "sum")
+        for name, tally in tallies.items():
+            pair = torch.tensor([float(tally.sum), float(tally.count)], device=self.accelerator.device)
+            tallies[name] = Tally(*self.accelerator.reduce(pair, "sum").tolist())
+
+    def divide(self, count: float) -> float:
+        """Make the summed gradient a mean, cut it to max_grad_norm, and return the length that it had."""
+        self.accelerator.unscale_gradients(self.optimizer_step)
+        gradients = [weight.grad for weight in self.weights.values() if weight.grad is not None]
+        torch._foreach_div_(gradients, max(count, 1.0))
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if self.train.max_grad_norm > 0:
+            torch.nn.utils.clip_grads_with_norm_(self.weights.values(), self.train.max_grad_norm, norm)
+        return float(norm)
+
+
+def check(step: Step, scaled: bool) -> None:
+    """Refuse a step whose loss or gradient is no number; with loss scaling a gradient may overflow once in a while."""
+    finite = torch.tensor([step.loss] if scaled else [step.loss, step.grad_norm]).isfinite().all()
+    if not finite:
+        raise Diverged(
+            f"step {step.number}: the loss is {step.loss:.4g} and the gradient's length {step.grad_norm:.4g};"
+            f" the step was not taken. Lower train.learning_rate (it was {step.learning_rate:.3g}),"
+            " lengthen train.warmup_steps, or look at the rows with `tunesmith data preview`"
+        )

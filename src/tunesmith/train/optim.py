@@ -1,0 +1,41 @@
+"""The optimizer and the schedule of its learning rate, by the names that TrainingArguments has."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from ..run import Train
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LambdaLR
+
+
+def optimizer(train: Train, weights: dict[str, nn.Parameter]) -> Optimizer:
+    """The optimizer over the weights that learn; only matrices decay, as is the field's habit."""
+    groups = [
+        {"params": [weight for weight in weights.values() if weight.ndim >= 2], "weight_decay": train.weight_decay},
+        {"params": [weight for weight in weights.values() if weight.ndim < 2], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if train.optim == "sgd":
+        return torch.optim.SGD(groups, lr=train.learning_rate)
+    return torch.optim.AdamW(
+        groups,
+        lr=train.learning_rate,
+        betas=(train.adam_beta1, train.adam_beta2),
+        eps=train.adam_epsilon,
+        fused=train.optim == "adamw_torch_fused",
+    )
+
+
+def schedule(train: Train, over: Optimizer, total: int) -> LambdaLR:
+    """The learning rate of each step; warmup_steps below 1 is a share of all steps."""
+    from transformers import get_scheduler
+
+    warmup = math.ceil(train.warmup_steps * total) if train.warmup_steps < 1 else int(train.warmup_steps)
+    return get_scheduler(train.lr_scheduler_type, over, num_warmup_steps=warmup, num_training_steps=total)

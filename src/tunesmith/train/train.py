@@ -1,0 +1,214 @@
+"""The line itself: load, read, render, measure, train, save, measure again, report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..data.material import Material, prepare
+from ..errors import OutOfMemory, RecipeError, Refusal
+from ..evaluate.evaluate import Examiner
+from ..evaluate.report import write_report
+from ..model.hub import locate, locate_data
+from ..model.load import attach, load_model, load_tokenizer, memory_error, save_tuned
+from ..model.policy import Policy
+from ..run import Run
+from ..runs import RunFolder, claim, create, now
+from .callbacks import Callbacks
+from .loop import Loop
+from .progress import Progress
+from .signals import Signals
+from .steps import Between, Taken
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to."""
+
+    before: dict[str, Any] | None
+    """accuracy, interval, n, macro_f1, loss and perplexity before training; None if nothing was measured."""
+    after: dict[str, Any] | None
+    """The same after it."""
+    train_seconds: float
+    tokens_per_second: float
+    """Real tokens, padding aside."""
+    peak_memory_mb: float
+    run: str
+    """The run folder."""
+
+
+def train(
+    run: Run,
+    callbacks: Sequence[TrainerCallback] = (),
+    *,
+    origins: Mapping[str, str] | None = None,
+    name: str = "run",
+    quiet: bool = False,
+) -> Result:
+    """Train as `run` says, and measure before and after.
+
+    `callbacks` are any `transformers.TrainerCallback`. `origins` says where each value of the run came from, and
+    `name` names its folder under runs/ unless `run.output` does. Raises a `Refusal` with one sentence where the
+    run cannot be done, and `Stopped` after a signal.
+    """
+    refuse(run)
+    return follow(run, claim(run, name), callbacks, Progress(quiet), origins or {})
+
+
+def resume(folder: Path, callbacks: Sequence[TrainerCallback] = (), *, quiet: bool = False) -> Result:
+    """Go on with a run that was stopped, exactly as if it had not been."""
+    opened, progress = RunFolder(folder), Progress(quiet)
+    run, facts = opened.recipe().value, opened.facts
+    if facts["status"] == "finished":
+        progress.say(f"{folder} is finished; this is what it came to")
+        return Result(**facts["result"])
+    return follow(run, opened, callbacks, progress, facts["origins"])
+
+
+def follow(
+    run: Run, folder: RunFolder, callbacks: Sequence[TrainerCallback], progress: Progress, origins: Mapping[str, str]
+) -> Result:
+    """The line, from the recipe or from the newest checkpoint to the report."""
+    with ending(folder, progress), Signals() as signals:
+        hooks = Callbacks(callbacks, run.train, folder.path)
+        base = locate(run.model.path)
+        tokenizer = load_tokenizer(base)
+        held_out = locate_data(run.data.eval_path) if run.data.eval_path else None
+        material = prepare(run, locate_data(run.data.path), held_out, tokenizer, progress.say)
+        loop = build(run, base, material, progress)
+        create(folder, run, origins)
+        folder.note(status="running", counts=material.counts, labels=material.labels, parameters=size(loop.policy))
+
+        examiner = Examiner(material, run.objective, run.eval, loop.layout, material.test)
+        before = measure(examiner, loop.policy, "before", folder, progress)
+        watch = Examiner(material, run.objective, run.eval, loop.layout, material.validation)
+        taken = Between(loop, folder, hooks, watch, progress, {"data": material.fingerprint}).take_steps(signals)
+        saved = save_tuned(
+            loop.policy.model, tokenizer, folder.path, run.model.path if remote(run.model.path) else str(base)
+        )
+        after = measure(examiner, loop.policy, "after", folder, progress)
+
+        result = finish(folder, taken, before, after)
+        write_report(folder)
+        progress.say(f"saved {saved} and {folder.path / 'report.html'}")
+        return result
+
+
+def refuse(run: Run) -> None:
+    """What cannot be, said before anything is read."""
+    import torch
+
+    if run.train.fp16 and not torch.cuda.is_available():
+        raise RecipeError("train.fp16: float16 needs a GPU; on a CPU leave it off")
+    if run.train.fp16 and run.train.bf16:
+        raise RecipeError("train.bf16 and train.fp16 exclude each other; set one of them")
+    if run.train.fp16 and run.model.precision == "fp16":
+        raise RecipeError("train.fp16 needs weights in fp32 to scale the loss; set model.precision=fp32")
+
+
+@contextmanager
+def ending(folder: RunFolder, progress: Progress) -> Iterator[None]:
+    """However a run ends, its folder says so; and running out of memory becomes a sentence."""
+    try:
+        yield
+    except (Refusal, MemoryError, RuntimeError) as error:
+        refusal = OutOfMemory(TOO_LARGE) if memory_error(error) else error
+        if (folder.path / "run.json").exists():
+            folder.note(status=type(refusal).__name__.lower(), reason=str(refusal), ended=now())
+        if refusal is error:
+            raise
+        raise refusal from None
+    finally:
+        progress.end()
+
+
+TOO_LARGE = (
+    "out of memory: make a batch smaller (train.per_device_train_batch_size, with train.gradient_accumulation_steps"
+    " larger to learn the same), data.max_length smaller, set train.gradient_checkpointing=true, or train less of the"
+    " model (method=lora)"
+)
+
+
+def build(run: Run, base: Path, material: Material, progress: Progress) -> Loop:
+    """The model under its method, on its device, and the loop around it."""
+    import torch
+    from accelerate import Accelerator
+
+    torch.manual_seed(run.train.seed)
+    precision = "bf16" if run.train.bf16 else "fp16" if run.train.fp16 else "no"
+    accelerator = Accelerator(mixed_precision=precision)
+    if (
+        precision == "bf16"
+        and accelerator.device.type == "cpu"
+        and "512" not in torch.backends.cpu.get_cpu_capability()
+    ):
+        progress.say("train.bf16: this processor computes bfloat16 in software, several times slower than fp32")
+    model = attach(load_model(base, run.model.precision, material.labels), run.method)
+    if run.train.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    policy = Policy(model.to(accelerator.device))
+    tokenizer = material.renderer.tokenizer
+    if material.labels and tokenizer.pad_token_id is not None:
+        policy.bare.config.pad_token_id = tokenizer.pad_token_id
+    packs = policy.packs()
+    progress.say(f"batches: {'packed, without padding' if packs else 'padded: this model mixes packed sequences up'}")
+    layout = policy.layout(tokenizer.pad_token_id or 0)
+    return Loop(policy, run.objective, run.train, material.sequences, layout, accelerator)
+
+
+def measure(examiner: Examiner, policy: Policy, side: str, folder: RunFolder, progress: Progress) -> dict | None:
+    """Measure a side, before or after, and note it in the run folder; what was measured once is not measured again."""
+    if not examiner.settings.enabled:
+        return None
+    if not examiner.examples:
+        progress.say("evaluation: there are no held-out rows; name some with data.eval_path or raise data.eval_size")
+        return None
+    known = folder.facts.get(side)
+    if known:
+        return known
+    progress.say(f"measuring {side} training, on {len(examiner.examples)} held-out rows")
+    measured = examiner.measure(policy)
+    scores = measured.scores.as_json()
+    samples = folder.facts.get("samples") or examiner.questions()
+    samples = [sample | {side: said} for sample, said in zip(samples, measured.said, strict=True)]
+    folder.note(**{side: scores}, samples=samples)
+    return scores
+
+
+def finish(folder: RunFolder, taken: Taken, before: dict | None, after: dict | None) -> Result:
+    """What the run came to, noted in its folder."""
+    result = Result(before, after, taken.seconds, taken.speed, peak_memory_mb(), str(folder.path))
+    folder.note(status="finished", ended=now(), result=asdict(result))
+    return result
+
+
+def size(policy: Policy) -> dict[str, int]:
+    return {
+        "total": sum(weight.numel() for weight in policy.model.parameters()),
+        "trainable": sum(weight.numel() for weight in policy.trainable().values()),
+    }
+
+
+def remote(path: str) -> bool:
+    """Whether the model's name means the same to others: it is a name on a hub, and not one of our demo models."""
+    return not Path(path).exists() and not path.startswith("demo/")
+
+
+def peak_memory_mb() -> float:
+    """The most memory that this process held at once."""
+    import psutil
+
+    info = psutil.Process().memory_info()
+    if hasattr(info, "peak_wset"):  # Windows
+        return info.peak_wset / 2**20
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

@@ -1,0 +1,101 @@
+"""A finished run in memory: ask it, ask the model it came from, measure it again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from .data.example import Example, Message
+from .data.material import prepare
+from .data.render import Renderer
+from .errors import CheckpointError, RecipeError
+from .evaluate.evaluate import Examiner, Measured
+from .model.engine import Engine
+from .model.hub import locate, locate_data
+from .model.load import load_model, load_tokenizer, load_tuned
+from .model.policy import Policy
+from .run import Run
+from .runs import RunFolder
+
+
+def load_run(folder: str | Path, words: Sequence[str] = ()) -> Tuned:
+    """Load what a run learnt; `words` such as `eval.max_samples=100` change its recipe for what is done with it."""
+    opened = RunFolder(Path(folder))
+    return Tuned(opened, opened.recipe(tuple(words)).value)
+
+
+@dataclass
+class Tuned:
+    """A tuned model and the recipe that made it."""
+
+    folder: RunFolder
+    run: Run
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes that it tells apart; none for a model that writes."""
+        return tuple(self.folder.facts.get("labels", ()))
+
+    @cached_property
+    def tokenizer(self):
+        for name in ("adapter", "model"):
+            if (self.folder.path / name).is_dir():
+                return load_tokenizer(self.folder.path / name)
+        raise CheckpointError(f"{self.folder.path}: holds neither adapter/ nor model/; was the run finished?")
+
+    @cached_property
+    def model(self):
+        base = locate(self.run.model.path) if (self.folder.path / "adapter").is_dir() else self.folder.path
+        return load_tuned(self.folder.path, base, self.run.model.precision, self.labels)
+
+    @cached_property
+    def untouched(self):
+        """The model before tuning, where it is another one in memory."""
+        return load_model(locate(self.run.model.path), self.run.model.precision).eval()
+
+    @contextmanager
+    def side(self, base: bool) -> Iterator[Any]:
+        """The tuned model, or the one it came from: the same weights with the adapter off, or if need be a second."""
+        if not base:
+            yield self.model
+        elif hasattr(self.model, "disable_adapter"):
+            with self.model.disable_adapter():
+                yield self.model
+        else:
+            yield self.untouched
+
+    def stream(
+        self, messages: Sequence[Message], max_new_tokens: int = 256, temperature: float = 0.0, base: bool = False
+    ) -> Iterator[str]:
+        """The answer to a dialogue, piece by piece."""
+        if self.labels:
+            raise RecipeError(f"{self.folder.path}: this run tells classes apart and writes no answers; use classify")
+        prompt = Renderer(self.tokenizer, self.run.data.max_length).prompt(messages)
+        with self.side(base) as model:
+            yield from Engine(model, self.tokenizer).stream(prompt, max_new_tokens, temperature)
+
+    def chat(self, text: str, max_new_tokens: int = 256, temperature: float = 0.0, base: bool = False) -> str:
+        """The answer to one message."""
+        return "".join(self.stream([Message("user", text)], max_new_tokens, temperature, base))
+
+    def classify(self, text: str) -> dict[str, float]:
+        """The probability of each class."""
+        policy = Policy(self.model)
+        renderer = Renderer(self.tokenizer, self.run.data.max_length, self.labels)
+        tokens = renderer.labelled(Example(text=text, label=self.labels[0]))
+        batch = policy.layout(self.tokenizer.pad_token_id or 0)([tokens]).to(next(self.model.parameters()).device)
+        chances = policy.score(batch).softmax(-1)[0].tolist()
+        return dict(zip(self.labels, chances, strict=True))
+
+    def evaluate(self, say=lambda text: None) -> Measured:
+        """Measure it on the held-out rows of its recipe."""
+        run = self.run
+        held_out = locate_data(run.data.eval_path) if run.data.eval_path else None
+        material = prepare(run, locate_data(run.data.path), held_out, self.tokenizer, say)
+        policy = Policy(self.model)
+        layout = policy.layout(self.tokenizer.pad_token_id or 0)
+        return Examiner(material, run.objective, run.eval, layout, material.test).measure(policy)

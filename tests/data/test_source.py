@@ -1,0 +1,141 @@
+"""Every file gives its rows, each with its line; every fault names file and line."""
+
+import csv
+import json
+
+import pytest
+
+from tunesmith.data.dataset import gather
+from tunesmith.data.formats.base import detect, format_
+from tunesmith.data.source import read, splits
+from tunesmith.errors import DataError
+from tunesmith.run import Data
+
+ROWS = [{"instruction": 'say, "hi"', "output": "好\nday"}, {"instruction": "b", "output": ""}]
+
+
+def write(path, kind):
+    match kind:
+        case "jsonl":
+            path.write_text("\n".join(json.dumps(row) for row in ROWS), encoding="utf-8")
+        case "json":
+            path.write_text(json.dumps(ROWS, indent=2), encoding="utf-8")
+        case "csv" | "tsv":
+            with path.open("w", newline="", encoding="utf-8") as file:
+                sheet = csv.DictWriter(file, ROWS[0], delimiter="\t" if kind == "tsv" else ",")
+                sheet.writeheader()
+                sheet.writerows(ROWS)
+        case "parquet":
+            import pyarrow
+            from pyarrow.parquet import write_table
+
+            write_table(pyarrow.Table.from_pylist(ROWS), path)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "tsv", "parquet"])
+def test_every_kind_of_file_gives_the_same_rows(tmp_path, kind):
+    file = tmp_path / f"rows.{kind}"
+    write(file, kind)
+    assert [row.values for row in read([file])] == ROWS
+
+
+def test_a_row_knows_its_line(tmp_path):
+    file = tmp_path / "rows.json"
+    write(file, "json")
+    assert [row.origin for row in read([file])] == [f"{file}:2", f"{file}:6"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "where"),
+    [
+        ("a.jsonl", '{"a": 1}\n{"a": ', ":2: is not JSON"),
+        ("a.json", '[{"a": 1},\n {"a": }]', ":2: is not JSON"),
+        ("a.json", '[{"a": 1}', ":1: is not JSON"),
+        ("a.jsonl", "[1, 2]\n", ":1: must be an object"),
+        ("a.csv", "a,b\n1,2\n3\n", ":3: has 1 cells where the head has 2"),
+        ("a.txt", b"fine\n\xff\xfe\n", ":2: is not UTF-8"),
+        ("a.parquet", b"PAR1 but not really", ": is not a whole Parquet file"),
+        ("a.xyz", "?", ": cannot be read; expected one of"),
+    ],
+)
+def test_a_broken_file_is_named_with_its_line(tmp_path, name, content, where):
+    file = tmp_path / name
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DataError, match=where):
+        list(read([file]))
+
+
+def test_a_folder_is_split_by_its_files_names(tmp_path):
+    for name in ("train-00000.jsonl", "validation.jsonl", "test.jsonl"):
+        write(tmp_path / name, "jsonl")
+    assert {split: [file.name for file in files] for split, files in splits(tmp_path).items()} == {
+        "train": ["train-00000.jsonl"],
+        "validation": ["validation.jsonl"],
+        "test": ["test.jsonl"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("row", "name"),
+    [
+        ({"instruction": "", "input": "", "output": ""}, "alpaca"),
+        ({"conversations": [], "system": ""}, "sharegpt"),
+        ({"messages": []}, "messages"),
+        ({"prompt": "", "completion": ""}, "completion"),
+        ({"text": "", "label": 0}, "labelled"),
+        ({"text": "", "id": 0}, "text"),
+    ],
+)
+def test_a_format_is_told_by_its_columns(row, name):
+    assert detect(row, "rows").name == name
+
+
+def test_columns_that_fit_nothing_or_several_are_refused():
+    with pytest.raises(DataError, match="no format has the columns a, b"):
+        detect({"a": 1, "b": 2}, "rows")
+    with pytest.raises(DataError, match="several ways"):
+        detect({"text": "", "label": "", "prompt": "", "completion": ""}, "rows")
+
+
+def test_all_formats_read_the_same_dialogue():
+    said = [
+        format_["alpaca"]().read({"instruction": "one", "input": "two", "output": "three"}),
+        format_["sharegpt"]().read(
+            {"conversations": [{"from": "human", "value": "one\ntwo"}, {"from": "gpt", "value": "three"}]}
+        ),
+        format_["messages"]().read(
+            {"messages": [{"role": "user", "content": "one\ntwo"}, {"role": "assistant", "content": "three"}]}
+        ),
+        format_["completion"]().read({"prompt": "one\ntwo", "completion": "three"}),
+        format_["template"](prompt="{a}\n{b}", answer="{c}").read({"a": "one", "b": "two", "c": "three"}),
+    ]
+    assert all(example == said[0] for example in said)
+
+
+def test_a_row_without_the_columns_is_named_or_skipped_and_counted(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "a"}\n{"prompt": "c", "completion": null}\n')
+    with pytest.raises(DataError, match=r"rows.jsonl:2: cannot be read as completion: needs the column completion"):
+        gather(Data(path="", eval_size=0.0), file, None, 0)
+    dataset = gather(Data(path="", eval_size=0.0, on_bad_row="skip"), file, None, 0)
+    assert (len(dataset.train), dataset.skipped["unreadable"]) == (1, 2)
+
+
+def test_empty_data_is_refused(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n")
+    with pytest.raises(DataError, match="holds no rows"):
+        gather(Data(path=""), file, None, 0)
+
+
+def test_a_held_out_row_stays_held_out_when_rows_are_added(tmp_path):
+    def texts(count):
+        file = tmp_path / f"{count}.jsonl"
+        file.write_text("".join(json.dumps({"text": f"text {n}", "label": n % 2}) + "\n" for n in range(count)))
+        dataset = gather(Data(path="", eval_size=0.3), file, None, 0)
+        return {example.text for example in dataset.train}, {example.text for example in dataset.test}
+
+    (train, test), (more_train, more_test) = texts(100), texts(200)
+    assert train <= more_train
+    assert test <= more_test
+    assert 15 <= len(test) <= 45

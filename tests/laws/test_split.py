@@ -1,0 +1,39 @@
+"""Law: how a step is laid out in batches, cut or whole, padded or packed, never changes its gradient."""
+
+import pytest
+import torch
+from tinyrun import loop_of, sequences_for
+
+from tunesmith.data.batch import pack, pad
+from tunesmith.methods.base import method
+from tunesmith.objectives.base import objective
+
+
+def gradient(tiny, name, aim, layout, batch, accumulate):
+    """The gradient of one step over eight sequences, after the weights have been moved off their start."""
+    judge = objective[aim]()
+    sizes = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulate}
+    loop = loop_of(tiny, method[name](), judge, sequences_for(judge), layout=layout, **sizes)
+    draw = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in loop.weights.values():
+            weight.add_(0.02 * torch.randn(weight.shape, generator=draw))
+    tallies, _ = loop.gradient(0)
+    loop.divide(float(tallies["loss"].count))
+    return torch.cat([weight.grad.flatten() for weight in loop.weights.values() if weight.grad is not None])
+
+
+@pytest.mark.parametrize("aim", objective.all())
+@pytest.mark.parametrize("name", method.all())
+def test_cuts_do_not_matter(tiny, name, aim):
+    whole = gradient(tiny, name, aim, pad, 8, 1)
+    parts = gradient(tiny, name, aim, pad, 2, 4)
+    assert (whole - parts).norm() < 1e-5 * whole.norm()
+
+
+@pytest.mark.parametrize("aim", objective.all())
+@pytest.mark.parametrize("name", method.all())
+def test_packing_does_not_matter(tiny, name, aim):
+    padded = gradient(tiny, name, aim, pad, 8, 1)
+    packed = gradient(tiny, name, aim, pack, 8, 1)
+    assert (padded - packed).norm() < 1e-5 * padded.norm()

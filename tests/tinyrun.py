@@ -1,0 +1,40 @@
+"""A loop over a tiny model and eight uneven sequences, for the laws that hold for every method and objective."""
+
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from tunesmith.data.batch import pack
+from tunesmith.data.render import Tokens
+from tunesmith.model.load import attach
+from tunesmith.model.policy import Policy
+from tunesmith.run import Train
+from tunesmith.train.callbacks import Callbacks
+from tunesmith.train.loop import Loop
+
+LENGTHS = (16, 7, 15, 6, 16, 9, 8, 7)
+
+
+def sequences_for(objective) -> list[Tokens]:
+    """Eight sequences of uneven length; their targets are what the objective learns."""
+    draw = torch.Generator().manual_seed(0)
+    kind = objective.targets
+    return [
+        Tokens(
+            torch.randint(3, 250, (length,), generator=draw).tolist(),
+            [kind == "text" or (kind == "answers" and at >= 4) for at in range(length)],
+            label=n % 3 if kind == "label" else None,
+        )
+        for n, length in enumerate(LENGTHS)
+    ]
+
+
+def loop_of(tiny, method, objective, sequences, layout=pack, **settings) -> Loop:
+    """The loop of a run on the tiny model; `silent` on it are callbacks that do nothing."""
+    torch.manual_seed(0)
+    train = Train(**{"per_device_train_batch_size": 8, "lr_scheduler_type": "constant", **settings})
+    model = attach(tiny(labels=3) if objective.targets == "label" else tiny(), method)
+    loop = Loop(Policy(model), objective, train, sequences, layout, Accelerator(cpu=True))
+    loop.silent = Callbacks([], train, Path())
+    return loop
