@@ -68,9 +68,7 @@ def tiny(words):
             pad_token_id=None,
             num_labels=labels or 2,
         )
-        model = LlamaForSequenceClassification(config) if labels else LlamaForCausalLM(config)
-        model.new_heads = ("score",) if labels else ()
-        return model
+        return LlamaForSequenceClassification(config) if labels else LlamaForCausalLM(config)
 
     return make
 

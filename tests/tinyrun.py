@@ -34,7 +34,8 @@ def loop_of(tiny, method, objective, sequences, layout=pack, **settings) -> Loop
     """The loop of a run on the tiny model; `silent` on it are callbacks that do nothing."""
     torch.manual_seed(0)
     train = Train(**{"per_device_train_batch_size": 8, "lr_scheduler_type": "constant", **settings})
-    model = attach(tiny(labels=3) if objective.targets == "label" else tiny(), method)
+    labelled = objective.targets == "label"
+    model = attach(tiny(labels=3) if labelled else tiny(), method, ("score",) if labelled else ())
     loop = Loop(Policy(model), objective, train, sequences, layout, Accelerator(cpu=True))
     loop.silent = Callbacks([], train, Path())
     return loop

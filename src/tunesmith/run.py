@@ -4,18 +4,18 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge
 
-from .config.choice import one_of
+from .config.choice import Choice
 from .config.record import Count, Fraction, Natural, NonNegative, Positive, record
 from .data.formats.auto import Auto
-from .data.formats.base import format_
-from .methods.base import method
+from .data.formats.base import Format, format_
+from .methods.base import Method, method
 from .methods.lora import LoRA
-from .objectives.base import objective
+from .objectives.base import Objective, objective
 from .objectives.sft import SFT
 
-AnyMethod = one_of(method, default="lora")
-AnyObjective = one_of(objective, default="sft")
-AnyFormat = one_of(format_, default="auto")
+AnyMethod = Annotated[Method, Choice(method, "lora")]
+AnyObjective = Annotated[Objective, Choice(objective, "sft")]
+AnyFormat = Annotated[Format, Choice(format_, "auto")]
 Strategy = Literal["no", "steps", "epoch"]
 Tracker = Literal["tensorboard", "swanlab", "wandb", "mlflow", "trackio", "comet_ml"]
 

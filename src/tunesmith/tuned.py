@@ -48,21 +48,21 @@ class Tuned:
         raise CheckpointError(f"{self.folder.path}: holds neither adapter/ nor model/; was the run finished?")
 
     @cached_property
-    def model(self):
+    def model(self) -> Any:
         base = locate(self.run.model.path) if (self.folder.path / "adapter").is_dir() else self.folder.path
         return load_tuned(self.folder.path, base, self.run.model.precision, self.labels)
 
     @cached_property
     def untouched(self):
         """The model before tuning, where it is another one in memory."""
-        return load_model(locate(self.run.model.path), self.run.model.precision).eval()
+        return load_model(locate(self.run.model.path), self.run.model.precision)[0].eval()
 
     @contextmanager
     def side(self, base: bool) -> Iterator[Any]:
         """The tuned model, or the one it came from: the same weights with the adapter off, or if need be a second."""
         if not base:
             yield self.model
-        elif hasattr(self.model, "disable_adapter"):
+        elif (self.folder.path / "adapter").is_dir():
             with self.model.disable_adapter():
                 yield self.model
         else:
@@ -87,7 +87,7 @@ class Tuned:
         policy = Policy(self.model)
         renderer = Renderer(self.tokenizer, self.run.data.max_length, self.labels)
         tokens = renderer.labelled(Example(text=text, label=self.labels[0]))
-        batch = policy.layout(self.tokenizer.pad_token_id or 0)([tokens]).to(next(self.model.parameters()).device)
+        batch = policy.layout()([tokens]).to(next(self.model.parameters()).device)
         chances = policy.score(batch).softmax(-1)[0].tolist()
         return dict(zip(self.labels, chances, strict=True))
 
@@ -97,5 +97,5 @@ class Tuned:
         held_out = locate_data(run.data.eval_path) if run.data.eval_path else None
         material = prepare(run, locate_data(run.data.path), held_out, self.tokenizer, say)
         policy = Policy(self.model)
-        layout = policy.layout(self.tokenizer.pad_token_id or 0)
+        layout = policy.layout()
         return Examiner(material, run.objective, run.eval, layout, material.test).measure(policy)

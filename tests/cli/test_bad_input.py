@@ -133,7 +133,7 @@ def test_a_tokenizer_without_a_template_says_which_is_used(recipe, capsys, model
     assert code == 0
 
 
-def test_an_unforeseen_error_is_a_sentence_too_unless_debug_is_asked(recipe, capsys, monkeypatch):
+def test_an_unforeseen_error_is_a_sentence_too_unless_debug_is_asked(recipe, capsys, monkeypatch, tmp_path):
     from tunesmith.train.loop import Loop
 
     def odd(self, number):
@@ -142,7 +142,7 @@ def test_an_unforeseen_error_is_a_sentence_too_unless_debug_is_asked(recipe, cap
     monkeypatch.setattr(Loop, "gradient", odd)
     refused(capsys, 1, "KeyError: 'odd'; `--debug` shows where", "train", recipe())
     with pytest.raises(KeyError):
-        main(["train", recipe(), "output=" + str(capsys), "--debug"])
+        main(["train", recipe(), f"output={tmp_path / 'other'}", "--debug"])
 
 
 @pytest.mark.parametrize("words", [["chat"], ["eval"], ["runs", "show"], ["train", "--resume"]])

@@ -26,8 +26,9 @@ def ask(capsys):
 def trained(ask, model_folder, reviews, tmp_path):
     """A run by the command line; its folder and what it printed."""
     words = [
-        f"model.path={model_folder}", f"data.path={reviews}", "data.format.name=template", "data.format.prompt=judge: {text}",
-        "--train.num_train_epochs", "4", "--train.learning_rate=2e-2", "eval.max_new_tokens=4", f"output={tmp_path / 'run'}",
+        f"model.path={model_folder}", f"data.path={reviews}", f"output={tmp_path / 'run'}", "eval.max_new_tokens=4",
+        "data.format.name=template", "data.format.prompt=judge: {text}",
+        "--train.num_train_epochs", "4", "--train.learning_rate=2e-2",
     ]  # fmt: skip
     return tmp_path / "run", json.loads(ask("train", *words, "--json"))
 

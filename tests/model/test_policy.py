@@ -32,7 +32,9 @@ def causal(family):
     raise ValueError(family)
 
 
-SEQUENCES = [Tokens([n % 300 + 5 for n in range(start, start + size)], [True] * size) for start, size in ((0, 9), (40, 5))]
+SEQUENCES = [
+    Tokens([n % 300 + 5 for n in range(start, start + size)], [True] * size) for start, size in ((0, 9), (40, 5))
+]
 
 
 @pytest.mark.parametrize("family", ["gpt2", "qwen2", "mistral", "gemma2", "mamba"])

@@ -15,7 +15,7 @@ from tunesmith.objectives.sft import SFT
 
 def plain(model, sequences, accumulate):
     """Loss and gradients by nothing but transformers: padded, labels of -100, the mean over all targets of the step."""
-    batch = pad(sequences, 0)
+    batch = pad(sequences)
     inputs = {"input_ids": batch.ids, "attention_mask": batch.attend}
     if batch.label is not None:
         model.config.pad_token_id = 0

@@ -72,7 +72,7 @@ def test_swanlabs_own_callback_is_written_to_offline(model_folder, reviews, tmp_
     swanlab = pytest.importorskip("swanlab", reason="an extra: pip install 'tunesmith[swanlab]'")
     from swanlab.integration.transformers import SwanLabCallback
 
-    callback = SwanLabCallback(project="tunesmith-test", mode="offline", logdir=str(tmp_path / "swanlog"))
+    callback = SwanLabCallback(project="tunesmith-test", mode="offline", log_dir=str(tmp_path / "swanlog"))
     train(run_of(model_folder, reviews, tmp_path / "run", LoRA(), SFT(), logging_steps=2), [callback], quiet=True)
     swanlab.finish()
     assert any(file.is_file() and file.stat().st_size for file in (tmp_path / "swanlog").rglob("*"))

@@ -29,11 +29,12 @@ def preview(
     from ..model.hub import locate, locate_data
     from ..model.load import load_tokenizer
     from ..run import Run
+    from ..train.progress import Progress
 
     run = load(Run, recipe, context.args, renamed=RENAMED).value
     tokenizer = load_tokenizer(locate(run.model.path))
     held_out = locate_data(run.data.eval_path) if run.data.eval_path else None
-    material = prepare(run, locate_data(run.data.path), held_out, tokenizer, lambda text: sys.stderr.write(text + "\n"))
+    material = prepare(run, locate_data(run.data.path), held_out, tokenizer, Progress().say)
     shown = [
         [
             {"id": token, "text": tokenizer.decode([token]), "learn": learn}

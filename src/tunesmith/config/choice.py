@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, get_args
+from typing import Any, get_args
 
 from .registry import Registry
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Reads `lora`, or `{name: lora, r: 16}`, or `{r: 16}` for the default name."""
+    """Marks a type, as in `Annotated[Method, Choice(method, "lora")]`.
+
+    Reads `lora`, or `{name: lora, r: 16}`, or `{r: 16}` for the default name.
+    """
 
     registry: Registry[Any]
     default: str
@@ -32,7 +35,7 @@ class Choice:
         def options(tree):
             return {key: value for key, value in tree.items() if key != "name"} if isinstance(tree, dict) else tree
 
-        entries = {
+        entries: dict[Any, cs.CoreSchema] = {
             name: cs.no_info_before_validator_function(options, handler.generate_schema(cls))
             for name, cls in self.registry.all().items()
         }
@@ -47,8 +50,3 @@ class Choice:
             required = [] if name == self.default else ["name"]
             objects.append(options | {"properties": properties, "required": [*required, *options.get("required", [])]})
         return {"anyOf": [{"enum": list(names)}, *objects], "default": self.default}
-
-
-def one_of(registry: Registry[Any], default: str) -> Any:
-    """The type of a field that chooses from a registry."""
-    return Annotated[Any, Choice(registry, default)]

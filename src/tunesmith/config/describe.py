@@ -71,7 +71,7 @@ def words(hint: Any) -> str:
     """A type in words, such as `a whole number of at least 1, or null`."""
     if choice := Choice.of(hint):
         return f"one of {', '.join(choice.registry.all())}"
-    origin, args = get_origin(hint), get_args(hint)
+    origin, args = get_origin(hint), list(get_args(hint))
     if origin is Annotated:
         return words(args[0]) + "".join(bound(mark) for mark in args[1:])
     if origin is Literal:

@@ -62,10 +62,10 @@ def pack(sequences: Sequence[Tokens]) -> Batch:
     return Batch(ids, learn, owner, place, None, len(sequences), labels(sequences))
 
 
-def pad(sequences: Sequence[Tokens], token: int = 0) -> Batch:
-    """A row each, filled up at the end with `token`."""
+def pad(sequences: Sequence[Tokens]) -> Batch:
+    """A row each, filled up at the end with token 0, which nothing attends to."""
     width = max(len(tokens.ids) for tokens in sequences)
-    ids = torch.tensor([tokens.ids + [token] * (width - len(tokens.ids)) for tokens in sequences])
+    ids = torch.tensor([tokens.ids + [0] * (width - len(tokens.ids)) for tokens in sequences])
     learn = torch.tensor([[False, *tokens.learn[1:]] + [False] * (width - len(tokens.ids)) for tokens in sequences])
     lengths = torch.tensor([len(tokens.ids) for tokens in sequences]).unsqueeze(-1)
     place = torch.arange(width).expand(len(sequences), width)

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
 from .example import Example, Message
@@ -156,7 +156,7 @@ class Renderer:
 
         turns = [{"role": message.role, "content": message.content} for message in messages]
         try:
-            return self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer)
+            return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer))
         except TemplateError as error:
             roles = ", ".join(turn["role"] for turn in turns)
             raise DataError(f"the chat template of {self.name} refuses a dialogue of {roles}: {error}") from None
@@ -179,19 +179,20 @@ class Renderer:
 
     def marked(self, messages: tuple[Message, ...]) -> list[tuple[int, int]]:
         """The same where the template itself marks what the assistant generates."""
-        if not re.search(r"\{%-?\s*generation\s*-?%\}", self.tokenizer.chat_template):
+        template = str(self.tokenizer.chat_template)
+        if not re.search(r"\{%-?\s*generation\s*-?%\}", template):
             return []
         from transformers.utils.chat_template_utils import render_jinja_template
 
         turns = [{"role": message.role, "content": message.content} for message in messages]
         _, [spans] = render_jinja_template(
             conversations=[turns],
-            chat_template=self.tokenizer.chat_template,
+            chat_template=template,
             return_assistant_tokens_mask=True,
-            **self.tokenizer.special_tokens_map,
+            **dict[str, Any](self.tokenizer.special_tokens_map),
         )
         learn = [message.learn for message in messages if message.role == "assistant"]
-        return [tuple(span) for span, wanted in zip(spans, learn, strict=True) if wanted]
+        return [(int(start), int(end)) for (start, end), wanted in zip(spans, learn, strict=True) if wanted]
 
     def end(self, through: str, before: str, message: Message) -> int:
         """Where an answer ends: after the special token that follows its content, if one does."""

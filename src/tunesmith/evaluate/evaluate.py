@@ -99,7 +99,7 @@ class Examiner:
             for batch in self.batches(policy):
                 looks = policy.look(batch, self.objective.looks())
                 tally += self.objective.loss(batch, **looks)
-                gold += batch.label.tolist()
+                gold += [] if batch.label is None else batch.label.tolist()
                 chosen += looks["score"].argmax(-1).tolist()
         back = {n: names[label] for n, label in zip(self.order, chosen, strict=True)}
         scores = measure([names[n] for n in gold], [names[n] for n in chosen], tally.mean())

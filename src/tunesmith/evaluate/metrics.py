@@ -1,17 +1,21 @@
 """Figures that say how good answers are, each with how far chance alone may have moved it."""
 
+# L labels, K different pairs of a right answer and what was said, B resamples
+
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 RESAMPLES = 1000
-OTHER = "other"
-"""The column of a confusion matrix for answers that are none of the labels."""
+ROOM = 2**22
+"""Counts held at once while resampling, to bound the memory."""
+FEW = 50
+"""With more labels than this the answers are free text, and a matrix of them tells nobody anything."""
 
 Interval = tuple[float, float]
 
@@ -28,66 +32,106 @@ class Scores:
     macro_f1: float | None = None
     """Mean of the labels' F1; a label that is never said counts 0."""
     macro_f1_interval: Interval | None = None
+    """95% bootstrap interval of the macro-F1."""
     labels: tuple[str, ...] = ()
+    """The right answers that occur, sorted; none where they are free text."""
     confusion: tuple[tuple[int, ...], ...] = ()
     """Rows are right answers, columns what was said, the last column anything else."""
 
     @property
     def perplexity(self) -> float:
-        return math.exp(min(self.loss, 700.0))
+        return math.exp(min(self.loss, 700.0))  # e^710 is no longer a float
 
     def as_json(self) -> dict[str, Any]:
-        """The figures under their fixed names; intervals are [low, high]."""
-        return asdict(self) | {"perplexity": self.perplexity}
+        """The figures under their fixed names, in the types of JSON; intervals are [low, high]."""
+        return as_lists(asdict(self)) | {"perplexity": self.perplexity}
 
     @staticmethod
     def from_json(facts: dict[str, Any] | None) -> Scores | None:
         """What `as_json` wrote."""
         if not facts:
             return None
-        kept = {key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()}
-        kept.pop("perplexity")
-        return Scores(**(kept | {"confusion": tuple(tuple(row) for row in kept["confusion"])}))
+        return Scores(**{key: as_tuples(value) for key, value in facts.items() if key != "perplexity"})
 
 
-def measure(gold: Sequence[str], said: Sequence[str], loss: float, n: int | None = None, seed: int = 0) -> Scores:
+def as_lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: as_lists(item) for key, item in value.items()}
+    return [as_lists(item) for item in value] if isinstance(value, tuple) else value
+
+
+def as_tuples(value: Any) -> Any:
+    return tuple(as_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def measure(gold: Sequence[str], predicted: Sequence[str], loss: float, n: int | None = None, seed: int = 0) -> Scores:
     """Hold what was said against what is right. Without right answers only `loss` over `n` rows is known."""
+    if len(gold) != len(predicted):
+        raise ValueError(f"{len(gold)} right answers and {len(predicted)} predictions; there must be one for each")
     if not gold:
         return Scores(loss, n or 0)
     labels = tuple(sorted(set(gold)))
-    number = {label: at for at, label in enumerate(labels)}
-    right = np.array([number[answer] for answer in gold])
-    chosen = np.array([number.get(answer, len(labels)) for answer in said])
-    drawn = np.random.default_rng(seed).integers(0, len(right), (RESAMPLES, len(right)))
-    hits = (right == chosen).astype(float)
-    tables = np.stack([table(right[rows], chosen[rows], len(labels)) for rows in drawn])
-    whole = table(right, chosen, len(labels))
-    # beyond so many labels the answers are free text: a matrix of them tells nobody anything
-    few = len(labels) <= 50
+    table = Table.of(gold, predicted, labels)
+    accuracy, f1 = table.figures(table.counts[None])
+    drawn = [table.figures(counts) for counts in table.resamples(seed)]
+    few = len(labels) <= FEW
     return Scores(
         loss,
-        len(right),
-        float(hits.mean()),
-        interval(hits[drawn].mean(1)),
-        float(macro_f1(whole[None])[0]),
-        interval(macro_f1(tables)),
+        len(gold),
+        float(accuracy[0]),
+        interval(np.concatenate([accuracies for accuracies, _ in drawn])),
+        float(f1[0]),
+        interval(np.concatenate([f1s for _, f1s in drawn])),
         labels if few else (),
-        tuple(tuple(int(count) for count in row) for row in whole) if few else (),
+        table.confusion() if few else (),
     )
 
 
-def table(right: np.ndarray, chosen: np.ndarray, labels: int) -> np.ndarray:
-    """[L, L + 1] how often each answer was given where each was right."""
-    return np.bincount(right * (labels + 1) + chosen, minlength=labels * (labels + 1)).reshape(labels, labels + 1)
+@dataclass(frozen=True)
+class Table:
+    """How often each pair of a right answer and what was said occurs; the number L stands for any other answer."""
+
+    right: np.ndarray  # [K]
+    said: np.ndarray  # [K]
+    counts: np.ndarray  # [K]
+    labels: int
+
+    @staticmethod
+    def of(gold: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> Table:
+        number, size = {label: at for at, label in enumerate(labels)}, len(labels)
+        pairs = [
+            number[right] * (size + 1) + number.get(said, size) for right, said in zip(gold, predicted, strict=True)
+        ]
+        codes, counts = np.unique(np.array(pairs), return_counts=True)
+        return Table(*np.divmod(codes, size + 1), counts, size)
+
+    def resamples(self, seed: int) -> Iterator[np.ndarray]:
+        """[B, K] in blocks. To draw rows with replacement is to draw the pairs by how often each occurs."""
+        generator, total, left = np.random.default_rng(seed), int(self.counts.sum()), RESAMPLES
+        while left > 0:
+            size = min(left, max(1, ROOM // len(self.counts)))
+            yield generator.multinomial(total, self.counts / total, size)
+            left -= size
+
+    def figures(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """[B, K] -> [B] accuracy, and [B] the mean F1 of the labels that occur."""
+        hits = counts * (self.right == self.said)
+        there = by_label(counts, self.right, self.labels)
+        said = by_label(counts, self.said, self.labels + 1)[:, :-1]
+        f1 = 2 * by_label(hits, self.right, self.labels) / np.maximum(there + said, 1)
+        return hits.sum(1) / counts.sum(1), f1.sum(1, where=there > 0) / (there > 0).sum(1)
+
+    def confusion(self) -> tuple[tuple[int, ...], ...]:
+        """[L, L + 1] rows are right answers, columns what was said."""
+        whole = np.zeros((self.labels, self.labels + 1), int)
+        whole[self.right, self.said] = self.counts
+        return tuple(map(tuple, whole.tolist()))
 
 
-def macro_f1(tables: np.ndarray) -> np.ndarray:
-    """[B, L, L + 1] -> [B] the mean F1 over the labels that occur."""
-    hits = np.diagonal(tables, axis1=1, axis2=2)
-    there = tables.sum(2)
-    said = tables[:, :, :-1].sum(1)
-    f1 = 2 * hits / np.maximum(there + said, 1)
-    return (f1 * (there > 0)).sum(1) / np.maximum((there > 0).sum(1), 1)
+def by_label(counts: np.ndarray, label: np.ndarray, labels: int) -> np.ndarray:
+    """[B, K] -> [B, L] the sum of the counts that belong to each label."""
+    place = np.arange(len(counts))[:, None] * labels + label
+    return np.bincount(place.ravel(), counts.ravel(), len(counts) * labels).reshape(len(counts), labels)
 
 
 def interval(values: np.ndarray) -> Interval:

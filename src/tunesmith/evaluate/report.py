@@ -2,96 +2,275 @@
 
 from __future__ import annotations
 
-import base64
 import io
+import json
+import math
+import shlex
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
-from ..config.load import dump, leaves, setting
 from ..files import whole, write
 from ..runs import RunFolder
 from .metrics import Interval, Scores
 
-ACCENT, QUIET = "#2563a8", "#b9c7d6"
+POINTS = 500
+"""Points drawn of a curve; the page stays small after a million steps."""
+
+Point = tuple[float, float]
+"""A step, and the loss there."""
 
 
-def write_report(run: RunFolder) -> None:
-    """Write report.html and loss.png from what the run folder says."""
-    picture = curve(run.metrics)
+@dataclass(frozen=True)
+class Sample:
+    """A held-out row, and what the model says to it."""
+
+    prompt: str
+    gold: str = ""
+    before: str = ""
+    after: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a report tells; plain data, of which nothing need be safe to show."""
+
+    title: str
+    run: str
+    """The run folder, as commands name it."""
+    model: str
+    method: str
+    objective: str
+    data: str = ""
+    when: str = ""
+    """When the run began, in ISO's form."""
+    seconds: float = 0.0
+    tokens_per_second: float = 0.0
+    peak_memory_mb: float = 0.0
+    trainable: int = 0
+    total: int = 0
+    """Parameters that learn, and all of them."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Rows and tokens that were read, trained on, cut, left out."""
+    before: Scores | None = None
+    after: Scores | None = None
+    samples: Sequence[Sample] = ()
+    losses: Sequence[Point] = ()
+    """Of training."""
+    evals: Sequence[Point] = ()
+    """On held-out rows."""
+    settings: Sequence[tuple[str, Any, str]] = ()
+    """Key, value, and where the value came from."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+def write_report(folder: Path | RunFolder, facts: Facts | None = None) -> None:
+    """Write report.html and loss.png into a folder; without `facts`, from what the run folder says."""
+    run = folder if isinstance(folder, RunFolder) else RunFolder(folder)
+    told = facts or facts_of(run)
     with whole(run.path / "loss.png") as beside:
-        beside.write_bytes(picture)
-    write(run.path / "report.html", page(run, picture))
+        beside.write_bytes(picture(told))
+    write(run.path / "report.html", page(told))
 
 
-def page(run: RunFolder, picture: bytes) -> str:
-    """The report as one HTML text; everything that a user wrote is escaped."""
-    from jinja2 import Environment
-
-    facts, recipe = run.facts, run.recipe().value
-    before, after = Scores.from_json(facts.get("before")), Scores.from_json(facts.get("after"))
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(files(__package__).joinpath("report.html.jinja").read_text(encoding="utf-8"))
-    return template.render(
-        run=run,
-        facts=facts,
-        recipe=recipe,
-        headline=headline(before, after),
-        rows=summary(before, after),
-        matrices=[
-            (name, scores) for name, scores in (("before", before), ("after", after)) if scores and scores.labels
-        ],
-        settings=settings(run),
-        picture=base64.b64encode(picture).decode(),
-        visible=visible,
+def facts_of(run: RunFolder) -> Facts:
+    """What a run folder says, as a report tells it."""
+    known, recipe, lines = run.facts, run.recipe().value, run.metrics
+    result, parameters = known.get("result", {}), known.get("parameters", {})
+    samples = [
+        Sample(*(str(sample.get(key) or "") for key in ("prompt", "gold", "before", "after")))
+        for sample in known.get("samples", ())
+    ]
+    return Facts(
+        title=known.get("name", run.path.name),
+        run=str(run.path),
+        model=recipe.model.path,
+        method=recipe.method.name,
+        objective=recipe.objective.name,
+        data=recipe.data.path,
+        when=known.get("started", ""),
+        seconds=result.get("train_seconds", 0.0),
+        tokens_per_second=result.get("tokens_per_second", 0.0),
+        peak_memory_mb=result.get("peak_memory_mb", 0.0),
+        trainable=parameters.get("trainable", 0),
+        total=parameters.get("total", 0),
+        counts=known.get("counts", {}),
+        before=Scores.from_json(known.get("before")),
+        after=Scores.from_json(known.get("after")),
+        samples=samples,
+        losses=[(line["step"], line["loss"]) for line in lines if "loss" in line],
+        evals=[(line["step"], line["eval_loss"]) for line in lines if "eval_loss" in line],
+        settings=settings(recipe, known.get("origins", {})),
+        versions=known.get("versions", {}),
     )
 
 
-def headline(before: Scores | None, after: Scores | None) -> str:
-    """The result in a sentence."""
-    if not before or not after:
-        return "The run was not measured."
-    if after.accuracy is None or before.accuracy is None:
-        return f"Loss {before.loss:.3f} → {after.loss:.3f} on {after.n} held-out rows"
-    spread = f" (95% interval {shown(after.interval)})" if after.interval else ""
-    return f"Accuracy {before.accuracy:.1%} → {after.accuracy:.1%} on {after.n} held-out rows{spread}"
+def settings(recipe: Any, origins: Mapping[str, str]) -> list[tuple[str, Any, str]]:
+    """Every setting of a recipe, with where its value came from."""
+    from ..config.load import dump, leaves, setting
 
-
-def summary(before: Scores | None, after: Scores | None) -> list[tuple[str, str, str]]:
-    """The figures in words, a row a measure: its name, before, after."""
-    measures = {
-        "accuracy": lambda s: "" if s.accuracy is None else f"{s.accuracy:.1%} ({shown(s.interval)})",
-        "macro F1": lambda s: "" if s.macro_f1 is None else f"{s.macro_f1:.3f}",
-        "loss": lambda s: f"{s.loss:.4f}",
-        "perplexity": lambda s: f"{s.perplexity:.3f}" if s.perplexity < 1e6 else f"{s.perplexity:.2e}",
-        "rows": lambda s: str(s.n),
-    }
-    rows = [(name, *(word(side) if side else "" for side in (before, after))) for name, word in measures.items()]
-    return [(name, first, second) for name, first, second in rows if first or second]
-
-
-def shown(interval: Interval | None) -> str:
-    return f"{interval[0]:.1%} to {interval[1]:.1%}" if interval else ""
-
-
-def settings(run: RunFolder) -> list[tuple[str, Any, str]]:
-    """Every setting with where it came from; those that are not defaults first."""
-    origins, tree = run.facts.get("origins", {}), dump(run.recipe().value)
-    found = []
+    tree, found = dump(recipe), []
     for path in leaves(tree):
         value = tree
         for key in path:
             value = value[key]
         found.append((setting(path), value, origins.get(setting(path), "default")))
-    return sorted(found, key=lambda row: row[2] == "default")
+    return found
 
 
-def visible(text: str, most: int = 600) -> str:
-    """A text as it may be shown: control characters as their pictures, and not too long."""
-    kept = "".join(letter if letter.isprintable() or letter in "\n\t" else "\ufffd" for letter in text)
-    return kept if len(kept) <= most else f"{kept[:most]} …"
+def page(facts: Facts) -> str:
+    """The report as one HTML text, in which everything that a user wrote is escaped."""
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    def shown(value: Any) -> Any:
+        # what a macro of the template made has been through here
+        return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+    environment = Environment(
+        autoescape=True, finalize=shown, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"short": short, "word": word, "duration": duration}
+    template = environment.from_string(files(__package__).joinpath("report.html.jinja").read_text(encoding="utf-8"))
+    sides = {"before": facts.before, "after": facts.after}
+    return template.render(
+        facts=facts,
+        headline=headline(facts.before, facts.after),
+        rows=summary(facts.before, facts.after),
+        matrices=[(side, scores) for side, scores in sides.items() if scores and scores.labels],
+        chart=chart(facts),
+        chosen=[row for row in facts.settings if row[2] != "default"],
+        defaults=[row for row in facts.settings if row[2] == "default"],
+        folder=shlex.quote(facts.run),
+        same=lambda said, gold: bool(gold.strip()) and plain(said) == plain(gold),
+    )
 
 
-def curve(lines: list[dict[str, float]]) -> bytes:
+# words
+
+
+def headline(before: Scores | None, after: Scores | None) -> str:
+    """The result in a sentence."""
+    if not after:
+        return "This run was not measured"
+    if after.accuracy is None:
+        change = f"{before.loss:.3f} → {after.loss:.3f}" if before else f"{after.loss:.3f}"
+        return f"Loss {change} on {after.n:,} held-out rows"
+    change = f"{before.accuracy:.1%} → " if before and before.accuracy is not None else ""
+    spread = f" (95% interval {percents(after.interval)})" if after.interval else ""
+    return f"Accuracy {change}{after.accuracy:.1%} on {after.n:,} held-out rows{spread}"
+
+
+def summary(before: Scores | None, after: Scores | None) -> list[tuple[str, str, str]]:
+    """The figures in words, a row a measure: its name, before, after."""
+
+    def spread(interval: Interval | None) -> str:
+        return f" ({percents(interval)})" if interval else ""
+
+    measures = {
+        "accuracy": lambda s: "" if s.accuracy is None else f"{s.accuracy:.1%}{spread(s.interval)}",
+        "macro F1": lambda s: "" if s.macro_f1 is None else f"{s.macro_f1:.1%}{spread(s.macro_f1_interval)}",
+        "loss": lambda s: f"{s.loss:.4f}",
+        "perplexity": lambda s: f"{s.perplexity:,.3f}" if s.perplexity < 1e6 else f"{s.perplexity:.2e}",
+        "rows": lambda s: f"{s.n:,}",
+    }
+    rows = [(name, *(say(side) if side else "" for side in (before, after))) for name, say in measures.items()]
+    return [(name, first, second) for name, first, second in rows if first or second]
+
+
+def percents(interval: Interval) -> str:
+    return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
+
+
+def duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
+
+
+def word(value: Any) -> str:
+    """A setting's value as a recipe would write it."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def plain(text: str) -> str:
+    """An answer without what does not matter: case, space around it, a full stop at its end."""
+    return text.strip().rstrip(".。").casefold()
+
+
+def short(text: str, most: int = 600) -> str:
+    """The beginning of a text, and how much is left out."""
+    return text if len(text) <= most else f"{text[:most]} … ({len(text) - most:,} more characters)"
+
+
+def visible(text: str) -> str:
+    """A text as it may be shown: control characters, and marks that turn the direction of writing, as pictures."""
+    return "".join(map(picture_of, text))
+
+
+def picture_of(letter: str) -> str:
+    if letter in "\n\t":
+        return letter
+    if letter < " ":
+        return chr(0x2400 + ord(letter))
+    turns = "\u202a" <= letter <= "\u202e" or "\u2066" <= letter <= "\u2069"
+    return "\ufffd" if turns or unicodedata.category(letter) in ("Cc", "Cs") else letter
+
+
+# pictures
+
+
+def chart(facts: Facts) -> dict[str, Any] | None:
+    """The curve for the page, in hundredths of its width and height; None where there is nothing to draw."""
+    drawn = {"training": finite(facts.losses), "held out": finite(facts.evals)}
+    steps, losses = ([point[axis] for points in drawn.values() for point in points] for axis in (0, 1))
+    if not steps:
+        return None
+    end, up = max(steps) or 1, ticks(min(losses), max(losses))
+    across = [tick for tick in ticks(0, end) if tick <= end]
+
+    def place(point: Point) -> Point:
+        return 100 * point[0] / end, 100 - 100 * (point[1] - up[0]) / (up[-1] - up[0])
+
+    def told(name: str, points: Sequence[Point]) -> str:
+        return f"{name} loss {points[0][1]:.3g} at step {points[0][0]:g}, {points[-1][1]:.3g} at step {points[-1][0]:g}"
+
+    return {
+        "lines": {name: [place(point) for point in thin(points)] for name, points in drawn.items() if points},
+        "across": [(place((tick, up[0]))[0], f"{tick:,g}" if tick < 1e5 else f"{tick:.0e}") for tick in across],
+        "up": [(place((0, tick))[1], f"{tick:.6g}") for tick in up],
+        "told": "; ".join(told(name, points) for name, points in drawn.items() if points),
+    }
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Three to seven round numbers around a range."""
+    if high - low < 1e-9 * max(abs(low), abs(high), 1e-9):
+        low, high = low - abs(low) / 2, high + abs(high) / 2 or 1.0
+    rough = (high - low) / 4
+    unit = 10.0 ** math.floor(math.log10(rough))
+    step = next(unit * size for size in (1, 2, 5, 10) if unit * size >= rough * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(number * step, 12) for number in range(first, last + 1)]
+
+
+def finite(points: Sequence[Point]) -> list[Point]:
+    return [(step, loss) for step, loss in points if math.isfinite(loss)]
+
+
+def thin(points: Sequence[Point]) -> list[Point]:
+    """At most about `POINTS` of the points: of each stretch the lowest and the highest, so that no spike is lost."""
+    stretch = math.ceil(2 * len(points) / POINTS)
+    if stretch <= 2:
+        return list(points)
+    cuts = [points[at : at + stretch] for at in range(0, len(points), stretch)]
+    return [point for cut in cuts for point in sorted({min(cut, key=lambda p: p[1]), max(cut, key=lambda p: p[1])})]
+
+
+def picture(facts: Facts) -> bytes:
     """The loss over the steps as a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -99,15 +278,17 @@ def curve(lines: list[dict[str, float]]) -> bytes:
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    for key, label, colour in (("loss", "training", ACCENT), ("eval_loss", "held out", "#b4561f")):
-        points = [(line["step"], line[key]) for line in lines if key in line]
-        if points:
-            axes.plot(*zip(*points, strict=True), label=label, color=colour, marker="o", markersize=3)
-    axes.set_xlabel("step")
-    axes.set_ylabel("loss")
-    axes.grid(color=QUIET, linewidth=0.4)
-    if lines:
+    axes.set(xlabel="step", ylabel="loss")
+    axes.grid(color="#b9c7d6", linewidth=0.4)
+    lines = [("training", facts.losses, "#2563a8", "-"), ("held out", facts.evals, "#b4561f", "--")]
+    found = [(name, finite(points), colour, dash) for name, points, colour, dash in lines if finite(points)]
+    for name, points, colour, dash in found:
+        marker = "o" if len(points) < 60 else ""
+        axes.plot(*zip(*points, strict=True), label=name, color=colour, linestyle=dash, marker=marker, markersize=3)
+    if found:
         axes.legend()
+    else:
+        axes.text(0.5, 0.5, "no loss was logged", ha="center", va="center", transform=axes.transAxes)
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=110)
     return out.getvalue()

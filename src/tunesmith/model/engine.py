@@ -89,7 +89,7 @@ class Engine:
     def batches(self, prompts: Sequence[Ids]) -> Iterator[tuple[list[int], Prefilled]]:
         """Each batch of prompts, read: which ones they are, and the model's memory of them."""
         with reading(self.model):
-            common = commonprefix([list(prompt[:-1]) for prompt in prompts]) if len(prompts) > 1 else []
+            common = list(commonprefix([list(prompt[:-1]) for prompt in prompts])) if len(prompts) > 1 else []
             order = sorted(range(len(prompts)), key=lambda n: -len(prompts[n]))
             start = (
                 self.model(

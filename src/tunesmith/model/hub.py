@@ -149,7 +149,12 @@ def read_json(file: Path) -> Any:
 
 def from_hugging_face(name: str, *, data: bool) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HTTPError, RepositoryNotFoundError, XetDownloadError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HTTPError,  # pyright: ignore[reportPrivateImportUsage] - whichever httpx it uses
+        RepositoryNotFoundError,
+        XetDownloadError,
+    )
 
     log.info("%s: looking it up on Hugging Face", name)
     try:
@@ -172,8 +177,11 @@ def from_hugging_face(name: str, *, data: bool) -> Path:
 
 def from_modelscope(path: str, *, data: bool) -> Path:
     try:
-        from modelscope.hub.errors import HubError
-        from modelscope.hub.snapshot_download import dataset_snapshot_download, snapshot_download
+        from modelscope.hub.errors import HubError  # pyright: ignore[reportMissingImports] - an extra
+        from modelscope.hub.snapshot_download import (  # pyright: ignore[reportMissingImports] - an extra
+            dataset_snapshot_download,
+            snapshot_download,
+        )
     except ImportError:
         raise BadEnvironment(
             f"{path}: needs the package modelscope: run `pip install 'tunesmith[modelscope]'`"

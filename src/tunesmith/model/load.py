@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, RecipeError
 from ..files import whole
@@ -30,15 +32,19 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def load_model(folder: Path, precision: str = "auto", labels: tuple[str, ...] = ()) -> PreTrainedModel:
-    """A model from a folder of safetensors; with `labels`, under a classification head of one output a label."""
+def load_model(
+    folder: Path, precision: str = "auto", labels: tuple[str, ...] = ()
+) -> tuple[PreTrainedModel, tuple[str, ...]]:
+    """A model from a folder of safetensors, and the names of the modules whose weights were not there.
+
+    With `labels` it stands under a classification head of one output a label, which is new unless the folder has it.
+    """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    heads = {"num_labels": len(labels), "id2label": dict(enumerate(labels))} if labels else {}
-    family = AutoModelForSequenceClassification if labels else AutoModelForCausalLM
-    if heads:
-        heads["label2id"] = {label: number for number, label in enumerate(labels)}
+    family: Any = AutoModelForSequenceClassification if labels else AutoModelForCausalLM
+    names = dict(enumerate(labels))
+    heads = {"id2label": names, "label2id": {label: number for number, label in names.items()}} if labels else {}
     try:
         with quiet():
             model, info = family.from_pretrained(
@@ -48,11 +54,10 @@ def load_model(folder: Path, precision: str = "auto", labels: tuple[str, ...] = 
         raise CheckpointError(f"model.path: the weights in {folder} are damaged ({error}); fetch them anew") from None
     except (OSError, ValueError) as error:
         raise RecipeError(f"model.path: {folder} cannot be loaded: {first_line(error)}") from None
-    missing = sorted({key.rpartition(".")[0] for key in info["missing_keys"]})
-    if missing and not labels:
-        raise RecipeError(f"model.path: {folder} lacks the weights of {', '.join(missing)}; it is no language model")
-    model.new_heads = tuple(missing)
-    return model
+    new = sorted({key.rpartition(".")[0] for key in info["missing_keys"]})
+    if new and not labels:
+        raise RecipeError(f"model.path: {folder} lacks the weights of {', '.join(new)}; it is no language model")
+    return model, tuple(new)
 
 
 def dtype(precision: str) -> torch.dtype:
@@ -66,15 +71,20 @@ def dtype(precision: str) -> torch.dtype:
     return getattr(torch, PRECISIONS[precision])
 
 
-def attach(model: PreTrainedModel, method: Method):
+def attach(model: PreTrainedModel, method: Method, heads: tuple[str, ...] = ()):
     """The model under a method, with new heads trained whatever the method."""
+    with hushed():
+        return method.attach(model, heads).train()
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Within it, one warning is not shown: PEFT 0.21 reads a property that transformers 5.23 renamed."""
     import warnings
 
     with warnings.catch_warnings():
-        # PEFT 0.21 reads a property that transformers 5.23 renamed; the warning is for PEFT, not for our users
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        tuned = method.attach(model, model.new_heads)
-    return tuned.train()
+        yield
 
 
 def save_tuned(model, tokenizer: PreTrainedTokenizerFast, run: Path, base: str) -> Path:
@@ -94,12 +104,14 @@ def save_tuned(model, tokenizer: PreTrainedTokenizerFast, run: Path, base: str) 
 def load_tuned(run: Path, base: Path, precision: str = "auto", labels: tuple[str, ...] = ()):
     """What `save_tuned` wrote, ready to be asked."""
     if (run / "model").is_dir():
-        return load_model(run / "model", precision, labels).eval()
+        return load_model(run / "model", precision, labels)[0].eval()
     if not (run / "adapter" / "adapter_model.safetensors").is_file():
         raise CheckpointError(f"{run}: holds neither adapter/ nor model/; was the run finished?")
     from peft import PeftModel
 
-    return PeftModel.from_pretrained(load_model(base, precision, labels), str(run / "adapter")).eval()
+    with hushed():
+        model, _ = load_model(base, precision, labels)
+        return PeftModel.from_pretrained(model, str(run / "adapter")).eval()
 
 
 def quiet():

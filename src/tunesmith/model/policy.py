@@ -81,6 +81,6 @@ class Policy:
         """[T, H] the last hidden states of a single row."""
         return self.run(batch, getattr(self.bare, self.bare.base_model_prefix)).last_hidden_state[0]
 
-    def layout(self, padding: int) -> Layout:
+    def layout(self) -> Layout:
         """How batches are laid out for this model: packed, or where it mixes packed sequences up, padded."""
-        return pack if self.packs() else lambda sequences: pad(sequences, padding)
+        return pack if self.packs() else pad

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..config.registry import Registry
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from ..data.batch import Batch
 
 
 @dataclass
@@ -39,8 +37,10 @@ class Loss(Tally):
 
     def tallies(self) -> dict[str, Tally]:
         """The loss, without its graph, and all that is watched."""
-        value = self.sum if isinstance(self.sum, float) else self.sum.detach()
-        return {"loss": Tally(value, self.count), **self.metrics}
+        return {
+            "loss": Tally(self.sum if isinstance(self.sum, int | float) else self.sum.detach(), self.count),
+            **self.metrics,
+        }
 
 
 @dataclass
@@ -70,8 +70,8 @@ class Objective:
     targets: ClassVar[Targets] = "answers"
     """What of an example is learnt: the assistant's answers, the whole text, or the label."""
 
-    def loss(self, batch: Batch, **looks) -> Loss:
-        """The summed loss of a batch and how many things it is of; never a mean."""
+    def loss(self, *batch: Any, **looks: Any) -> Loss:
+        """`loss(self, batch, logp, ...)`: a batch's summed loss and how many things it is of; never a mean."""
         raise NotImplementedError
 
     def looks(self) -> tuple[str, ...]:

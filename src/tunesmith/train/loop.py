@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -68,7 +68,7 @@ class Loop:
             tallies, tokens = self.gradient(number)
             self.share(tallies)
             norm = self.divide(float(tallies["loss"].count))
-            learning_rate = self.scheduler.get_last_lr()[0]
+            learning_rate = float(self.scheduler.get_last_lr()[0])
             step = Step(number + 1, tallies, tokens, learning_rate, norm)
             check(step, self.accelerator.scaler is not None)
             callbacks.call("on_pre_optimizer_step")
@@ -99,16 +99,19 @@ class Loop:
         for weight in self.weights.values():
             if weight.grad is None:
                 weight.grad = torch.zeros_like(weight)
-            weight.grad = self.accelerator.reduce(weight.grad, "sum")
+            summed: Any = self.accelerator.reduce(weight.grad, "sum")
+            weight.grad = summed
         for name, tally in tallies.items():
             pair = torch.tensor([float(tally.sum), float(tally.count)], device=self.accelerator.device)
-            tallies[name] = Tally(*self.accelerator.reduce(pair, "sum").tolist())
+            summed = self.accelerator.reduce(pair, "sum")
+            tallies[name] = Tally(*summed.tolist())
 
     def divide(self, count: float) -> float:
         """Make the summed gradient a mean, cut it to max_grad_norm, and return the length that it had."""
         self.accelerator.unscale_gradients(self.optimizer_step)
         gradients = [weight.grad for weight in self.weights.values() if weight.grad is not None]
-        torch._foreach_div_(gradients, max(count, 1.0))
+        for gradient in gradients:
+            gradient /= max(count, 1.0)
         norm = torch.nn.utils.get_total_norm(gradients)
         if self.train.max_grad_norm > 0:
             torch.nn.utils.clip_grads_with_norm_(self.weights.values(), self.train.max_grad_norm, norm)

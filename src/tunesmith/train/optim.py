@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -38,4 +38,5 @@ def schedule(train: Train, over: Optimizer, total: int) -> LambdaLR:
     from transformers import get_scheduler
 
     warmup = math.ceil(train.warmup_steps * total) if train.warmup_steps < 1 else int(train.warmup_steps)
-    return get_scheduler(train.lr_scheduler_type, over, num_warmup_steps=warmup, num_training_steps=total)
+    made: Any = get_scheduler(train.lr_scheduler_type, over, num_warmup_steps=warmup, num_training_steps=total)
+    return made

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..data.batch import pack
 from ..data.material import Material, prepare
 from ..errors import OutOfMemory, RecipeError, Refusal
 from ..evaluate.evaluate import Examiner
@@ -150,16 +151,18 @@ def build(run: Run, base: Path, material: Material, progress: Progress) -> Loop:
         and "512" not in torch.backends.cpu.get_cpu_capability()
     ):
         progress.say("train.bf16: this processor computes bfloat16 in software, several times slower than fp32")
-    model = attach(load_model(base, run.model.precision, material.labels), run.method)
+    model, heads = load_model(base, run.model.precision, material.labels)
+    model = attach(model, run.method, heads)
     if run.train.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     policy = Policy(model.to(accelerator.device))
     tokenizer = material.renderer.tokenizer
     if material.labels and tokenizer.pad_token_id is not None:
         policy.bare.config.pad_token_id = tokenizer.pad_token_id
-    packs = policy.packs()
-    progress.say(f"batches: {'packed, without padding' if packs else 'padded: this model mixes packed sequences up'}")
-    layout = policy.layout(tokenizer.pad_token_id or 0)
+    layout = policy.layout()
+    progress.say(
+        f"batches: {'packed, without padding' if layout is pack else 'padded: this model mixes packed rows up'}"
+    )
     return Loop(policy, run.objective, run.train, material.sequences, layout, accelerator)
 
 
