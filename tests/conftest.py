@@ -9,6 +9,7 @@ TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+WORDS = 384
 LINES = [
     "the film is a warm and funny story of two friends",
     "a dull, lifeless mess that wastes a good cast",
@@ -35,7 +36,7 @@ def tokenizer():
     special = ["<|im_start|>", "<|im_end|>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     core.train_from_iterator(
-        LINES, trainers.BpeTrainer(vocab_size=384, special_tokens=special, initial_alphabet=alphabet)
+        LINES, trainers.BpeTrainer(vocab_size=WORDS, special_tokens=special, initial_alphabet=alphabet)
     )
     made = PreTrainedTokenizerFast(
         tokenizer_object=core, bos_token=special[0], eos_token=special[1], pad_token=special[1]
@@ -44,33 +45,30 @@ def tokenizer():
     return made
 
 
-@pytest.fixture(scope="session")
-def words(tokenizer) -> int:
-    return len(tokenizer)
-
-
-@pytest.fixture
-def tiny(words):
-    """Make a two-layer Llama, the same each time; with `labels`, under a classification head."""
+def make_tiny(labels: int = 0):
+    """A two-layer Llama, the same each time; with `labels`, under a classification head."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
-    def make(labels: int = 0):
-        torch.manual_seed(0)
-        config = LlamaConfig(
-            vocab_size=words,
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            eos_token_id=1,
-            pad_token_id=None,
-            num_labels=labels or 2,
-        )
-        return LlamaForSequenceClassification(config) if labels else LlamaForCausalLM(config)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=WORDS,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        eos_token_id=1,
+        pad_token_id=None,
+        num_labels=labels or 2,
+    )
+    return LlamaForSequenceClassification(config) if labels else LlamaForCausalLM(config)
 
-    return make
+
+@pytest.fixture
+def tiny():
+    """Make the tiny model."""
+    return make_tiny
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from tunesmith.data.render import Tokens
 from tunesmith.model.load import attach
 from tunesmith.model.policy import Policy
 from tunesmith.run import Train
-from tunesmith.train.callbacks import Callbacks
-from tunesmith.train.loop import Loop
+from tunesmith.training.callbacks import Callbacks
+from tunesmith.training.loop import Loop
 
 LENGTHS = (16, 7, 15, 6, 16, 9, 8, 7)
 

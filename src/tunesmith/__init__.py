@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .run import Data, Eval, Model, Run, Train
-    from .train.train import Result, train
+    from .training.train import Result, train
     from .tuned import Tuned, load_run
 
 HOMES = {
@@ -14,8 +14,8 @@ HOMES = {
     "Data": ".run",
     "Train": ".run",
     "Eval": ".run",
-    "train": ".train.train",
-    "Result": ".train.train",
+    "train": ".training.train",
+    "Result": ".training.train",
     "load_run": ".tuned",
     "Tuned": ".tuned",
 }
@@ -28,5 +28,5 @@ def __getattr__(name: str) -> Any:
     if name not in HOMES:
         raise AttributeError(f"module 'tunesmith' has no attribute '{name}'")
     value = getattr(import_module(HOMES[name], __name__), name)
-    globals()[name] = value  # else the package tunesmith.train would stand before the function
+    globals()[name] = value
     return value

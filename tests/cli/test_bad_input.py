@@ -104,7 +104,7 @@ def test_damaged_weights_are_refused(recipe, capsys, model_folder):
 
 
 def test_memory_that_runs_out_says_what_to_do(recipe, capsys, monkeypatch, tmp_path):
-    from tunesmith.train.loop import Loop
+    from tunesmith.training.loop import Loop
 
     def full(self, number):
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
@@ -134,7 +134,7 @@ def test_a_tokenizer_without_a_template_says_which_is_used(recipe, capsys, model
 
 
 def test_an_unforeseen_error_is_a_sentence_too_unless_debug_is_asked(recipe, capsys, monkeypatch, tmp_path):
-    from tunesmith.train.loop import Loop
+    from tunesmith.training.loop import Loop
 
     def odd(self, number):
         raise KeyError("odd")

@@ -8,9 +8,10 @@ import logging
 import os
 import sys
 
+import click
 import typer
 
-from ..errors import BadEnvironment, Refusal
+from ..errors import BadEnvironment, Interrupted, Refusal
 from . import chat, data, recipes, runs, train
 
 app = typer.Typer(
@@ -39,13 +40,18 @@ def main(words: list[str] | None = None) -> None:
     logging.getLogger("tunesmith").addHandler(handler)
     logging.getLogger("tunesmith").setLevel(logging.INFO)
     try:
-        app([word for word in words if word != "--debug"])
+        code = app([word for word in words if word != "--debug"], standalone_mode=False)
+    except typer.Abort:  # what Ctrl-C becomes
+        sys.exit(Interrupted.code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
     except Exception as error:
         if debug:
             raise
         sentence, code = explain(error)
         sys.stderr.write(f"tunesmith: {sentence}\n" if sentence else "")
-        sys.exit(code)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def explain(error: Exception) -> tuple[str, int]:

@@ -29,7 +29,7 @@ def preview(
     from ..model.hub import locate, locate_data
     from ..model.load import load_tokenizer
     from ..run import Run
-    from ..train.progress import Progress
+    from ..training.progress import Progress
 
     run = load(Run, recipe, context.args, renamed=RENAMED).value
     tokenizer = load_tokenizer(locate(run.model.path))

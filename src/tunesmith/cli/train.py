@@ -47,7 +47,7 @@ def train(
         return
     if recipe or words:
         raise RecipeError(f"--resume goes on with the recipe in {resume}; leave out {' '.join([recipe or '', *words])}")
-    from ..train.train import resume as go_on
+    from ..training.train import resume as go_on
 
     show(go_on(resume), as_json)
 
@@ -58,7 +58,7 @@ def carry_out(recipe: Path | None, words: list[str], as_json: bool, name: str) -
     from ..run import Run
 
     loaded = load(Run, recipe, words, renamed=RENAMED)
-    from ..train.train import train
+    from ..training.train import train
 
     show(train(loaded.value, origins=loaded.origins, name=name), as_json)
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 RESAMPLES = 1000
-ROOM = 2**22
+ROOM = 2**20
 """Counts held at once while resampling, to bound the memory."""
 FEW = 50
 """With more labels than this the answers are free text, and a matrix of them tells nobody anything."""

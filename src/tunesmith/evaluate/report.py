@@ -7,8 +7,8 @@ import json
 import math
 import shlex
 import unicodedata
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -112,13 +112,25 @@ def settings(recipe: Any, origins: Mapping[str, str]) -> list[tuple[str, Any, st
     """Every setting of a recipe, with where its value came from."""
     from ..config.load import dump, leaves, setting
 
-    tree, found = dump(recipe), []
+    tree, found, given = dump(recipe), [], set(changed(recipe))
     for path in leaves(tree):
         value = tree
         for key in path:
             value = value[key]
-        found.append((setting(path), value, origins.get(setting(path), "default")))
+        found.append((setting(path), value, origins.get(setting(path), "Python" if path in given else "default")))
     return found
+
+
+def changed(record: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The path of every value that is not its field's default; a run made in Python names no origins."""
+    for each in fields(record):
+        value, path = getattr(record, each.name), (*above, each.name)
+        if not is_dataclass(value):
+            yield from [path] if value != each.default else []
+            continue
+        if hasattr(value, "name") and type(value) is not type(each.default):
+            yield (*path, "name")
+        yield from changed(value, path)
 
 
 def page(facts: Facts) -> str:
@@ -134,7 +146,9 @@ def page(facts: Facts) -> str:
         autoescape=True, finalize=shown, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"short": short, "word": word, "duration": duration}
-    template = environment.from_string(files(__package__).joinpath("report.html.jinja").read_text(encoding="utf-8"))
+    template = environment.from_string(
+        files("tunesmith.evaluate").joinpath("report.html.jinja").read_text(encoding="utf-8")
+    )
     sides = {"before": facts.before, "after": facts.after}
     return template.render(
         facts=facts,

@@ -3,7 +3,7 @@
 import pytest
 
 from tunesmith.run import Train
-from tunesmith.train.order import Order
+from tunesmith.training.order import Order
 
 LENGTHS = [(n * 7919) % 97 + 1 for n in range(103)]
 

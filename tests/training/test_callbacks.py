@@ -1,13 +1,13 @@
 """Any transformers.TrainerCallback sees what it would see under transformers' own Trainer."""
 
 import pytest
-from train.test_resume import run_of
+from training.test_resume import run_of
 
 from tunesmith.errors import BadEnvironment
 from tunesmith.methods.lora import LoRA
 from tunesmith.objectives.sft import SFT
 from tunesmith.runs import RunFolder
-from tunesmith.train.train import train
+from tunesmith.training.train import train
 
 
 def recorder():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -106,6 +107,8 @@ def refuse(run: Run) -> None:
     """What cannot be, said before anything is read."""
     import torch
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RecipeError("runs of several processes are not supported yet; start tunesmith by itself, not by torchrun")
     if run.train.fp16 and not torch.cuda.is_available():
         raise RecipeError("train.fp16: float16 needs a GPU; on a CPU leave it off")
     if run.train.fp16 and run.train.bf16:

@@ -13,8 +13,8 @@ from tunesmith.objectives.classify import Classify
 from tunesmith.objectives.sft import SFT
 from tunesmith.run import Data, Eval, Model, Run, Train
 from tunesmith.runs import RunFolder
-from tunesmith.train import checkpoint
-from tunesmith.train.train import resume, train
+from tunesmith.training import checkpoint
+from tunesmith.training.train import resume, train
 
 METHODS = {"full": Full(), "lora": LoRA(r=4, lora_dropout=0.1)}
 
