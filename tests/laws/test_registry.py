@@ -32,6 +32,12 @@ registry = getattr(import_module("tunesmith.{room}.base"), "{kind}")
 assert "nothing_new" in registry.all()
 assert ("{kind}.strength", "{kind}=nothing_new") in [(row.path, row.when) for row in rows(Run)]
 assert "A new option." in str(json_schema(Run))
+from contextlib import redirect_stdout, suppress
+from io import StringIO
+from tunesmith.cli import main
+with redirect_stdout(StringIO()) as said, suppress(SystemExit):
+    main(["train", "--help"])
+assert "{kind}.strength  [{kind}=nothing_new]" in said.getvalue()
 run = load(Run, None, ["model.path=a", "data.path=b", "{kind}=nothing_new", "{kind}.strength=4"]).value
 assert run.{kind}.strength == 4
 """

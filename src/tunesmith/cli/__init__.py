@@ -6,9 +6,9 @@ Exit codes: 0 done; the others stand in tunesmith/errors.py.
 import errno
 import logging
 import os
+import signal
 import sys
 
-import click
 import typer
 
 from ..errors import BadEnvironment, Interrupted, Refusal
@@ -37,21 +37,25 @@ def main(words: list[str] | None = None) -> None:
     debug = "--debug" in words
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
-    logging.getLogger("tunesmith").addHandler(handler)
-    logging.getLogger("tunesmith").setLevel(logging.INFO)
+    log = logging.getLogger("tunesmith")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    before = signal.signal(signal.SIGINT, interrupted)  # Typer would turn Ctrl-C into exit code 1
     try:
-        code = app([word for word in words if word != "--debug"], standalone_mode=False)
-    except typer.Abort:  # what Ctrl-C becomes
-        sys.exit(Interrupted.code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        app([word for word in words if word != "--debug"])
     except Exception as error:
         if debug:
             raise
         sentence, code = explain(error)
         sys.stderr.write(f"tunesmith: {sentence}\n" if sentence else "")
-    sys.exit(code if isinstance(code, int) else 0)
+        sys.exit(code)
+    finally:
+        signal.signal(signal.SIGINT, before)
+        log.removeHandler(handler)
+
+
+def interrupted(*_: object) -> None:
+    raise Interrupted("interrupted; nothing was left half-written")
 
 
 def explain(error: Exception) -> tuple[str, int]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from ..errors import RecipeError
 from .show import json_out, line, table
@@ -14,9 +15,23 @@ WORDS = {"allow_extra_args": True, "ignore_unknown_options": True}
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
 
+class WithSettings(TyperCommand):
+    """A command whose help ends with every key of a recipe."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        super().format_help(ctx, formatter)
+        from ..config.describe import rows, words
+        from ..run import Run
+
+        line("Keys, in a recipe or as key=value:\n")
+        for row in rows(Run):
+            when = f"  [{row.when}]" if row.when else ""
+            line(f"  {row.path}{when}: {words(row.type)}; {row.default}\n      {row.doc}")
+
+
 def register(app: typer.Typer) -> None:
-    app.command(context_settings=WORDS)(quickstart)
-    app.command(context_settings=WORDS)(train)
+    app.command(context_settings=WORDS, cls=WithSettings)(quickstart)
+    app.command(context_settings=WORDS, cls=WithSettings)(train)
     app.command("eval", context_settings=WORDS)(evaluate)
 
 
