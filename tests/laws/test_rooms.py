@@ -72,7 +72,7 @@ ALONE = {
     "one forward pass": (r"(?<!def )\b(self\.)?(model|policy\.model|bare)\(", {"model/policy.py", "model/engine.py"}),
     "one loop": (r"\.backward\(|optimizer\w*\.step\(", {"training/loop.py"}),
     "one renderer": (r"apply_chat_template\(|render_jinja_template\(", {"data/render.py"}),
-    "one loader of weights": (r"(Model\w*|family)\.from_pretrained\(", {"model/load.py", "model/hub.py"}),
+    "one loader of weights": (r"(Model\w*|family)\.from_pretrained\(", {"model/load.py", "model/demo.py"}),
     "one division by the count": (r"unscale_gradients\(", {"training/loop.py"}),
     "one place that ends the process": (r"sys\.exit\(", {"cli/__init__.py"}),
 }  # fmt: skip
