@@ -1,7 +1,5 @@
 """A loop over a tiny model and eight uneven sequences, for the laws that hold for every method and objective."""
 
-from pathlib import Path
-
 import torch
 from accelerate import Accelerator
 
@@ -10,7 +8,6 @@ from tunesmith.data.render import Tokens
 from tunesmith.model.load import attach
 from tunesmith.model.policy import Policy
 from tunesmith.run import Train
-from tunesmith.training.callbacks import Callbacks
 from tunesmith.training.loop import Loop
 
 LENGTHS = (16, 7, 15, 6, 16, 9, 8, 7)
@@ -31,11 +28,9 @@ def sequences_for(objective) -> list[Tokens]:
 
 
 def loop_of(tiny, method, objective, sequences, layout=pack, **settings) -> Loop:
-    """The loop of a run on the tiny model; `silent` on it are callbacks that do nothing."""
+    """The loop of a run on the tiny model."""
     torch.manual_seed(0)
     train = Train(**{"per_device_train_batch_size": 8, "lr_scheduler_type": "constant", **settings})
     labelled = objective.targets == "label"
     model = attach(tiny(labels=3) if labelled else tiny(), method, ("score",) if labelled else ())
-    loop = Loop(Policy(model), objective, train, sequences, layout, Accelerator(cpu=True))
-    loop.silent = Callbacks([], train, Path())
-    return loop
+    return Loop(Policy(model), objective, train, sequences, layout, Accelerator(cpu=True))

@@ -117,7 +117,7 @@ class Eval:
     task: Literal["auto", "choice", "exact_match", "loss"] = "auto"
     """choice ranks the answers that occur, exact_match writes freely, loss does neither; auto looks at the answers."""
     max_samples: Count = 500
-    """Held-out rows measured, drawn by the seed."""
+    """Held-out rows measured; always the same ones of a source, so that runs can be compared."""
     batch_size: Count = 32
     """Rows in one forward pass."""
     max_new_tokens: Count = 64

@@ -225,9 +225,8 @@ def test_a_run_folder_tells_its_own_facts(tmp_path):
     (folder.path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     sample = {"prompt": "asked?", "gold": "yes", "before": None, "after": "no"}
     folder.note(name="one", origins=origins, before=None, after=FULL.after.as_json(), samples=[sample])
-    for way in (folder, folder.path):
-        write_report(way)
-        text = Page((folder.path / "report.html").read_text(encoding="utf-8")).text
-        for part in ("Accuracy 95.0%", "sft by lora of some/model on rows.jsonl", "recipe.yaml:1", "asked?", "nothing"):
-            assert part in text
-        assert "held out loss 2 at step 1" in (folder.path / "report.html").read_text(encoding="utf-8")
+    write_report(folder.path)
+    html = (folder.path / "report.html").read_text(encoding="utf-8")
+    for part in ("Accuracy 95.0%", "sft by lora of some/model on rows.jsonl", "recipe.yaml:1", "asked?", "nothing"):
+        assert part in Page(html).text
+    assert "held out loss 2 at step 1" in html

@@ -13,7 +13,7 @@ from tunesmith.objectives.base import objective
 def test_every_pair_learns(tiny, name, aim):
     judge = objective[aim]()
     loop = loop_of(tiny, method[name](), judge, sequences_for(judge), max_steps=8, learning_rate=1e-2)
-    losses = [step.loss for step in loop.fit(0, loop.silent)]
+    losses = [step.loss for step in loop.fit()]
     assert losses[-1] < losses[0]
 
 
@@ -22,7 +22,7 @@ def test_only_what_is_trainable_moves(tiny, name, aim):
     judge = objective[aim]()
     loop = loop_of(tiny, method[name](), judge, sequences_for(judge), max_steps=2, learning_rate=1e-2)
     before = {key: weight.detach().clone() for key, weight in loop.policy.model.named_parameters()}
-    list(loop.fit(0, loop.silent))
+    list(loop.fit())
     moved = {key for key, weight in loop.policy.model.named_parameters() if not weight.equal(before[key])}
     assert moved
     assert moved <= set(loop.weights)

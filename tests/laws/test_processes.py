@@ -24,7 +24,7 @@ from tunesmith.methods.full import Full
 from tunesmith.objectives.sft import SFT
 size = int(sys.argv[3])
 loop = loop_of(make_tiny, Full(), SFT(), sequences_for(SFT()), per_device_train_batch_size=size, max_steps=1)
-[step] = loop.fit(0, loop.silent)
+[step] = loop.fit()
 if loop.accelerator.is_main_process:
     save_file({name: weight.detach() for name, weight in loop.weights.items()}, sys.argv[2])
     print(step.loss)
@@ -38,7 +38,7 @@ def test_two_processes_take_the_same_step_as_one(tmp_path):
     ran = subprocess.run([*launch, *words], capture_output=True, text=True, timeout=180)
     assert ran.returncode == 0, ran.stderr
     loop = loop_of(make_tiny, Full(), SFT(), sequences_for(SFT()), per_device_train_batch_size=8, max_steps=1)
-    [step] = loop.fit(0, loop.silent)
+    [step] = loop.fit()
     assert float(ran.stdout.split()[-1]) == pytest.approx(step.loss, abs=1e-6)
     weights = load_file(tmp_path / "weights.safetensors")
     for name, weight in loop.weights.items():

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .show import line
+from .show import line, piece
 
 HELP = "/base asks the model before tuning, /tuned the tuned one, /new forgets the dialogue, /quit leaves"
 
@@ -48,8 +48,7 @@ def chat(
 def typed(mark: str) -> str:
     """The next line of the terminal or the pipe; /quit at its end."""
     if sys.stdin.isatty():
-        sys.stdout.write(mark)
-        sys.stdout.flush()
+        piece(mark)
     text = sys.stdin.readline()
     return text.strip() if text else "/quit"
 
@@ -57,9 +56,8 @@ def typed(mark: str) -> str:
 def speak(pieces) -> str:
     """Print an answer as it comes, and return the whole of it."""
     said = ""
-    for piece in pieces:
-        sys.stdout.write(piece)
-        sys.stdout.flush()
-        said += piece
+    for part in pieces:
+        piece(part)
+        said += part
     line()
     return said

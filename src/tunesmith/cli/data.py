@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .show import json_out, line
+from .show import json_out, line, piece
 from .train import WORDS, Json
 
 
@@ -59,5 +59,7 @@ def mark(tokens: list[dict]) -> None:
     on, off = ("\x1b[32;1m", "\x1b[0m") if sys.stdout.isatty() else ("⟦", "⟧")
     for learn, run in groupby(tokens, lambda token: token["learn"]):
         text = "".join(token["text"] for token in run)
-        sys.stdout.write(f"{on}{text}{off}" if learn else text)
+        sys.stdout.write(on if learn else "")
+        piece(text)
+        sys.stdout.write(off if learn else "")
     line()

@@ -12,8 +12,13 @@ def json_out(value: Any) -> None:
 
 
 def line(text: str = "") -> None:
-    """One line on stdout, as it is."""
-    sys.stdout.write(text + "\n")
+    """One line on stdout."""
+    piece(text + "\n")
+
+
+def piece(text: str) -> None:
+    """Part of a line on stdout, at once. What would steer the terminal is shown as a replacement character."""
+    sys.stdout.write("".join(letter if letter.isprintable() or letter in "\n\t" else "\ufffd" for letter in text))
     sys.stdout.flush()
 
 

@@ -33,6 +33,8 @@ class Dataset:
     skipped: Counter[str] = field(default_factory=Counter)
     """Rows left out, by reason."""
     first_skipped: str = ""
+    unread: list[str] = field(default_factory=list)
+    """Columns of the first row that the format does not look at."""
 
 
 def gather(data: Data, where: Path, held_out: Path | None, seed: int) -> Dataset:
@@ -49,7 +51,9 @@ def gather(data: Data, where: Path, held_out: Path | None, seed: int) -> Dataset
         chosen = [share(row) < data.eval_size for row in rows["train"]]
         rows["test"] = [row for row, out in zip(rows["train"], chosen, strict=True) if out]
         rows["train"] = [row for row, out in zip(rows["train"], chosen, strict=True) if not out]
-    dataset = Dataset(way(data, rows["train"] or rows["test"], where))
+    first = (rows["train"] or rows["test"])[0].values
+    dataset = Dataset(detect(first, str(where)) if isinstance(data.format, Auto) else data.format)
+    dataset.unread = [column for column in first if column not in dataset.format.read_columns()]
     dataset.train = draw(examples(dataset, rows["train"], data.on_bad_row), data.max_samples, seed)
     test, validation = rows.get("test"), rows.get("validation")
     dataset.test = examples(dataset, test or validation or [], data.on_bad_row)
@@ -59,23 +63,26 @@ def gather(data: Data, where: Path, held_out: Path | None, seed: int) -> Dataset
     return dataset
 
 
-def way(data: Data, rows: list[Row], where: Path) -> Format:
-    """How the rows are read: as asked for, or as their columns tell."""
-    return detect(rows[0].values, str(where)) if isinstance(data.format, Auto) else data.format
-
-
 def examples(dataset: Dataset, rows: list[Row], on_bad_row: str) -> list[Example]:
     found = []
     for origin, values in rows:
         try:
-            missing = [column for column in dataset.format.columns() if column not in values]
-            if missing:
-                raise ValueError(f"needs the column {', '.join(missing)} (has {', '.join(values)})")
+            check(dataset.format, values)
             found.append(replace(dataset.format.read(values), origin=origin))
         except ValueError as error:
             sentence = f"{origin}: cannot be read as {dataset.format.name}: {error}"
             leave_out(dataset, "unreadable", sentence, on_bad_row)
     return found
+
+
+def check(format_: Format, values: dict) -> None:
+    """Refuse a row that lacks a column, or holds what would be lost."""
+    missing = [column for column in format_.columns() if column not in values]
+    if missing:
+        raise ValueError(f"needs the column {', '.join(missing)} (has {', '.join(values)})")
+    lost = [column for column in ("images", "videos", "audios", "tools") if values.get(column)]
+    if lost:
+        raise ValueError(f"holds {', '.join(lost)}, which cannot be learnt from yet")
 
 
 def leave_out(dataset: Dataset, reason: str, sentence: str, on_bad_row: str) -> None:

@@ -53,7 +53,8 @@ def prepare(
     """Read and render a run's data; what was left out or cut is counted and said."""
     targets = run.objective.targets
     dataset = gather(run.data, where, held_out, run.train.seed)
-    say(f"data: {run.data.path} read as {dataset.format.name}")
+    unread = f"; not read: {', '.join(dataset.unread)}" if dataset.unread else ""
+    say(f"data: {run.data.path} read as {dataset.format.name}, from {', '.join(dataset.format.columns())}{unread}")
     labels = sorted({str(example.label) for example in dataset.train}) if targets == "label" else []
     renderer = Renderer(tokenizer, run.data.max_length, labels)
     if renderer.plain and targets == "answers":
@@ -99,7 +100,7 @@ def measurable(
     dataset: Dataset, examples: list[Example], renderer: Renderer, run: Run, choices: tuple[str, ...]
 ) -> list[Example]:
     """At most eval.max_samples held-out examples that have a target; of a choice, those whose answer was trained on."""
-    drawn = draw(examples, run.eval.max_samples, run.train.seed)
+    drawn = draw(examples, run.eval.max_samples, seed=0)  # the same rows whatever the run's seed, to compare runs
     known = [example for example in drawn if not choices or example.gold in choices]
     if len(known) < len(drawn):
         dataset.skipped["answer not in training rows"] += len(drawn) - len(known)

@@ -12,11 +12,12 @@ from ..data.batch import Layout
 from ..data.example import Example
 from ..data.material import Material
 from ..data.render import Tokens
+from ..errors import RecipeError
 from ..model.engine import Engine, reading
 from ..model.policy import Policy
 from ..objectives.base import Objective, Tally
 from ..run import Eval
-from .metrics import Scores, measure
+from .metrics import Scores, measure, plain
 
 SHOWN = 10
 """Answers written out for a person to read."""
@@ -69,9 +70,20 @@ class Examiner:
     @property
     def task(self) -> str:
         """What is measured: as asked for, or a choice where there is one."""
+        if self.settings.task == "choice" and not self.material.options:
+            raise RecipeError("eval.task: choice needs answers that are few and come time and again; take exact_match")
         if self.settings.task != "auto":
             return self.settings.task
         return "choice" if self.material.options else "loss"
+
+    @property
+    def way(self) -> str:
+        """How answers are judged, in words."""
+        if self.objective.targets == "label":
+            return "the likeliest label"
+        if self.objective.targets == "answers" and self.task == "choice":
+            return f"the likeliest of {', '.join(map(repr, self.material.options))}"
+        return "answers written freely" if self.task == "exact_match" else "the loss alone"
 
     def prompt(self, example: Example) -> list[int]:
         """What the model is asked; of a text, its beginning."""
@@ -129,8 +141,3 @@ class Examiner:
     def order(self) -> list[int]:
         """The sequences' numbers, the shortest sequence first."""
         return sorted(range(len(self.sequences)), key=lambda n: len(self.sequences[n].ids))
-
-
-def plain(text: str) -> str:
-    """An answer without what does not matter: case, space around it, a full stop at its end."""
-    return text.strip().rstrip(".。").casefold()

@@ -137,3 +137,8 @@ def by_label(counts: np.ndarray, label: np.ndarray, labels: int) -> np.ndarray:
 def interval(values: np.ndarray) -> Interval:
     low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)
+
+
+def plain(text: str) -> str:
+    """An answer without what does not matter: case, space around it, a full stop at its end."""
+    return text.strip().rstrip(".。").casefold()

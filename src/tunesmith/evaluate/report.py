@@ -15,7 +15,7 @@ from typing import Any
 
 from ..files import whole, write
 from ..runs import RunFolder
-from .metrics import Interval, Scores
+from .metrics import Interval, Scores, plain
 
 POINTS = 500
 """Points drawn of a curve; the page stays small after a million steps."""
@@ -45,6 +45,8 @@ class Facts:
     method: str
     objective: str
     data: str = ""
+    judged: str = ""
+    """How answers were judged."""
     when: str = ""
     """When the run began, in ISO's form."""
     seconds: float = 0.0
@@ -67,9 +69,9 @@ class Facts:
     versions: Mapping[str, str] = field(default_factory=dict)
 
 
-def write_report(folder: Path | RunFolder, facts: Facts | None = None) -> None:
+def write_report(folder: Path, facts: Facts | None = None) -> None:
     """Write report.html and loss.png into a folder; without `facts`, from what the run folder says."""
-    run = folder if isinstance(folder, RunFolder) else RunFolder(folder)
+    run = RunFolder(folder)
     told = facts or facts_of(run)
     with whole(run.path / "loss.png") as beside:
         beside.write_bytes(picture(told))
@@ -91,6 +93,7 @@ def facts_of(run: RunFolder) -> Facts:
         method=recipe.method.name,
         objective=recipe.objective.name,
         data=recipe.data.path,
+        judged=known.get("judged", ""),
         when=known.get("started", ""),
         seconds=result.get("train_seconds", 0.0),
         tokens_per_second=result.get("tokens_per_second", 0.0),
@@ -208,11 +211,6 @@ def duration(seconds: float) -> str:
 def word(value: Any) -> str:
     """A setting's value as a recipe would write it."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-
-def plain(text: str) -> str:
-    """An answer without what does not matter: case, space around it, a full stop at its end."""
-    return text.strip().rstrip(".。").casefold()
 
 
 def short(text: str, most: int = 600) -> str:

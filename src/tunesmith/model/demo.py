@@ -163,7 +163,10 @@ def dequantise(file: Path, folder: Path) -> None:
     try:
         model.save_pretrained(folder)
     except SafetensorError as error:
-        raise BadEnvironment(f"{folder.parent.parent}: the weights could not be written: {first_line(error)}") from None
+        raise BadEnvironment(
+            f"{folder.parent.parent}: the weights could not be written ({first_line(error)}); "
+            "free some room, or set TUNESMITH_HOME to a folder that has it"
+        ) from None
     tokenizer.save_pretrained(folder)
 
 

@@ -118,8 +118,8 @@ def without_weights(folder: Path) -> str:
     if not pickled:
         return f"{folder}: has no weights; expected *.safetensors beside config.json (pickled weights are not loaded)"
     return (
-        f"{folder}: has only pickled weights ({pickled[0]}), which can run code and are not loaded; convert them where "
-        "you trust them, with `AutoModel.from_pretrained(folder).save_pretrained(folder)` in transformers"
+        f"{folder}: has only pickled weights ({pickled[0]}), which can run code and are not loaded; load them "
+        "with transformers where you trust them, and save them as safetensors with the model's save_pretrained(folder)"
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,6 @@ from ..errors import Diverged
 from ..model.policy import Policy
 from ..objectives.base import Objective, Tally
 from ..run import Train
-from .callbacks import Callbacks
 from .optim import optimizer, schedule
 from .order import Order
 
@@ -39,6 +38,10 @@ class Step:
         return self.tallies["loss"].mean()
 
 
+def silent(event: str) -> None:
+    """Tell nobody."""
+
+
 @dataclass
 class Loop:
     """Takes the steps of a run. A step's gradient is that of its summed loss over its whole count, however cut."""
@@ -59,22 +62,25 @@ class Loop:
         self.scheduler = schedule(self.train, self.optimizer, self.order.total)
         self.optimizer_step = self.accelerator.prepare_optimizer(self.optimizer)
 
-    def fit(self, start: int, callbacks: Callbacks) -> Iterator[Step]:
-        """Take every step from `start` on, and yield what it measured. Raises Diverged before a bad step is taken."""
+    def fit(self, start: int = 0, tell: Callable[[str], None] = silent) -> Iterator[Step]:
+        """Take every step from `start` on, and yield what it measured. Raises Diverged before a bad step is taken.
+
+        `tell` hears of what happens within a step, by the names of transformers.TrainerCallback.
+        """
         for number in range(start, self.order.total):
             if number % self.order.epoch_steps == 0:
-                callbacks.call("on_epoch_begin")
-            callbacks.call("on_step_begin")
+                tell("on_epoch_begin")
+            tell("on_step_begin")
             tallies, tokens = self.gradient(number)
             self.share(tallies)
             norm = self.divide(float(tallies["loss"].count))
             learning_rate = float(self.scheduler.get_last_lr()[0])
             step = Step(number + 1, tallies, tokens, learning_rate, norm)
             check(step, self.accelerator.scaler is not None)
-            callbacks.call("on_pre_optimizer_step")
+            tell("on_pre_optimizer_step")
             self.optimizer_step.step()
             self.scheduler.step()
-            callbacks.call("on_optimizer_step")
+            tell("on_optimizer_step")
             self.optimizer.zero_grad(set_to_none=True)
             yield step
 

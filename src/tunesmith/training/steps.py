@@ -60,7 +60,7 @@ class Between:
         self.callbacks.begin(self.loop, self.watch.material.renderer.tokenizer, taken.step)
         signals.stepping = True
         began = time.perf_counter()
-        for step in self.loop.fit(taken.step, self.callbacks):
+        for step in self.loop.fit(taken.step, self.callbacks.call):
             taken.add(step, time.perf_counter() - began)
             self.after(step, taken, signals.stop)
             if signals.stop:

@@ -98,7 +98,7 @@ def follow(
         after = measure(examiner, loop.policy, "after", folder, progress)
 
         result = finish(folder, taken, before, after)
-        write_report(folder)
+        write_report(folder.path)
         progress.say(f"saved {saved} and {folder.path / 'report.html'}")
         return result
 
@@ -179,12 +179,12 @@ def measure(examiner: Examiner, policy: Policy, side: str, folder: RunFolder, pr
     known = folder.facts.get(side)
     if known:
         return known
-    progress.say(f"measuring {side} training, on {len(examiner.examples)} held-out rows")
+    progress.say(f"measuring {side} training, on {len(examiner.examples)} held-out rows: {examiner.way}")
     measured = examiner.measure(policy)
     scores = measured.scores.as_json()
     samples = folder.facts.get("samples") or examiner.questions()
     samples = [sample | {side: said} for sample, said in zip(samples, measured.said, strict=True)]
-    folder.note(**{side: scores}, samples=samples)
+    folder.note(**{side: scores}, samples=samples, judged=examiner.way)
     return scores
 
 

@@ -28,7 +28,15 @@ class Format:
 
     def columns(self) -> list[str]:
         """The columns that a row must have."""
-        return [getattr(self, field.name) for field in fields(self) if field.name not in self.optional]  # pyright: ignore[reportArgumentType]
+        return [column for option, column in self.named().items() if option not in self.optional]
+
+    def read_columns(self) -> list[str]:
+        """The columns that it looks at where they are there."""
+        return [*self.columns(), *(self.named()[option] for option in self.optional)]
+
+    def named(self) -> dict[str, str]:
+        """Its options and the columns that they name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # pyright: ignore[reportArgumentType] - a record is a dataclass
 
 
 format_: Registry[Format] = Registry("format", "tunesmith.data.formats")

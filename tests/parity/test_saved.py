@@ -1,0 +1,41 @@
+"""What is saved loads in plain PEFT and transformers, and says the same there."""
+
+import pytest
+import torch
+from training.test_resume import run_of
+
+from tunesmith import load_run, train
+from tunesmith.methods.freeze import Freeze
+from tunesmith.methods.full import Full
+from tunesmith.methods.lora import LoRA
+from tunesmith.model.load import hushed
+from tunesmith.objectives.classify import Classify
+from tunesmith.objectives.pretrain import Pretrain
+from tunesmith.objectives.sft import SFT
+
+IDS = torch.tensor([[5, 6, 7, 8, 9, 40, 41]])
+
+
+@pytest.mark.parametrize("objective", [SFT(), Pretrain(), Classify()], ids=["sft", "pretrain", "classify"])
+@pytest.mark.parametrize("method", [LoRA(r=4), Full(), Freeze(num_layers=1)], ids=["lora", "full", "freeze"])
+def test_what_is_saved_says_the_same_without_us(model_folder, reviews, tmp_path, method, objective):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+    train(run_of(model_folder, reviews, tmp_path / "run", method, objective, max_steps=2), quiet=True)
+    family = AutoModelForSequenceClassification if isinstance(objective, Classify) else AutoModelForCausalLM
+    adapter = tmp_path / "run" / "adapter"
+    if isinstance(method, LoRA):
+        heads = {"num_labels": 2} if isinstance(objective, Classify) else {}
+        with hushed():
+            plain = PeftModel.from_pretrained(family.from_pretrained(model_folder, **heads), str(adapter))
+    else:
+        plain = family.from_pretrained(tmp_path / "run" / "model")
+    tuned = load_run(tmp_path / "run").model
+    untouched = family.from_pretrained(model_folder)
+    with torch.no_grad():
+        ours, theirs, before = (model.eval()(IDS).logits for model in (tuned, plain, untouched))
+    assert torch.equal(ours, theirs)
+    assert not torch.allclose(ours, before, atol=1e-4)
+    folder = adapter if isinstance(method, LoRA) else tmp_path / "run" / "model"
+    assert AutoTokenizer.from_pretrained(folder).chat_template
