@@ -1,5 +1,6 @@
 """Files and folders that are there whole, or not at all."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,11 @@ def write(path: Path, text: str) -> None:
     """Replace a file's text as a whole."""
     with whole(path) as beside:
         beside.write_text(text, encoding="utf-8")
+
+
+def full(error: Exception) -> bool:
+    """Whether an error says that the disk is full; safetensors words it its own way."""
+    return getattr(error, "errno", None) == errno.ENOSPC or f"os error {errno.ENOSPC}" in str(error)
 
 
 def sync(path: Path) -> None:

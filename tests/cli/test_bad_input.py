@@ -148,3 +148,11 @@ def test_an_unforeseen_error_is_a_sentence_too_unless_debug_is_asked(recipe, cap
 @pytest.mark.parametrize("words", [["chat"], ["eval"], ["runs", "show"], ["train", "--resume"]])
 def test_a_folder_that_is_no_run_is_refused(capsys, tmp_path, words):
     refused(capsys, 7, "is no run folder", *words, tmp_path)
+
+
+def test_safetensors_own_words_for_a_full_disk_are_known():
+    """Not provoked by a mount here, which would need root: the words are those of safetensors 0.8."""
+    from tunesmith.files import full
+
+    assert full(RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"))
+    assert not full(RuntimeError("Error while serializing: I/O error: permission denied (os error 13)"))

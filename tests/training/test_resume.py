@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from tunesmith.errors import CheckpointError, Diverged, RecipeError, Stopped
+from tunesmith.errors import BadEnvironment, CheckpointError, Diverged, RecipeError, Stopped
 from tunesmith.methods.full import Full
 from tunesmith.methods.lora import LoRA
 from tunesmith.objectives.classify import Classify
@@ -125,7 +125,7 @@ def test_a_full_disk_leaves_no_half_checkpoint(model_folder, reviews, tmp_path, 
         raise OSError(errno.ENOSPC, "No space left on device", str(file))
 
     monkeypatch.setattr(safetensors.torch, "save_file", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(BadEnvironment, match="the disk is full"):
         train(run_of(model_folder, reviews, tmp_path / "run", LoRA(), SFT(), save_steps=2), quiet=True)
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
 

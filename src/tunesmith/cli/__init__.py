@@ -3,7 +3,6 @@
 Exit codes: 0 done; the others stand in tunesmith/errors.py.
 """
 
-import errno
 import logging
 import os
 import signal
@@ -12,6 +11,7 @@ import sys
 import typer
 
 from ..errors import BadEnvironment, Interrupted, Refusal
+from ..files import full
 from . import chat, data, recipes, runs, train
 
 app = typer.Typer(
@@ -65,9 +65,6 @@ def explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at its end
         return "", 0
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return (
-            f"the disk is full ({error.filename or 'while writing'}); nothing half-written was kept",
-            BadEnvironment.code,
-        )
+    if full(error):
+        return f"the disk is full ({error}); make room and try again", BadEnvironment.code
     return f"{type(error).__name__}: {error}; `--debug` shows where it happened", Refusal.code

@@ -131,6 +131,9 @@ def first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0]
 
 
+NO_MEMORY = ("out of memory", "can't allocate memory", "bad_alloc")
+
+
 def memory_error(error: Exception) -> bool:
     """Whether an error says that memory ran out, on whatever device."""
-    return isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error)
+    return isinstance(error, MemoryError) or any(word in str(error) for word in NO_MEMORY)

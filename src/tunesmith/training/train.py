@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.batch import pack
 from ..data.material import Material, prepare
-from ..errors import OutOfMemory, RecipeError, Refusal
+from ..errors import BadEnvironment, OutOfMemory, RecipeError
 from ..evaluate.evaluate import Examiner
 from ..evaluate.report import write_report
+from ..files import full
 from ..model.hub import locate, locate_data
 from ..model.load import attach, load_model, load_tokenizer, memory_error, save_tuned
 from ..model.policy import Policy
@@ -119,18 +120,27 @@ def refuse(run: Run) -> None:
 
 @contextmanager
 def ending(folder: RunFolder, progress: Progress) -> Iterator[None]:
-    """However a run ends, its folder says so; and running out of memory becomes a sentence."""
+    """However a run ends, its folder says so; running out of memory or disk becomes a sentence."""
     try:
         yield
-    except (Refusal, MemoryError, RuntimeError) as error:
-        refusal = OutOfMemory(TOO_LARGE) if memory_error(error) else error
+    except Exception as error:
+        refusal = worded(error)
         if (folder.path / "run.json").exists():
-            folder.note(status=type(refusal).__name__.lower(), reason=str(refusal), ended=now())
+            with suppress(OSError):  # on a full disk there is no room for this either
+                folder.note(status=type(refusal).__name__.lower(), reason=str(refusal), ended=now())
         if refusal is error:
             raise
         raise refusal from None
     finally:
         progress.end()
+
+
+def worded(error: Exception) -> Exception:
+    if memory_error(error):
+        return OutOfMemory(TOO_LARGE)
+    if full(error):
+        return BadEnvironment("the disk is full; nothing half-written was kept. Make room, then go on with --resume")
+    return error
 
 
 TOO_LARGE = (
