@@ -1,13 +1,19 @@
 """data preview."""
 
+from __future__ import annotations
+
 import sys
+from itertools import groupby
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .show import json_out, line, piece
 from .train import WORDS, Json
+
+if TYPE_CHECKING:
+    from ..data.render import Tokens
 
 
 def register(app: typer.Typer) -> None:
@@ -35,31 +41,27 @@ def preview(
     tokenizer = load_tokenizer(locate(run.model.path))
     held_out = locate_data(run.data.eval_path) if run.data.eval_path else None
     material = prepare(run, locate_data(run.data.path), held_out, tokenizer, Progress().say)
-    shown = [
-        [
-            {"id": token, "text": tokenizer.decode([token]), "learn": learn}
-            for token, learn in zip(tokens.ids, tokens.learn, strict=True)
-        ]
-        for tokens in material.sequences[:samples]
-    ]
+    sequences = material.sequences[:samples]
     if as_json:
-        json_out(shown)
+        json_out([listed(tokens, tokenizer) for tokens in sequences])
         return
-    for number, (tokens, sequence) in enumerate(zip(shown, material.sequences, strict=False), 1):
-        label = f", label {material.labels[sequence.label]}" if sequence.label is not None else ""
-        learnt = sum(token["learn"] for token in tokens)
-        line(f"--- sample {number}: {len(tokens)} tokens, {learnt} of them trained{label}")
-        mark(tokens)
+    for number, tokens in enumerate(sequences, 1):
+        label = f", label {material.labels[tokens.label]}" if tokens.label is not None else ""
+        line(f"--- sample {number}: {len(tokens.ids)} tokens, {sum(tokens.learn)} of them trained{label}")
+        mark(tokens, tokenizer)
 
 
-def mark(tokens: list[dict]) -> None:
-    """Print tokens; the trained ones in green on a terminal, in ⟦brackets⟧ elsewhere."""
-    from itertools import groupby
+def listed(tokens: Tokens, tokenizer: Any) -> list[dict[str, Any]]:
+    """A sequence, token by token."""
+    pairs = zip(tokens.ids, tokens.learn, strict=True)
+    return [{"id": token, "text": tokenizer.decode([token]), "learn": learn} for token, learn in pairs]
 
+
+def mark(tokens: Tokens, tokenizer: Any) -> None:
+    """Print a sequence; what is trained stands in green on a terminal, in ⟦brackets⟧ elsewhere."""
     on, off = ("\x1b[32;1m", "\x1b[0m") if sys.stdout.isatty() else ("⟦", "⟧")
-    for learn, run in groupby(tokens, lambda token: token["learn"]):
-        text = "".join(token["text"] for token in run)
+    for learn, run in groupby(zip(tokens.ids, tokens.learn, strict=True), lambda pair: pair[1]):
         sys.stdout.write(on if learn else "")
-        piece(text)
+        piece(tokenizer.decode([token for token, _ in run]))
         sys.stdout.write(off if learn else "")
     line()
