@@ -18,44 +18,57 @@ RENAMED = (
     trust_remote_code: is always off here; code that comes with a model is not run
     model_revision revision_of_model: is not a key here; download that revision and name its folder in model.path
     flash_attn attn_implementation flash_attention: is chosen by transformers here; leave it out
+    xformers_attention sdp_attention: is chosen by transformers here; leave it out
     rope_scaling rope_theta: is not supported yet; set it in the model's config.json
     quantization_bit load_in_4bit load_in_8bit: is not supported yet; leave it out
-    quantization_method bnb_4bit_quant_type: is not supported yet; leave it out
+    quantization_method bnb_4bit_quant_type double_quantization: is not supported yet; leave it out
+    use_bnb_nested_quant: is not supported yet; leave it out
     output_dir: is called output here
     overwrite_output_dir: is not needed here; a folder that holds something is never written over
     dataset dataset_name datasets train_file: is called data.path here
     dataset_dir: is not a key here; name the file or folder in data.path
+    dataset_config dataset_split split: is not a key here; name the file or folder in data.path
+    max_samples: is called data.max_samples here (eval.max_samples for the rows that are measured)
     eval_dataset validation_file test_datasets: is called data.eval_path here
     val_size val_set_size test_size: is called data.eval_size here (a share of the rows)
     cutoff_len sequence_len max_seq_length max_seq_len model_max_length: is called data.max_length here
-    template chat_template: is not needed here; the tokenizer's own chat template is used
+    template chat_template chat_template_path: is not needed here; the tokenizer's own chat template is used
     packing neat_packing: is not needed here; batches are packed without padding where the model allows it
-    sample_packing: is not needed here; batches are packed without padding where the model allows it
+    sample_packing packing_strategy: is not needed here; batches are packed without padding where the model allows it
     pad_to_sequence_len: is not needed here; batches are packed without padding where the model allows it
     train_on_prompt train_on_inputs: is not supported yet; answers alone are learnt
     completion_only_loss assistant_only_loss: is not supported yet; answers alone are learnt
     mask_history: is not supported yet; give a turn `train: false` in the data
+    roles_to_train train_on_eos: is not a key here; what the assistant says is learnt, its end included
+    default_system default_system_message: is not supported yet; put the system message into the data
+    enable_thinking chat_template_kwargs: is not supported yet; leave it out
     preprocessing_num_workers dataset_num_proc overwrite_cache: is not needed here
     tokenized_path dataset_prepared_path: is not needed here
-    streaming buffer_size mix_strategy interleave_probs: is not supported yet
+    streaming buffer_size mix_strategy interleave_probs: is not supported yet; leave it out
+    shuffle_merged_datasets: is not needed here; the order is drawn by train.seed
     dataset_text_field field_messages field_instruction: is an option of data.format here, such as data.format.text
     """)
     # the method
     | table("""
     finetuning_type adapter tuner_type use_peft peft_type: is called method here (full, freeze or lora)
-    lora_rank lora_r lora.r lora.rank rank: is called method.r here
+    lora_rank lora_r rank: is called method.r here
+    lora peft_config lora_config: is called method here, its options beside its name: method: {name: lora, r: 8}
     alpha: is called method.lora_alpha here
     lora_target lora_target_modules target: is called method.target_modules here
     lora_target_linear: is called method.target_modules here (all-linear)
     additional_target lora_modules_to_save modules_to_save: is not supported yet
-    use_dora peft_use_dora use_rslora pissa_init loraplus_lr_ratio init_lora_weights: is not supported yet
+    use_dora peft_use_dora use_rslora peft_use_rslora: is not supported yet; leave it out
+    pissa_init loraplus_lr_ratio init_lora_weights peft_init_lora_weights: is not supported yet; leave it out
+    layers_to_transform layers_pattern rank_pattern alpha_pattern: is not supported yet; leave it out
+    exclude_modules: is not supported yet; name what learns in method.target_modules
+    bias lora_bias: is not supported yet; biases stay as they are
     adapter_name_or_path lora_model_dir create_new_adapter: is not supported yet
     freeze_trainable_layers unfrozen_parameters: is called method.num_layers here, with method=freeze
     """)
     # the objective
     | table("""
     stage task_type rl loss_type: is called objective here (sft, classify or pretrain)
-    pref_beta pref_loss beta pref_ftx simpo_gamma: is not supported yet
+    pref_beta pref_loss beta pref_ftx simpo_gamma rl_beta: is not supported yet
     num_labels problem_type: is told from the labels in the data, with objective=classify
     """)
     # training, where the name has changed
@@ -66,9 +79,12 @@ RENAMED = (
     warmup: is called train.warmup_steps here
     micro_batch_size batch_size: is called train.per_device_train_batch_size here
     per_gpu_train_batch_size per_device_batch_size: is called train.per_device_train_batch_size here
-    grad_accum accumulation_steps: is called train.gradient_accumulation_steps here
+    grad_accum accumulation_steps gradient_accumulation: is called train.gradient_accumulation_steps here
     num_epochs epochs n_epochs: is called train.num_train_epochs here
     optimizer: is called train.optim here
+    adafactor: is not supported yet; leave it out
+    fp16_backend half_precision_backend fp16_opt_level: is not needed here; train.fp16 uses torch's own
+    mixed_precision: is called train.bf16 or train.fp16 here
     gradient_clipping grad_clip max_norm: is called train.max_grad_norm here
     evaluation_strategy: is called train.eval_strategy here
     evals_per_epoch saves_per_epoch: is not a key here; use train.eval_steps and train.save_steps
@@ -77,7 +93,7 @@ RENAMED = (
     use_gradient_checkpointing: is called train.gradient_checkpointing here
     activation_checkpointing_kwargs: is not needed here; set train.gradient_checkpointing
     gradient_checkpointing_kwargs: is not needed here; set train.gradient_checkpointing
-    per_device_eval_batch_size eval_batch_size: is called eval.batch_size here
+    per_device_eval_batch_size per_gpu_eval_batch_size eval_batch_size: is called eval.batch_size here
     max_new_tokens generation_max_length: is called eval.max_new_tokens here
     predict_with_generate: is called eval.task here (exact_match)
     do_eval eval_on_start: is called eval.enabled here; a run is measured before and after
@@ -90,13 +106,19 @@ RENAMED = (
     resume_from_checkpoint auto_resume_from_checkpoints: is an option here: tunesmith train --resume DIR
     logging_dir: is not a key here; TensorBoard's files are in the run's folder, under tensorboard
     use_swanlab use_tensorboard use_wandb use_mlflow: is called train.report_to here, a list such as [swanlab]
-    swanlab_project wandb_project project swanlab_mode: is set in the tracker's own environment variables
+    swanlab_project wandb_project project swanlab_mode wandb_run_id: is set in the tracker's own environment variables
     """)
     # training, where there is nothing to set
     | table("""
     save_safetensors: is always so here
     save_only_model: is not supported; checkpoints hold what --resume needs, the result stands beside them
     save_on_each_node: is not supported; checkpoints hold what --resume needs, the result stands beside them
+    swanlab_api_key: is never read from a recipe; log in with the tracker's own command
+    use_mps_device use_ipex jit_mode_eval tpu_num_cores: is not a key here; the device is found
+    past_index: is not a key here; leave it out
+    include_tokens_per_second: is always so here
+    include_inputs_for_metrics: is not needed here
+    dispatch_batches split_batches: is not needed here; examples are ready before the first step
     no_cuda use_cpu: is not a key here; hide the GPUs with CUDA_VISIBLE_DEVICES= (empty)
     average_tokens_across_devices include_num_input_tokens_seen: is always so here
     logging_strategy logging_first_step: is not a key here; use train.logging_steps
@@ -131,10 +153,17 @@ RENAMED = (
     push_to_hub hub_token: is not supported yet; upload the run's adapter or model folder with `hf upload`
     hub_private_repo hub_model_id: is not supported yet; upload the run's adapter or model folder with `hf upload`
     hub_strategy hub_always_push: is not supported yet; upload the run's adapter or model folder with `hf upload`
+    push_to_hub_model_id: is not supported yet; upload the run's adapter or model folder with `hf upload`
     hub_revision hf_hub_token: is not supported yet; upload the run's adapter or model folder with `hf upload`
     trackio_space_id trackio_bucket_id trackio_static_space_id: is set in the tracker's own environment variables
     accelerator_config parallelism_config fsdp fsdp_config deepspeed: is not supported yet; runs use one process
+    sharded_ddp ray_scope: is not supported yet; runs use one process
     ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers: is not supported yet; runs use one process
     ddp_static_graph ddp_backend ddp_timeout: is not supported yet; runs use one process
+    sortish_sampler: is called train.train_sampling_strategy here (group_by_length)
+    generation_num_beams generation_config: is not supported yet; answers are written greedily
+    export_dir export_size export_device: is not supported yet; a run's adapter or model folder loads without us
+    infer_backend: is not a key of training; leave it out
+    special_tokens plugins: is not supported yet; leave it out
     """)
 )

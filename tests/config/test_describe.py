@@ -17,7 +17,7 @@ def test_every_setting_has_a_row_with_its_documentation():
 def test_types_are_put_into_words():
     types = {row.path: words(row.type) for row in rows(Run)}
     assert types["train.seed"] == "a whole number of at least 0"
-    assert types["data.eval_size"] == "a number of at least 0 of at most 1"
+    assert types["data.eval_size"] == "a number of at least 0 and at most 1"
     assert types["train.bf16"] == "true or false"
     assert types["output"] == "text, or null"
     assert types["method"] == f"one of {', '.join(method.all())}"

@@ -28,6 +28,8 @@ loop = loop_of(make_tiny, Full(), SFT(), sequences_for(SFT()), per_device_train_
 if loop.accelerator.is_main_process:
     save_file({name: weight.detach() for name, weight in loop.weights.items()}, sys.argv[2])
     print(step.loss)
+loop.accelerator.wait_for_everyone()
+loop.accelerator.end_training()
 """
 
 

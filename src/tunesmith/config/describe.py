@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
-from dataclasses import MISSING, fields, is_dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from sys import modules
@@ -38,7 +38,14 @@ def rows(cls: Any, path: str = "", when: str = "") -> Iterator[Row]:
         elif is_dataclass(hint):
             yield from rows(hint, at, when)
         else:
-            yield Row(at, hint, "needed" if field.default is MISSING else field.default, doc, when)
+            yield Row(at, hint, usual(field), doc, when)
+
+
+def usual(field: Field[Any]) -> Any:
+    """What a field is if nothing is said."""
+    if field.default_factory is not MISSING:
+        return field.default_factory()
+    return "needed" if field.default is MISSING else field.default
 
 
 def field_docs(cls: Any) -> dict[str, str]:
@@ -73,7 +80,7 @@ def words(hint: Any) -> str:
         return f"one of {', '.join(choice.registry.all())}"
     origin, args = get_origin(hint), list(get_args(hint))
     if origin is Annotated:
-        return words(args[0]) + "".join(bound(mark) for mark in args[1:])
+        return words(args[0]) + bounds(args[1:])
     if origin is Literal:
         return f"one of {', '.join(map(str, args))}" if len(args) > 1 else repr(args[0])
     if origin in (UnionType, Union):
@@ -83,13 +90,28 @@ def words(hint: Any) -> str:
     return NAMES.get(hint, "keys with values" if is_dataclass(hint) else str(hint))
 
 
-def bound(mark: Any) -> str:
-    limits = {"gt": "greater than", "ge": "of at least", "lt": "less than", "le": "of at most"}
-    return "".join(f" {word} {getattr(mark, name):g}" for name, word in limits.items() if hasattr(mark, name))
+BOUNDS = {"gt": "greater than", "ge": "at least", "lt": "less than", "le": "at most"}
+
+
+def bounds(marks: Sequence[Any]) -> str:
+    """What limits a number, such as ` of at least 0 and at most 1`."""
+    said = [f"{word} {getattr(mark, name):g}" for mark in marks for name, word in BOUNDS.items() if hasattr(mark, name)]
+    of = " of " if said and said[0].startswith("at") else " "
+    return of + " and ".join(said) if said else ""
 
 
 def json_schema(cls: type) -> dict[str, Any]:
     """The JSON Schema of a record, with the string under each field as its description."""
     from pydantic import TypeAdapter
+    from pydantic.json_schema import GenerateJsonSchema
 
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | TypeAdapter(cls).json_schema()
+    class Documented(GenerateJsonSchema):
+        def dataclass_schema(self, schema):  # pydantic's own reading of these strings leaves out inherited fields
+            made = super().dataclass_schema(schema)
+            docs = field_docs(schema["cls"])
+            for name, described in made.get("properties", {}).items():
+                described |= {"description": docs[name]} if name in docs else {}
+            return made
+
+    made = TypeAdapter(cls).json_schema(schema_generator=Documented)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | made

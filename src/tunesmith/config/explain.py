@@ -7,12 +7,12 @@ from dataclasses import fields, is_dataclass
 from typing import Any, get_type_hints
 
 from .choice import Choice
-from .describe import rows, words
+from .describe import BOUNDS, rows, words
 from .registry import did_you_mean
 
-Places = Mapping[tuple[str, ...], str]
-BOUNDS = {"greater_than": "gt", "greater_than_equal": "ge", "less_than": "lt", "less_than_equal": "le"}
-BOUND_WORDS = {"gt": "greater than", "ge": "at least", "lt": "less than", "le": "at most"}
+Key = tuple[str, ...]
+Places = Mapping[Key, str]
+KINDS = {"greater_than": "gt", "greater_than_equal": "ge", "less_than": "lt", "less_than_equal": "le"}
 
 
 def explain(cls: type, mistakes: Sequence[Any], places: Places, name: str, renamed: Mapping[str, str]) -> Iterator[str]:
@@ -24,10 +24,10 @@ def explain(cls: type, mistakes: Sequence[Any], places: Places, name: str, renam
             continue
         seen.add(path)
         where = place(tree, places, name)
-        yield f"{where}: {'.'.join(path)}: {what(cls, mistake, path, hint, renamed)}"
+        yield f"{where}: {'.'.join(path)}: {what(cls, mistake, (path, tree), hint, renamed)}"
 
 
-def resolve(cls: type, mistake: Any) -> tuple[tuple[str, ...], tuple[str, ...], Any]:
+def resolve(cls: type, mistake: Any) -> tuple[Key, Key, Any]:
     """The path of a mistake with the names of choices in it, the same as in the recipe, and the type that stands there.
 
     What pydantic adds behind a key, such as which part of a union it tried, is left off.
@@ -49,49 +49,59 @@ def resolve(cls: type, mistake: Any) -> tuple[tuple[str, ...], tuple[str, ...], 
     return tuple(path), tuple(tree), here
 
 
-def place(tree: tuple[str, ...], places: Places, name: str) -> str:
-    """Where a key stands, or the nearest key above it that does."""
-    for length in range(len(tree), 0, -1):
-        if found := places.get(tree[:length]) or places.get((*tree[:length], "name")):
-            return found
-    return name
+def place(tree: Key, places: Places, name: str) -> str:
+    """Where the name of a choice stands, or the key, or something in it, or else the nearest key above it."""
+    inside = [key for key in places if key[: len(tree)] == tree]
+    above = [tree[:length] for length in range(len(tree) - 1, 0, -1)]
+    near = [(*tree, "name"), tree, *inside, *above]
+    return next((places[key] for key in near if key in places), name)
 
 
-def what(cls: type, mistake: Any, path: tuple[str, ...], hint: Any, renamed: Mapping[str, str]) -> str:
-    kind, got = mistake["type"], mistake["input"]
+def what(cls: type, mistake: Any, key: tuple[Key, Key], hint: Any, renamed: Mapping[str, str]) -> str:
+    kind, got = mistake["type"], in_yaml(mistake["input"])
     if kind == "unexpected_keyword_argument":
-        return unknown(cls, path, renamed)
+        return unknown(cls, *key, renamed)
     if kind in ("missing", "missing_argument"):
         return "needed, but not given"
     if kind == "union_tag_invalid":
         choice = Choice.of(hint)
         tag = mistake["ctx"]["tag"]
         if not tag or choice is None:
-            return f"must be a name, or keys with values (got {got!r:.60})"
+            return f"must be a name, or keys with values (got {got})"
         return f"no such {choice.registry.kind} '{tag}'; {did_you_mean(tag, choice.registry.all())}"
-    if bound := BOUNDS.get(kind):
-        return f"must be {BOUND_WORDS[bound]} {mistake['ctx'][bound]:g} (got {got!r})"
+    if bound := KINDS.get(kind):
+        return f"must be {BOUNDS[bound]} {mistake['ctx'][bound]:g} (got {got})"
     if kind == "literal_error":
         options = [option for option in mistake["ctx"]["expected"].replace("' or '", "', '").strip("'").split("', '")]
-        near = did_you_mean(got, options)
-        return f"must be {words(hint)} (got {got!r})" + (f"; {near}" if near.startswith("did") else "")
-    return f"must be {words(hint)} (got {got!r:.60})"
+        near = did_you_mean(mistake["input"], options)
+        return f"must be {words(hint)} (got {got})" + (f"; {near}" if near.startswith("did") else "")
+    return f"must be {words(hint)} (got {got})"
 
 
-def unknown(cls: type, path: tuple[str, ...], renamed: Mapping[str, str]) -> str:
+def in_yaml(value: Any) -> str:
+    """A value about as it was written, not as Python shows it."""
+    return {"True": "true", "False": "false", "None": "null"}.get(repr(value), f"{value!r:.60}")
+
+
+def unknown(cls: type, path: Key, tree: Key, renamed: Mapping[str, str]) -> str:
     """What to do about a key that there is not: its name here, its room, or the nearest word."""
-    key = path[-1]
-    if sentence := renamed.get(".".join(path)) or renamed.get(key):
-        return sentence
-    known = list(keys(cls, path[:-1]))
-    near = did_you_mean(key, known)
-    homes = sorted({row.path for row in rows(cls) if row.path.endswith(f".{key}")})
-    if len(homes) == 1 and not near.startswith("did"):
-        return f"belongs under {homes[0].rpartition('.')[0]}: {homes[0]}"
-    return f"no such key; {near}"
+    key, asked, above = path[-1], ".".join(tree), ".".join(tree[:-1])
+    there = list(rows(cls))
+    if key in [row.when.partition("=")[2] for row in there if row.when.startswith(f"{above}=")]:
+        return f"is no key; the options of {above}={key} stand under {above} itself"
+    for name in (".".join(path), asked, key):
+        if name in renamed:
+            return renamed[name]
+    if others := [row.when for row in there if row.path == asked]:
+        return f"is an option of {' and of '.join(others)}"
+    homes = sorted({row.path for row in there if row.path.endswith(f".{key}")})
+    if 0 < len(homes) <= 2:
+        rooms = " or ".join(home.rpartition(".")[0] for home in homes)
+        return f"belongs under {rooms}: {' or '.join(homes)}"
+    return f"no such key; {did_you_mean(key, keys(cls, path[:-1]))}"
 
 
-def keys(cls: Any, path: tuple[str, ...]) -> Iterator[str]:
+def keys(cls: Any, path: Key) -> Iterator[str]:
     """The keys that may stand at a path."""
     steps = iter(path)
     for step in steps:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from functools import cache
+from functools import cache, reduce
 from pathlib import Path
-from typing import Any, Generic, TypeVar, get_type_hints
+from typing import Any, Generic, TypeVar
 
 from ..errors import RecipeError
-from .choice import Choice
 from .explain import explain
-from .yaml import Tree, read_word, read_yaml
+from .layers import WORDS, Key, Setting, choices, from_tree, lay, recipes, spoken, values
+from .yaml import read_yaml
 
 T = TypeVar("T")
-WORDS = "command line"
 
 
 @dataclass(frozen=True)
@@ -40,26 +39,29 @@ def load(
     """
     from pydantic import ValidationError
 
-    layers = list(recipes(recipe)) if recipe else []
-    layers += [("recipe", read_yaml(text, "recipe"))] if text is not None else []
-    tree, places = {}, {}
-    for name, layer in layers:
-        spots = {path: f"{name}:{line}" for path, line in layer.lines.items()}
-        tree, places = merge(cls, tree, layer.value, places, spots)
-    said = spoken(words)
-    tree, places = merge(cls, tree, said, places, dict.fromkeys(leaves(said), WORDS))
+    names = choices(cls)
+    layers = list(recipes(recipe, names)) if recipe else []
+    layers += [from_tree(read_yaml(text, "recipe"), "recipe", names)] if text is not None else []
+    said = reduce(lambda below, above: lay(below, above, names), [*layers, spoken(words, names)])
     try:
-        value = door(cls).validate_python(tree)
+        value = door(cls).validate_python(said.tree)
     except ValidationError as error:
-        last = layers[-1][0] if layers else WORDS
+        missing = str(recipe) if recipe else WORDS if text is None else "recipe"
+        places = said.places | {key: origin for key, (_, origin) in said.settings.items()}
         mistakes = error.errors(include_url=False)
-        raise RecipeError("\n".join(explain(cls, mistakes, places, last, renamed or {}))) from None
-    return Loaded(value, {setting(path): places.get(path, "default") for path in leaves(dump(value))})
+        raise RecipeError("\n".join(explain(cls, mistakes, places, missing, renamed or {}))) from None
+    unsaid = Setting(None, "default")
+    return Loaded(value, {setting(key): said.settings.get(key, unsaid).origin for key in leaves(dump(value))})
 
 
-def setting(path: tuple[str, ...]) -> str:
+def setting(path: Key) -> str:
     """The name of a setting: that of a choice is the choice's own."""
     return ".".join(path[:-1] if len(path) > 1 and path[-1] == "name" else path)
+
+
+def leaves(tree: dict[str, Any]) -> Iterator[Key]:
+    """The path of every value of a tree."""
+    return (path for path, _ in values(tree))
 
 
 @cache
@@ -83,95 +85,6 @@ def exact(schema: Any) -> Any:
     if schema.get("type") == "float":
         kept["allow_inf_nan"] = False
     return kept
-
-
-def recipes(path: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[str, Tree]]:
-    """A recipe and before it those that it is based on, each with the name that it was given."""
-    path = Path(path)
-    if path.resolve() in above:
-        raise RecipeError(f"{path}: is based on itself, through {' and '.join(map(str, above))}")
-    try:
-        tree = read_yaml(path.read_text(encoding="utf-8-sig"), str(path))
-    except OSError as error:
-        raise RecipeError(f"{path}: the recipe cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise RecipeError(f"{path}: the recipe is not UTF-8 text") from None
-    if "base" in tree.value:
-        base = tree.value.pop("base")
-        if not isinstance(base, str):
-            raise RecipeError(f"{path}:{tree.lines['base',]}: base: must be the path of another recipe (got {base!r})")
-        yield from recipes(path.parent / base, (*above, path.resolve()))
-    yield str(path), tree
-
-
-def spoken(words: Sequence[str]) -> dict[str, Any]:
-    """Words `a.b=v`, `--a.b v` and `--a.b=v` as a tree; a later word wins."""
-    tree: dict[str, Any] = {}
-    rest = list(words)
-    while rest:
-        word = rest.pop(0)
-        key, given, value = word.removeprefix("--").partition("=")
-        if word.startswith("--") and not given:
-            if not rest or rest[0].startswith("--"):
-                raise RecipeError(f"{WORDS}: {word}: needs a value, such as {word}=...")
-            value = rest.pop(0)
-        elif not given:
-            raise RecipeError(f"{WORDS}: '{word}' is not understood; settings are given as key=value")
-        put(tree, key.replace("-", "_").split("."), read_word(value, f"{WORDS}: {key}"))
-    return tree
-
-
-def put(tree: dict[str, Any], path: list[str], value: Any) -> None:
-    *parents, last = path
-    for key in parents:
-        if not isinstance(tree.get(key), dict):
-            tree[key] = {"name": tree[key]} if key in tree else {}
-        tree = tree[key]
-    if isinstance(tree.get(last), dict) and isinstance(value, str):
-        tree[last]["name"] = value
-    else:
-        tree[last] = value
-
-
-Places = dict[tuple[str, ...], str]
-
-
-def merge(cls: Any, old: dict[str, Any], new: dict[str, Any], places: Places, spots: Places) -> tuple[dict, Places]:
-    """The tree `old` with `new` laid over it; and where each key of the result stands.
-
-    A choice that is made anew loses the options of the old one.
-    """
-    hints = get_type_hints(cls, include_extras=True) if is_dataclass(cls) else {}
-    merged, kept = dict(old), places | {path: spot for path, spot in spots.items() if not path}
-    for key, value in new.items():
-        hint, before = hints.get(key), merged.get(key)
-        choice = Choice.of(hint)
-        below = {path[1:]: spot for path, spot in spots.items() if path[:1] == (key,)}
-        over = {path[1:]: spot for path, spot in kept.items() if path[:1] == (key,)}
-        if choice:
-            if isinstance(value, str):
-                value, below = {"name": value}, {("name",): below[()]}
-            if isinstance(value, dict) and value.get("name", was := name_of(before, choice)) != was:
-                before = None
-        if isinstance(before, dict) and isinstance(value, dict):
-            value, below = merge(hint, before, value, over, below)
-        merged[key] = value
-        kept = {path: spot for path, spot in kept.items() if path[:1] != (key,)}
-        kept |= {(key, *path): spot for path, spot in below.items()}
-    return merged, kept
-
-
-def name_of(value: Any, choice: Choice) -> str:
-    return value.get("name", choice.default) if isinstance(value, dict) else choice.default
-
-
-def leaves(tree: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The path of every value of a tree."""
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from leaves(value, (*above, key))
-        else:
-            yield (*above, key)
 
 
 def dump(value: Any) -> Any:
@@ -199,7 +112,6 @@ def to_yaml(value: Any, origins: Mapping[str, str]) -> str:
 
 def commented(tree: dict[str, Any], origins: Mapping[str, str], above: str):
     from ruamel.yaml.comments import CommentedMap, CommentedSeq
-    from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
     made = CommentedMap()
     for key, value in tree.items():
@@ -208,16 +120,23 @@ def commented(tree: dict[str, Any], origins: Mapping[str, str], above: str):
             made[key] = commented(value, origins, path)
             continue
         if isinstance(value, list):
-            made[key] = CommentedSeq(value)
+            made[key] = CommentedSeq(map(quoted, value))
             made[key].fa.set_flow_style()
         else:
-            made[key] = DoubleQuotedScalarString(value) if quoted(value) else value
+            made[key] = quoted(value)
         came = origins.get(path.removesuffix(".name"), "default")
         if came != "default":
             made.yaml_add_eol_comment(came, key, column=0)
     return made
 
 
-def quoted(value: Any) -> bool:
-    """Whether a text needs quotes: it has several lines, or readers of YAML 1.1 would take it for a flag."""
-    return isinstance(value, str) and ("\n" in value or value.lower() in ("y", "n", "yes", "no", "on", "off"))
+def quoted(value: Any) -> Any:
+    """A value, in quotes where it must be: text with what cannot be seen in it, such as a line break, or that readers
+    of YAML 1.1 would take for a flag."""
+    from ruamel.yaml.scalarstring import DoubleQuotedScalarString
+
+    if not isinstance(value, str):
+        return value
+    flag = value.lower() in ("y", "n", "yes", "no", "on", "off")
+    must = flag or not value.isprintable() or value.startswith("?")  # ruamel writes a list's `?a` as a key
+    return DoubleQuotedScalarString(value) if must else value

@@ -16,5 +16,5 @@ Natural = Annotated[int, Ge(0)]
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def record(cls: type[T]) -> type[T]:
-    setattr(cls, "__pydantic_config__", {"extra": "forbid", "use_attribute_docstrings": True})  # noqa: B010 - pydantic looks for it there
+    setattr(cls, "__pydantic_config__", {"extra": "forbid"})  # noqa: B010 - pydantic looks for it there
     return dataclass(frozen=True, kw_only=True)(cls)

@@ -25,8 +25,8 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
 class Registry(Generic[T]):
     """All classes of one kind, by name.
 
-    A file in the folder of `package` is known, and so is an installed package with an entry point in the group
-    `tunesmith.<kind>`; both are imported when a name is first asked for.
+    A file in the folder of `package` is known, unless its name begins with `_`, and so is an installed package with an
+    entry point in the group `tunesmith.<kind>`; all are imported when a name is first asked for.
     """
 
     def __init__(self, kind: str, package: str) -> None:
@@ -55,12 +55,21 @@ class Registry(Generic[T]):
     def all(self) -> dict[str, type[T]]:
         """Every entry by name, in the order of the names."""
         if not self.loaded:
-            self.loaded = True
             for module in iter_modules(import_module(self.package).__path__):
-                import_module(f"{self.package}.{module.name}")
-            for plugin in entry_points(group=f"tunesmith.{self.kind}"):
-                try:
-                    plugin.load()
-                except ImportError as error:
-                    raise BadEnvironment(f"the plugin {plugin.value} cannot be imported: {error}") from None
+                if not module.name.startswith("_"):
+                    import_module(f"{self.package}.{module.name}")
+            self.load_plugins()
+            self.loaded = True
         return dict(sorted(self.entries.items()))
+
+    def load_plugins(self) -> None:
+        for plugin in entry_points(group=f"tunesmith.{self.kind}"):
+            package = f" of {plugin.dist.name}" if plugin.dist else ""
+            try:
+                plugin.load()
+            except Exception as error:  # somebody else's code: it may fail in any way
+                said = f"{type(error).__name__}: {error}"
+                raise BadEnvironment(
+                    f"the plugin '{plugin.name}'{package} ({plugin.value}) cannot be imported ({said});"
+                    " mend it or uninstall it"
+                ) from error

@@ -1,0 +1,140 @@
+"""What is said in recipes and on the command line, as layers of settings: the later said lies over the earlier."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..errors import RecipeError
+from .choice import Choice
+from .describe import rows
+from .yaml import MOST_BYTES, TOO_LARGE, Tree, read_word, read_yaml
+
+WORDS = "command line"
+Key = tuple[str, ...]
+
+
+class Setting(NamedTuple):
+    """A value, and where it was said."""
+
+    value: Any
+    origin: str
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Settings by the path of their key, and where the keys of recipes stand, those that hold other keys too."""
+
+    settings: dict[Key, Setting] = field(default_factory=dict)
+    places: dict[Key, str] = field(default_factory=dict)
+
+    @property
+    def tree(self) -> dict[str, Any]:
+        """The settings as keys in keys."""
+        root: dict[str, Any] = {}
+        for key, (value, _) in self.settings.items():
+            room = root
+            for step in key[:-1]:
+                room = room.setdefault(step, {})
+            room[key[-1]] = value
+        return root
+
+
+def choices(cls: Any) -> dict[Key, str]:
+    """The keys that choose an entry of a registry, with the name that each has if nothing is said."""
+    return {tuple(row.path.split(".")): row.default for row in rows(cls) if Choice.of(row.type)}
+
+
+def layer(tree: dict[str, Any], places: dict[Key, str], names: Mapping[Key, str]) -> Layer:
+    """A tree as a layer; `lora` where a choice stands is the same as `{name: lora}`."""
+    settings = {}
+    for key, value in values(tree):
+        named = (*key, "name") if key in names and isinstance(value, str) else key
+        settings[named] = Setting(value, places[key])
+    return Layer(settings, places)
+
+
+def lay(below: Layer, above: Layer, names: Mapping[Key, str], default: bool = True) -> Layer:
+    """`above` laid over `below`. A choice whose name changes loses the options of the old one.
+
+    Without `default`, a name counts as changed only if `below` gives one: options said on the command line before the
+    name are meant for it.
+    """
+    settings = dict(below.settings)
+    for choice, usual in names.items():
+        name = (*choice, "name")
+        was = settings.get(name, Setting(usual, "") if default else above.settings.get(name))
+        if name in above.settings and was and above.settings[name].value != was.value:
+            settings = {key: kept for key, kept in settings.items() if key[: len(choice)] != choice}
+    for key, said in above.settings.items():
+        inside = [other for other in settings if other[: len(key)] == key and other != key]
+        if said.value == {} and inside:
+            continue
+        for other in [*inside, *(key[:length] for length in range(1, len(key)))]:
+            settings.pop(other, None)
+        settings[key] = said
+    return Layer(settings, below.places | above.places)
+
+
+def recipes(path: Path, names: Mapping[Key, str], above: tuple[Path, ...] = (), asked: str = "") -> Iterator[Layer]:
+    """A recipe and before it those that it is based on, each with the name that it was given."""
+    path = Path(path)
+    if path.resolve() in above:
+        raise RecipeError(f"{asked}{path}: is based on itself, through {' and '.join(map(str, above))}")
+    tree = read_recipe(path, asked)
+    if "base" in tree.value:
+        base, where = tree.value.pop("base"), f"{path}:{tree.lines['base',]}: base: "
+        if not isinstance(base, str) or not base or "\0" in base:
+            raise RecipeError(f"{where}must be the path of another recipe (got {base!r:.60})")
+        yield from recipes(path.parent / base, names, (*above, path.resolve()), where)
+    yield from_tree(tree, str(path), names)
+
+
+def read_recipe(path: Path, asked: str) -> Tree:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise RecipeError(f"{asked}{path}: the recipe cannot be read: {error.strerror}") from None
+    if len(raw) > MOST_BYTES:
+        raise RecipeError(f"{asked}{path}: {TOO_LARGE}")
+    try:
+        return read_yaml(raw.decode("utf-8-sig"), str(path))
+    except UnicodeDecodeError:
+        raise RecipeError(f"{asked}{path}: the recipe is not UTF-8 text") from None
+
+
+def from_tree(tree: Tree, name: str, names: Mapping[Key, str]) -> Layer:
+    return layer(tree.value, {key: f"{name}:{line}" for key, line in tree.lines.items()}, names)
+
+
+def spoken(words: Sequence[str], names: Mapping[Key, str]) -> Layer:
+    """Words `a.b=v`, `--a.b v` and `--a.b=v` as one layer; a later word wins."""
+    said = Layer()
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        key, given, value = word.removeprefix("--").partition("=")
+        path = tuple(key.replace("-", "_").split("."))
+        if "" in path or (not given and not word.startswith("--")):
+            raise RecipeError(f"{WORDS}: '{word}' is not understood; settings are given as key=value")
+        if not given:
+            if not rest or rest[0].startswith("--"):
+                raise RecipeError(f"{WORDS}: {word}: needs a value, such as {word}=...")
+            value = rest.pop(0)
+        tree = read_word(value, f"{WORDS}: {key}")
+        for step in reversed(path):
+            tree = {step: tree}
+        said = lay(said, layer(tree, {key: WORDS for key, _ in values(tree)}, names), names, default=False)
+    return said
+
+
+def values(tree: dict[str, Any], above: Key = ()) -> Iterator[tuple[Key, Any]]:
+    """The path of every value of a tree that holds no others, and the value."""
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from values(value, (*above, key))
+        else:
+            yield (*above, key), value
