@@ -1,8 +1,10 @@
 """quickstart, train, eval."""
 
+import sys
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
+from shutil import which
 from typing import Annotated, Any
 
 import typer
@@ -128,4 +130,9 @@ def show(result: Any, as_json: bool) -> None:
     line(f"the run: {result.run}  (report.html, recipe.yaml, {kept}/)")
     line("next:")
     for command in (f"chat {run.path}", f"eval {run.path}", f"runs show {run.path}"):
-        line(f"  tunesmith {command}")
+        line(f"  {called()} {command}")
+
+
+def called() -> str:
+    """What to type for this program: its file, where its folder is not on the path."""
+    return "tunesmith" if which("tunesmith") else sys.argv[0]

@@ -147,10 +147,13 @@ def dequantise(file: Path, folder: Path) -> None:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from .load import quiet
+
     alone = alias(file, folder.parent / "gguf")
     try:
-        model = AutoModelForCausalLM.from_pretrained(alone, gguf_file=file.name, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(alone, gguf_file=file.name)
+        with quiet():
+            model = AutoModelForCausalLM.from_pretrained(alone, gguf_file=file.name, dtype=torch.float32)
+            tokenizer = AutoTokenizer.from_pretrained(alone, gguf_file=file.name)
     except (ValueError, IndexError, KeyError, struct.error, OSError) as error:
         if isinstance(error, OSError) and error.errno:  # the disk's own; transformers' have no number
             raise
@@ -161,7 +164,8 @@ def dequantise(file: Path, folder: Path) -> None:
     mend_splitting(tokenizer, file)
     settle(model, tokenizer)
     try:
-        model.save_pretrained(folder)
+        with quiet():
+            model.save_pretrained(folder)
     except SafetensorError as error:
         raise BadEnvironment(
             f"{folder.parent.parent}: the weights could not be written ({first_line(error)}); "

@@ -121,8 +121,10 @@ def quiet():
     from transformers.utils import logging
 
     level, stack = logging.get_verbosity(), ExitStack()
+    if logging.is_progress_bar_enabled():
+        logging.disable_progress_bar()
+        stack.callback(logging.enable_progress_bar)
     logging.set_verbosity_error()
-    logging.disable_progress_bar()
     stack.callback(logging.set_verbosity, level)
     return stack
 
