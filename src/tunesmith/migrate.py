@@ -122,7 +122,7 @@ RENAMED = (
     no_cuda use_cpu: is not a key here; hide the GPUs with CUDA_VISIBLE_DEVICES= (empty)
     average_tokens_across_devices include_num_input_tokens_seen: is always so here
     logging_strategy logging_first_step: is not a key here; use train.logging_steps
-    logging_nan_inf_filter: is never so here; a loss that is no number stops the run
+    logging_nan_inf_filter: is called train.on_nan here (stop or skip)
     log_level log_level_replica log_on_each_node disable_tqdm: is not a key here; progress goes to stderr
     full_determinism: is always so here on a CPU
     ignore_data_skip: is not needed here; a resumed run sees what it would have seen

@@ -84,6 +84,8 @@ class Train:
     """Shrinks every matrix by this times the learning rate a step; biases and norms are spared."""
     max_grad_norm: NonNegative = 1.0
     """A longer gradient is scaled down to this length; 0 never does."""
+    on_nan: Literal["stop", "skip"] = "stop"
+    """What to do when a loss or gradient is no number: stop, or leave the step out and count it."""
     bf16: bool = False
     """Compute in bfloat16 while the weights stay as they are."""
     fp16: bool = False

@@ -37,3 +37,23 @@ def test_packing_does_not_matter(tiny, name, aim):
     padded = gradient(tiny, name, aim, pad, 8, 1)
     packed = gradient(tiny, name, aim, pack, 8, 1)
     assert (padded - packed).norm() < 1e-5 * padded.norm()
+
+
+@pytest.mark.parametrize("aim", objective.all())
+@pytest.mark.parametrize("name", method.all())
+def test_the_parts_of_a_batch_do_not_matter(tiny, name, aim, monkeypatch):
+    whole = gradient(tiny, name, aim, pack, 8, 1)
+    monkeypatch.setattr("tunesmith.training.loop.AT_ONCE", 20)
+    parts = gradient(tiny, name, aim, pack, 8, 1)
+    assert (whole - parts).norm() < 1e-5 * whole.norm()
+
+
+def test_parts_are_of_like_size_and_lose_nothing(tiny, monkeypatch):
+    judge = objective["sft"]()
+    loop = loop_of(tiny, method["lora"](), judge, sequences_for(judge))
+    [whole] = loop.order.batches(0)
+    monkeypatch.setattr("tunesmith.training.loop.AT_ONCE", 30)
+    parts = list(loop.parts(0))
+    sizes = [sum(len(loop.sequences[n].ids) for n in part) for part in parts]
+    assert [n for part in parts for n in part] == whole
+    assert len(parts) == 3 and max(sizes) <= 30 + 16

@@ -41,6 +41,12 @@ class Batch:
         return ends[self.owner.flatten()[ends].argsort()]
 
     @property
+    def lengths(self) -> Tensor:
+        """[N] how many tokens each sequence has."""
+        there = self.owner.flatten() if self.attend is None else self.owner[self.attend.bool()]
+        return there.bincount(minlength=self.answers)
+
+    @property
     def tokens(self) -> int:
         """How many tokens there are, padding aside."""
         return self.ids.numel() if self.attend is None else int(self.attend.sum())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,8 @@ class Tokens:
     """Index of its class."""
     cut: int = 0
     """How many tokens were cut off at the end."""
+    origin: str = ""
+    """Where its example was read."""
 
 
 class NoTarget(ValueError):
@@ -66,10 +68,10 @@ class Renderer:
     def render(self, example: Example, targets: Targets) -> list[Tokens]:
         """An example as sequences: one, or for a long text as many as it takes. Raises NoTarget."""
         if targets == "label":
-            return [self.labelled(example)]
-        if targets == "text":
-            return self.whole(example)
-        return [self.dialogue(example)]
+            made = [self.labelled(example)]
+        else:
+            made = self.whole(example) if targets == "text" else [self.dialogue(example)]
+        return [replace(tokens, origin=example.origin) for tokens in made]
 
     def dialogue(self, example: Example) -> Tokens:
         """The dialogue of an example; what its assistant says, and the token that ends it, are learnt."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from ..config.registry import Registry
+from ..errors import RecipeError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -26,3 +27,13 @@ class Method:
 
 
 method: Registry[Method] = Registry("method", "tunesmith.methods")
+
+
+def largest_list(model):
+    """The model's blocks: of all its module lists, the one with the most parameters."""
+    from torch.nn import ModuleList
+
+    lists = [module for module in model.modules() if isinstance(module, ModuleList)]
+    if not lists:
+        raise RecipeError(f"method: needs a model made of blocks; {type(model).__name__} has none")
+    return max(lists, key=lambda blocks: sum(weight.numel() for weight in blocks.parameters()))

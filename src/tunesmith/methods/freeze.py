@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from ..config.record import Count
 from ..errors import RecipeError
-from .base import Method, method
+from .base import Method, largest_list, method
 
 
 @method("freeze")
@@ -24,13 +24,3 @@ class Freeze(Method):
         for module in [*blocks[-self.num_layers :], *(model.get_submodule(head) for head in heads)]:
             module.requires_grad_(True)
         return model
-
-
-def largest_list(model):
-    """The model's blocks: of all its module lists, the one with the most parameters."""
-    from torch.nn import ModuleList
-
-    lists = [module for module in model.modules() if isinstance(module, ModuleList)]
-    if not lists:
-        raise RecipeError(f"method: freeze needs a model made of blocks; {type(model).__name__} has none")
-    return max(lists, key=lambda blocks: sum(weight.numel() for weight in blocks.parameters()))

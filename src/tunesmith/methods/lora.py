@@ -20,8 +20,14 @@ class LoRA(Method):
     target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
     """Names of the layers to update, such as [q_proj, v_proj]; all-linear is every one but the head."""
 
+    fast: bool = True
+    """Compute the update in one step that keeps no copies; off, PEFT's own way is taken, for comparison."""
+
     def attach(self, model, heads=()):
         from peft import LoraConfig, get_peft_model
+        from torch.nn import Linear
+
+        from ._lora_linear import LoRALinear
 
         targets = self.target_modules if isinstance(self.target_modules, str) else list(self.target_modules)
         config = LoraConfig(
@@ -32,6 +38,9 @@ class LoRA(Method):
             modules_to_save=list(heads) or None,
             task_type="SEQ_CLS" if heads else "CAUSAL_LM",
         )
+        linear = [type(module) for module in model.modules() if isinstance(module, Linear)]
+        if self.fast and set(linear) == {Linear}:  # quantised layers have ways of their own
+            config._register_custom_module({Linear: LoRALinear})  # PEFT's own door for layers of one's own
         try:
             return get_peft_model(model, config)
         except ValueError as error:

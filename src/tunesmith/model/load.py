@@ -72,9 +72,20 @@ def dtype(precision: str) -> torch.dtype:
 
 
 def attach(model: PreTrainedModel, method: Method, heads: tuple[str, ...] = ()):
-    """The model under a method, with new heads trained whatever the method."""
+    """The model under a method, with new heads trained whatever the method, and ready to train fast."""
+    from torch.nn import Embedding
+
+    from .lean import make_lean
+
     with hushed():
-        return method.attach(model, heads).train()
+        tuned = method.attach(model, heads).train()
+    make_lean(tuned)
+    words, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if isinstance(words, Embedding):
+        words.padding_idx = None  # or the stop token, where it pads as well, would learn nothing
+        words.sparse = words.weight.requires_grad and getattr(head, "weight", None) is words.weight
+        # its gradient is then added to the head's, row by row; a second one of its size is never made
+    return tuned
 
 
 @contextmanager

@@ -1,20 +1,24 @@
 """The one forward pass: whatever an objective looks at is read here.
 
-Letters of shapes: R rows, T tokens in a row, N sequences, M tokens to be learnt, K positions that predict one of
-them in some row, V words, C classes, H width of the model.
+Letters of shapes: R rows, T tokens in a row, N sequences, M tokens to be learnt, C classes, H width of the model.
 """
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from ..data.batch import Batch, Layout, pack, pad
 from ..data.render import Tokens
+from ..methods.base import largest_list
 from ..objectives.base import LogProbs
+from .attention import as_before, keep_apart
+from .linear_loss import After, linear_loss
 
 
 class Policy:
@@ -23,64 +27,172 @@ class Policy:
     def __init__(self, model) -> None:
         self.model = model
         self.bare = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self.keeps = "logits_to_keep" in inspect.signature(self.bare.forward).parameters
+        self.trunk: nn.Module = getattr(self.bare, self.bare.base_model_prefix)
+        self.apart = keep_apart(self.bare)
+        self.first = 0
+        """The position of a sequence's first token."""
 
     def look(self, batch: Batch, names: tuple[str, ...]) -> dict:
         return {name: getattr(self, name)(batch) for name in names}
 
     def logp(self, batch: Batch) -> LogProbs:
         """The log-probability of every token to be learnt, in the order of the flattened rows."""
-        learn = batch.learn[:, 1:]
-        kept = learn.any(0).nonzero().squeeze(-1)  # [K] only these reach the head
-        logits = self.run(batch, logits_to_keep=kept).logits if self.keeps else self.run(batch).logits[:, kept]
-        if len(logits) > 1:
-            logits = logits[learn[:, kept]]
-        token = -cross_entropy(logits.view(-1, logits.shape[-1]).float(), batch.ids[:, 1:][learn], reduction="none")
+        learn, next_ids = batch.learn[:, 1:], batch.ids[:, 1:]
+        if self.bends_logits:
+            logits = self.run(batch).logits[:, :-1][learn].float()
+            token = logits.log_softmax(-1).gather(-1, next_ids[learn].unsqueeze(-1)).squeeze(-1)
+        else:
+            states = self.states(batch)[:, :-1][learn]  # [M, H] only these reach the head
+            token = linear_loss(states, self.head, next_ids[learn], after=self.after_head)["logp"]
         return LogProbs(token, batch.owner[:, 1:][learn], batch.answers)
 
     def score(self, batch: Batch) -> Tensor:
         """[N, C] what the classification head makes of each sequence; in a causal model it reads the last token."""
         head = getattr(self.bare, "score", None)
         if head is None:
-            return self.run(batch).logits.float()
-        states = self.run(batch, getattr(self.bare, self.bare.base_model_prefix)).last_hidden_state  # [R, T, H]
-        return head(states.flatten(0, 1)[batch.last]).float()
+            with self.unpacked(batch):
+                return self.run(batch).logits.float()
+        return head(self.states(batch).flatten(0, 1)[batch.last]).float()
 
-    def run(self, batch: Batch, model: nn.Module | None = None, **also):
-        """The forward pass. Packed rows are told apart by their positions, padded ones by their mask."""
-        inputs: dict = {"input_ids": batch.ids, "attention_mask": batch.attend} | also
+    def states(self, batch: Batch) -> Tensor:
+        """[R, T, H] the last hidden states, which the head reads."""
+        return self.run(batch, self.trunk).last_hidden_state
+
+    def run(self, batch: Batch, model: nn.Module | None = None):
+        """The forward pass. Packed rows are told apart by the lengths of their sequences, padded ones by a mask."""
+        takes = inspect.signature(self.bare.forward).parameters
+        inputs: dict = {"input_ids": batch.ids, "attention_mask": batch.attend}
         if batch.attend is None:
-            inputs["position_ids"] = batch.place
-        if "use_cache" in inspect.signature(self.bare.forward).parameters:
+            inputs["attention_mask"] = batch.lengths[None, None, None] if self.apart else None
+            inputs["position_ids"] = batch.place + self.first
+            if getattr(self.bare.config, "type_vocab_size", 0):  # else they would be as many as positions, not tokens
+                inputs["token_type_ids"] = torch.zeros_like(batch.ids)
+        if "use_cache" in takes:
             inputs["use_cache"] = False
         return (model or self.model)(**inputs)
+
+    @contextmanager
+    def unpacked(self, batch: Batch) -> Iterator[None]:
+        """Within it, what comes behind the last block sees a row for each sequence, as heads of encoders expect."""
+
+        def spread(module, inputs, output):
+            states = output[0] if isinstance(output, tuple) else output
+            rows = states.new_zeros(batch.answers, int(batch.place.max()) + 1, states.shape[-1])
+            rows = rows.index_put((batch.owner[0], batch.place[0]), states[0])
+            return (rows, *output[1:]) if isinstance(output, tuple) else rows
+
+        if batch.attend is not None:
+            yield
+            return
+        hook = largest_list(self.trunk)[-1].register_forward_hook(spread)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    def until(self, batch: Batch, block: nn.Module):
+        """What comes out of a block; what stands behind it is not computed."""
+
+        def stop(module, inputs, output):
+            raise Reached(output)
+
+        hook = block.register_forward_hook(stop)
+        try:
+            self.states(batch)
+        except Reached as reached:
+            return reached.args[0]
+        finally:
+            hook.remove()
+        raise LookupError(f"{type(block).__name__} is not part of the forward pass")
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The parameters that learn, by name."""
         return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
 
-    @torch.no_grad()
+    @property
+    def head(self) -> nn.Module:
+        return self.bare.get_output_embeddings()
+
+    @property
+    def after_head(self) -> After:
+        """What becomes of the head's output on its way to logits."""
+        config = self.bare.config.get_text_config()
+        scale = getattr(config, "logit_scale", None) or getattr(config, "lm_head_multiplier", None) or 1.0
+        divided = getattr(config, "logits_scaling", None) or 1.0
+        return After(scale / divided, getattr(config, "final_logit_softcapping", None))
+
+    @cached_property
+    def bends_logits(self) -> bool:
+        """Whether logits are more than a head over the last states, so that the model must make them all itself."""
+        if not callable(self.head):
+            return True
+        alone = pad(self.samples[:1]).to(self.device)
+        with self.trying():
+            logits = self.run(alone).logits[0, :-1].float()
+            states, words = self.states(alone)[0, :-1], alone.ids[0, 1:]
+            expected = logits.log_softmax(-1).gather(-1, words.unsqueeze(-1)).squeeze(-1)
+            return not same(linear_loss(states, self.head, words, after=self.after_head)["logp"], expected)
+
     def packs(self) -> bool:
         """Whether this model keeps packed sequences apart: found out by trying, not from a list of names."""
-        training, device = self.model.training, next(self.model.parameters()).device
+        if self.packs_now():
+            return True
+        if self.apart:  # by the lengths it does not; by its own mask it may
+            self.apart = False
+            as_before(self.bare)
+            return self.packs_now()
+        return False
+
+    def packs_now(self) -> bool:
+        with self.trying():
+            expected = torch.cat([self.outcome(pad([sample]).to(self.device)) for sample in self.samples])
+            for first in (0, (self.bare.config.get_text_config().pad_token_id or 0) + 1):  # where RoBERTa's begin
+                self.first = first
+                try:
+                    if same(self.outcome(pack(self.samples).to(self.device)), expected):
+                        return True
+                except (TypeError, ValueError, RuntimeError, IndexError):  # what models raise who know no packed rows
+                    continue
+        self.first = 0
+        return False
+
+    def outcome(self, batch: Batch) -> Tensor:
+        """What the model makes of a batch: states, a row a token, or an encoder's classes, a row a sequence."""
+        encoder = not hasattr(self.bare, "score") and not callable(self.head)
+        return self.score(batch) if encoder else self.states(batch).flatten(0, 1)
+
+    @property
+    def samples(self) -> list[Tokens]:
+        """Two short sequences to try things with."""
         words = self.bare.config.get_text_config().vocab_size
-        first = Tokens([n % words for n in range(5, 13)], [True] * 8)
-        second = Tokens([n % words for n in range(20, 26)], [True] * 6)
+        spans = (range(5, 13), range(20, 26))
+        return [Tokens([n % words for n in span], [True] * len(span)) for span in spans]
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @contextmanager
+    def trying(self) -> Iterator[None]:
+        """Within it, the model answers the same each time, and learns nothing."""
+        training = self.model.training
         self.model.eval()
         try:
-            alone, together = pack([second]).to(device), pack([first, second]).to(device)
-            expected, got = self.states(alone), self.states(together)[-6:]
-        except (TypeError, ValueError):
-            return False
+            with torch.no_grad():
+                yield
         finally:
             self.model.train(training)
-        slack = 1e-4 if expected.dtype == torch.float32 else 2e-2  # rounding, as a share of the largest state
-        return bool((expected - got).abs().max() <= slack * expected.abs().max())
-
-    def states(self, batch: Batch) -> Tensor:
-        """[T, H] the last hidden states of a single row."""
-        return self.run(batch, getattr(self.bare, self.bare.base_model_prefix)).last_hidden_state[0]
 
     def layout(self) -> Layout:
         """How batches are laid out for this model: packed, or where it mixes packed sequences up, padded."""
         return pack if self.packs() else pad
+
+
+class Reached(Exception):
+    """Carries a block's output out of the model."""
+
+
+def same(got: Tensor, expected: Tensor) -> bool:
+    """Whether two results differ by rounding alone."""
+    slack = 1e-4 if expected.dtype == torch.float32 else 2e-2  # as a share of the largest
+    return got.shape == expected.shape and bool((expected - got).abs().max() <= slack * expected.abs().max())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import accumulate, compress
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..data.batch import Layout
+from ..data.batch import Layout, pack
 from ..data.render import Tokens
 from ..errors import Diverged
 from ..model.policy import Policy
@@ -16,9 +18,15 @@ from ..objectives.base import Objective, Tally
 from ..run import Train
 from .optim import optimizer, schedule
 from .order import Order
+from .trouble import suspects
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+    from ..model.kept import Kept
+
+AT_ONCE = 1024
+"""Tokens that a CPU computes at once; more is no faster, and takes memory in proportion."""
 
 
 @dataclass
@@ -32,6 +40,8 @@ class Step:
     tokens: int
     learning_rate: float
     grad_norm: float
+    skipped: str = ""
+    """Why the step was not taken, if it was not."""
 
     @property
     def loss(self) -> float:
@@ -52,6 +62,8 @@ class Loop:
     sequences: Sequence[Tokens]
     layout: Layout
     accelerator: Accelerator
+    kept: Kept | None = None
+    """States that need not be computed again."""
     order: Order = field(init=False)
 
     def __post_init__(self) -> None:
@@ -76,11 +88,15 @@ class Loop:
             norm = self.divide(float(tallies["loss"].count))
             learning_rate = float(self.scheduler.get_last_lr()[0])
             step = Step(number + 1, tallies, tokens, learning_rate, norm)
-            check(step, self.accelerator.scaler is not None)
-            tell("on_pre_optimizer_step")
-            self.optimizer_step.step()
+            if self.sound(step):
+                tell("on_pre_optimizer_step")
+                self.optimizer_step.step()
+                tell("on_optimizer_step")
+            else:
+                step.skipped = suspects(self, number)
+                if self.train.on_nan == "stop":
+                    raise Diverged(diverged(step))
             self.scheduler.step()
-            tell("on_optimizer_step")
             self.optimizer.zero_grad(set_to_none=True)
             yield step
 
@@ -88,15 +104,29 @@ class Loop:
         """Add up the gradients of a step's batches, undivided; what they measured, and how many tokens they had."""
         tallies: dict[str, Tally] = {}
         tokens = 0
-        for chosen in self.order.batches(number):
+        for chosen in self.parts(number):
             batch = self.layout([self.sequences[n] for n in chosen]).to(self.accelerator.device)
-            with self.accelerator.autocast():
+            below = self.kept.below(chosen) if self.kept else nullcontext()
+            with self.accelerator.autocast(), below:
                 loss = self.objective.loss(batch, **self.policy.look(batch, self.objective.looks()))
             self.accelerator.backward(loss.sum)
             tokens += batch.tokens
             for name, tally in loss.tallies().items():
                 tallies[name] = tallies[name] + tally if name in tallies else tally
         return tallies or {"loss": Tally(0.0, 0)}, tokens
+
+    def parts(self, number: int) -> Iterator[list[int]]:
+        """A step's batches; on a CPU a large one in parts of like size, whose gradient is the same in less memory."""
+        for chosen in self.order.batches(number):
+            lengths = [len(self.sequences[example].ids) for example in chosen]
+            cuts = 1
+            if self.layout is pack and self.accelerator.device.type == "cpu":
+                cuts = -(-sum(lengths) // AT_ONCE)
+            middles = [at - length / 2 for at, length in zip(accumulate(lengths), lengths, strict=True)]
+            for part in range(cuts):
+                inside = [int(middle * cuts / sum(lengths)) == part for middle in middles]
+                if any(inside):
+                    yield list(compress(chosen, inside))
 
     def share(self, tallies: dict[str, Tally]) -> None:
         """With several processes, add up their gradients and tallies."""
@@ -123,13 +153,15 @@ class Loop:
             torch.nn.utils.clip_grads_with_norm_(self.weights.values(), self.train.max_grad_norm, norm)
         return float(norm)
 
+    def sound(self, step: Step) -> bool:
+        """Whether loss and gradient are numbers; with loss scaling a gradient may overflow once in a while."""
+        figures = [step.loss] if self.accelerator.scaler else [step.loss, step.grad_norm]
+        return bool(torch.tensor(figures).isfinite().all())
 
-def check(step: Step, scaled: bool) -> None:
-    """Refuse a step whose loss or gradient is no number; with loss scaling a gradient may overflow once in a while."""
-    finite = torch.tensor([step.loss] if scaled else [step.loss, step.grad_norm]).isfinite().all()
-    if not finite:
-        raise Diverged(
-            f"step {step.number}: the loss is {step.loss:.4g} and the gradient's length {step.grad_norm:.4g};"
-            f" the step was not taken. Lower train.learning_rate (it was {step.learning_rate:.3g}),"
-            " lengthen train.warmup_steps, or look at the rows with `tunesmith data preview`"
-        )
+
+def diverged(step: Step) -> str:
+    return (
+        f"step {step.number}: the loss is {step.loss:.4g} and the gradient's length {step.grad_norm:.4g};"
+        f" the step was not taken: {step.skipped}. Lower train.learning_rate (it was {step.learning_rate:.3g}),"
+        " lengthen train.warmup_steps, look at these rows with `tunesmith data preview`, or set train.on_nan=skip"
+    )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ..errors import Stopped
+from ..errors import Diverged, Stopped
 from ..evaluate.evaluate import Examiner
 from ..objectives.base import Tally
 from ..runs import RunFolder
@@ -23,6 +24,8 @@ class Taken:
     step: int = 0
     seconds: float = 0.0
     tokens: int = 0
+    skipped: int = 0
+    """Steps that were not taken because they were no numbers."""
     window: dict[str, Tally] = field(default_factory=dict)
     """What was measured since the last line of metrics."""
 
@@ -33,6 +36,9 @@ class Taken:
 
     def add(self, step: Step, seconds: float) -> None:
         self.step, self.seconds, self.tokens = step.number, self.seconds + seconds, self.tokens + step.tokens
+        if step.skipped:
+            self.skipped += 1
+            return
         for name, tally in step.tallies.items():
             self.window[name] = self.window[name] + tally if name in self.window else tally
 
@@ -60,8 +66,11 @@ class Between:
         self.callbacks.begin(self.loop, self.watch.material.renderer.tokenizer, taken.step)
         signals.stepping = True
         began = time.perf_counter()
-        for step in self.loop.fit(taken.step, self.callbacks.call):
+        steps = self.loop.fit(taken.step, self.callbacks.call)
+        while step := self.next(steps, taken):
             taken.add(step, time.perf_counter() - began)
+            if step.skipped:
+                self.progress.say(f"step {step.number} was not taken ({taken.skipped} so far): {step.skipped}")
             self.after(step, taken, signals.stop)
             if signals.stop:
                 raise Stopped(f"stopped after step {step.number}, and saved; go on with: {going_on(self.folder)}")
@@ -73,6 +82,16 @@ class Between:
         self.callbacks.call("on_train_end")
         return taken
 
+    def next(self, steps: Iterator[Step], taken: Taken) -> Step | None:
+        """Take a step. If it cannot be taken, the weights as they stand before it are saved."""
+        try:
+            return next(steps, None)
+        except Diverged:
+            sound = all(bool(weight.isfinite().all()) for weight in self.loop.weights.values())
+            if sound and taken.step and self.loop.train.save_strategy != "no":
+                self.save(taken)
+            raise
+
     def restore(self) -> Taken:
         """Where the newest whole checkpoint stands, or the beginning."""
         place = checkpoint.newest(self.checkpoints, self.progress.say)
@@ -80,7 +99,8 @@ class Between:
             self.folder.rewind(0)
             return Taken()
         manifest = checkpoint.load(place, self.loop, self.facts)
-        taken = Taken(int(manifest["step"]), float(manifest["seconds"]), int(manifest["tokens"]))
+        step, tokens, skipped = (int(manifest[name]) for name in ("step", "tokens", "skipped"))
+        taken = Taken(step, float(manifest["seconds"]), tokens, skipped)
         self.folder.rewind(taken.step)
         self.progress.say(f"going on after step {taken.step}")
         return taken
@@ -123,7 +143,7 @@ class Between:
         self.callbacks.call("on_evaluate", metrics={"eval_loss": loss})
 
     def save(self, taken: Taken) -> None:
-        facts = self.facts | {"seconds": taken.seconds, "tokens": taken.tokens}
+        facts = self.facts | {name: getattr(taken, name) for name in ("seconds", "tokens", "skipped")}
         checkpoint.save(self.checkpoints, self.loop, taken.step, facts, self.loop.train.save_total_limit)
         self.callbacks.call("on_save")
 

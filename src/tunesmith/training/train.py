@@ -17,6 +17,7 @@ from ..evaluate.evaluate import Examiner
 from ..evaluate.report import write_report
 from ..files import full
 from ..model.hub import locate, locate_data
+from ..model.kept import keep
 from ..model.load import attach, load_model, load_tokenizer, memory_error, save_tuned
 from ..model.policy import Policy
 from ..run import Run
@@ -87,12 +88,16 @@ def follow(
         material = prepare(run, locate_data(run.data.path), held_out, tokenizer, progress.say)
         loop = build(run, base, material, progress)
         create(folder, run, origins)
+        loop.kept = keep(loop.policy, material.sequences, loop.order.epochs, folder.path, progress.say)
         folder.note(status="running", counts=material.counts, labels=material.labels, parameters=size(loop.policy))
 
         examiner = Examiner(material, run.objective, run.eval, loop.layout, material.test)
         before = measure(examiner, loop.policy, "before", folder, progress)
         watch = Examiner(material, run.objective, run.eval, loop.layout, material.validation)
         taken = Between(loop, folder, hooks, watch, progress, {"data": material.fingerprint}).take_steps(signals)
+        if loop.kept:
+            loop.kept.close()
+            loop.kept = None
         saved = save_tuned(
             loop.policy.model, tokenizer, folder.path, run.model.path if remote(run.model.path) else str(base)
         )
@@ -155,6 +160,9 @@ def build(run: Run, base: Path, material: Material, progress: Progress) -> Loop:
     import torch
     from accelerate import Accelerator
 
+    from ..model.machine import settle_in
+
+    settle_in()
     torch.manual_seed(run.train.seed)
     precision = "bf16" if run.train.bf16 else "fp16" if run.train.fp16 else "no"
     accelerator = Accelerator(mixed_precision=precision)
@@ -167,7 +175,7 @@ def build(run: Run, base: Path, material: Material, progress: Progress) -> Loop:
     model, heads = load_model(base, run.model.precision, material.labels)
     model = attach(model, run.method, heads)
     if run.train.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
     policy = Policy(model.to(accelerator.device))
     tokenizer = material.renderer.tokenizer
     if material.labels and tokenizer.pad_token_id is not None:

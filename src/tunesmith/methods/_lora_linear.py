@@ -1,0 +1,84 @@
+"""PEFT's own LoRA layer with a forward and backward that keep nothing but its input and a product of rank r."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from peft.tuners.lora.layer import Linear
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+
+class LoRALinear(Linear):
+    """The same weights, names and files as PEFT's layer; anything but one plain adapter in training goes its way."""
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if args or kwargs or not self.plain(x):
+            return super().forward(x, *args, **kwargs)
+        [name] = self.active_adapters
+        base, dropout, scale = self.get_base_layer(), self.lora_dropout[name], self.scaling[name]
+        kept = 1 - dropout.p if isinstance(dropout, nn.Dropout) and self.training else 1.0
+        keep = torch.empty_like(x, dtype=torch.bool).bernoulli_(kept) if kept < 1 else None
+        weights = (base.weight, base.bias, self.lora_A[name].weight, self.lora_B[name].weight)
+        made: Any = Update.apply(x, *weights, scale, keep, kept)
+        return made
+
+    def plain(self, x: Tensor) -> bool:
+        """Whether this is one adapter over a frozen layer of real numbers, all of the same type."""
+        if self.disable_adapters or self.merged or not torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+            return False
+        if len(self.active_adapters) != 1 or torch.is_autocast_enabled("cuda"):
+            return False
+        [name] = self.active_adapters
+        base = self.get_base_layer()
+        return (
+            name in self.lora_A
+            and name not in self.lora_variant
+            and type(base) is nn.Linear
+            and not base.weight.requires_grad
+            and not (base.bias is not None and base.bias.requires_grad)
+            and self.lora_A[name].bias is None
+            and self.lora_B[name].bias is None
+            and x.dtype == base.weight.dtype == self.lora_A[name].weight.dtype
+        )
+
+
+class Update(torch.autograd.Function):
+    """`x W^T + bias + scale (x' A^T) B^T`, where x' is x with what `keep` does not keep dropped.
+
+    x [..., I], W [O, I], A [r, I], B [O, r]; keep [..., I] bool or None, of which a share of `kept` is true.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, a, b, scale, keep, kept):  # noqa: PLR0913 - autograd takes tensors one by one
+        rows = x.reshape(-1, x.shape[-1])
+        low = dropped(rows, keep, kept) @ a.T  # [T, r]
+        out = rows @ weight.T if bias is None else torch.addmm(bias, rows, weight.T)
+        out.addmm_(low, b.T, alpha=scale)
+        ctx.save_for_backward(x, weight, a, b, low, keep)
+        ctx.scale, ctx.kept = scale, kept
+        return out.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, weight, a, b, low, keep = ctx.saved_tensors
+        out = grads[0].reshape(-1, grads[0].shape[-1])
+        down = (out @ b.T.contiguous().T).mul_(ctx.scale)  # [T, r]; thin products are quick one way round alone
+        rows = dropped(x.reshape(-1, x.shape[-1]), keep, ctx.kept)
+        to_a = down.T @ rows if ctx.needs_input_grad[3] else None
+        to_b = (low.T @ out).mul_(ctx.scale).T if ctx.needs_input_grad[4] else None
+        to_x = None
+        if ctx.needs_input_grad[0]:
+            to_x = out @ weight
+            if keep is None:
+                to_x.addmm_(down, a)
+            else:
+                to_x += dropped(down @ a, keep, ctx.kept)
+            to_x = to_x.view_as(x)
+        return to_x, None, None, to_a, to_b, None, None, None
+
+
+def dropped(rows: Tensor, keep: Tensor | None, kept: float) -> Tensor:
+    return rows if keep is None else (rows * keep.view_as(rows)).div_(kept)

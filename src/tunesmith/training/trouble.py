@@ -1,0 +1,62 @@
+"""Where numbers stop being numbers: the first module of the model that does it, and the rows that it does it on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from .loop import Loop
+
+SHOWN = 3
+
+
+def suspects(loop: Loop, number: int) -> str:
+    """What is wrong with a step, by taking its forward pass again and looking at every module."""
+    for name, weight in loop.policy.model.named_parameters():
+        if not bool(weight.isfinite().all()):
+            return f"the weights of {plain(name)} hold what is no number"
+    for chosen in loop.parts(number):
+        found: list[str] = []
+        hooks = [
+            module.register_forward_hook(watch(name, found))
+            for name, module in loop.policy.model.named_modules()
+            if not list(module.children())
+        ]
+        batch = loop.layout([loop.sequences[n] for n in chosen]).to(loop.accelerator.device)
+        try:
+            with torch.no_grad(), loop.accelerator.autocast():
+                loss = loop.objective.loss(batch, **loop.policy.look(batch, loop.objective.looks()))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        if found or not bool(torch.as_tensor(loss.sum).isfinite()):
+            where = f"{plain(found[0])} is the first module that" if found else "the loss itself"
+            return f"{where} makes what is no number, of the rows {rows(loop, chosen)}"
+    for name, weight in loop.weights.items():
+        if weight.grad is not None and not bool(weight.grad.isfinite().all()):
+            return f"the forward pass is sound; the gradient of {plain(name)} is the first that is no number"
+    return "taken again, the step is sound"
+
+
+def watch(name: str, found: list[str]):
+    def look(module, inputs, output) -> None:
+        first = output[0] if isinstance(output, tuple) and output else output
+        if isinstance(first, Tensor) and first.is_floating_point() and not bool(first.isfinite().all()):
+            found.append(name)
+
+    return look
+
+
+def rows(loop: Loop, chosen: list[int]) -> str:
+    """Where the examples of a batch were read."""
+    origins = list(dict.fromkeys(loop.sequences[n].origin or f"number {n}" for n in chosen))
+    more = f" and {len(origins) - SHOWN} more" if len(origins) > SHOWN else ""
+    return ", ".join(origins[:SHOWN]) + more
+
+
+def plain(name: str) -> str:
+    """A module's name as the model's makers know it."""
+    return name.removeprefix("base_model.model.").replace(".base_layer", "")

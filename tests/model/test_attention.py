@@ -1,0 +1,133 @@
+"""Packed rows give what each sequence gives alone: windows, soft caps, encoders, whatever attention a model has."""
+
+import pytest
+import torch
+
+from tunesmith.data.batch import pack, pad
+from tunesmith.data.render import Tokens
+from tunesmith.model.attention import OURS
+from tunesmith.model.policy import Policy
+
+SIZE = {
+    "vocab_size": 384,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "pad_token_id": 0,
+}
+SMALL = {"max_position_embeddings": 24, "num_labels": 3}
+SEQUENCES = [
+    Tokens([(7 * n + start) % 300 + 5 for n in range(size)], [True] * size, label=start % 3)
+    for start, size in ((0, 17), (40, 9), (90, 2), (11, 14))
+]
+
+
+def causal(family):
+    import transformers as hf
+
+    torch.manual_seed(0)
+    size = SIZE | {"num_key_value_heads": 2}
+    gpt = {"vocab_size": 384, "n_layer": 2, "n_head": 4}
+    made = {
+        "llama": lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**size)),
+        "llama eager": lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**size, attn_implementation="eager")),
+        "mistral": lambda: hf.MistralForCausalLM(hf.MistralConfig(**size, sliding_window=4)),
+        "gemma2": lambda: hf.Gemma2ForCausalLM(hf.Gemma2Config(**size, head_dim=8, sliding_window=4)),
+        "gemma3": lambda: hf.Gemma3ForCausalLM(hf.Gemma3TextConfig(**size, head_dim=8, sliding_window=4)),
+        "qwen3": lambda: hf.Qwen3ForCausalLM(hf.Qwen3Config(**size, head_dim=8)),
+        "gpt-oss": lambda: hf.GptOssForCausalLM(
+            hf.GptOssConfig(**size, head_dim=8, sliding_window=4, num_local_experts=2, num_experts_per_tok=1)
+        ),
+        "cohere": lambda: hf.CohereForCausalLM(hf.CohereConfig(**size, logit_scale=0.25)),
+        "granite": lambda: hf.GraniteForCausalLM(hf.GraniteConfig(**size, logits_scaling=3.0)),
+        "gpt2": lambda: hf.GPT2LMHeadModel(hf.GPT2Config(**gpt, n_embd=32)),
+        "opt": lambda: hf.OPTForCausalLM(hf.OPTConfig(**SIZE, ffn_dim=64)),
+        "bloom": lambda: hf.BloomForCausalLM(hf.BloomConfig(**gpt, hidden_size=32)),
+        "mamba": lambda: hf.MambaForCausalLM(hf.MambaConfig(vocab_size=384, hidden_size=32, num_hidden_layers=2)),
+    }
+    return made[family]()
+
+
+def encoder(family):
+    import transformers as hf
+
+    torch.manual_seed(0)
+    size, roberta = SIZE | SMALL, SIZE | SMALL | {"pad_token_id": 1}
+    modern = SIZE | {"local_attention": 6, "global_attn_every_n_layers": 2, "num_labels": 3}
+    distil = {"vocab_size": 384, "dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 4, "num_labels": 3}
+    made = {
+        "bert": lambda: hf.BertForSequenceClassification(hf.BertConfig(**size)),
+        "roberta": lambda: hf.RobertaForSequenceClassification(hf.RobertaConfig(**roberta)),
+        "electra": lambda: hf.ElectraForSequenceClassification(hf.ElectraConfig(**size, embedding_size=32)),
+        "modernbert": lambda: hf.ModernBertForSequenceClassification(hf.ModernBertConfig(**modern)),
+        "distilbert": lambda: hf.DistilBertForSequenceClassification(hf.DistilBertConfig(**distil)),
+        "deberta": lambda: hf.DebertaV2ForSequenceClassification(hf.DebertaV2Config(**size)),
+    }
+    return made[family]()
+
+
+def alone(model, tokens):
+    """What plain transformers makes of one sequence, nothing of ours in it."""
+    return model(input_ids=torch.tensor([tokens.ids])).logits[0]
+
+
+CAUSAL = ["llama", "llama eager", "mistral", "gemma2", "gemma3", "qwen3", "gpt-oss", "cohere", "granite", "gpt2", "opt"]
+CAUSAL += ["bloom", "mamba"]
+PADDED = {"bloom", "mamba"}  # ALiBi counts from the start of a row; a state space runs through it
+
+
+@pytest.mark.parametrize("family", CAUSAL)
+def test_a_causal_model_gives_each_sequence_what_it_gets_alone(family):
+    model = causal(family).eval()
+    expected = torch.cat([
+        alone(model, tokens).log_softmax(-1)[:-1].gather(-1, torch.tensor(tokens.ids[1:])[:, None])[:, 0]
+        for tokens in SEQUENCES
+    ])  # fmt: skip
+    policy = Policy(model)
+    assert (policy.layout() is pad) == (family in PADDED)
+    got = policy.logp(policy.layout()(SEQUENCES)).token
+    assert torch.allclose(got, expected, atol=1e-5)
+    assert not policy.bends_logits
+    assert torch.allclose(policy.logp(pad(SEQUENCES)).token, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "electra", "modernbert", "distilbert", "deberta"])
+def test_an_encoder_gives_each_sequence_what_it_gets_alone(family):
+    model = encoder(family).eval()
+    expected = torch.stack([alone(model, tokens) for tokens in SEQUENCES])
+    policy = Policy(model)
+    packs = policy.layout() is pack
+    assert packs == (family != "deberta")  # it counts distances over the whole row
+    got = policy.score(policy.layout()(SEQUENCES))  # more tokens in a row than bert has positions
+    assert torch.allclose(got, expected, atol=1e-5)
+
+
+def test_gradients_through_packed_rows_and_checkpointing_are_those_of_padded_ones():
+    found = {}
+    for layout, checkpointing in ((pad, False), (pack, False), (pack, True)):
+        model = causal("mistral").train()
+        if checkpointing:
+            model.activation_checkpointing_enable({"use_reentrant": False})
+        policy = Policy(model)
+        policy.packs()
+        policy.logp(layout(SEQUENCES)).token.sum().backward()
+        found[layout, checkpointing] = torch.cat([weight.grad.flatten() for weight in model.parameters()])
+    plain, *others = found.values()
+    assert all((plain - other).norm() < 1e-5 * plain.norm() for other in others)
+
+
+def test_what_is_saved_and_what_generates_knows_nothing_of_it(tmp_path):
+    model = causal("llama").eval()
+    ids = torch.tensor([SEQUENCES[0].ids])
+    expected = model.generate(ids, max_new_tokens=5, do_sample=False)
+    Policy(model).packs()
+    assert torch.equal(model.generate(ids, max_new_tokens=5, do_sample=False), expected)
+    model.save_pretrained(tmp_path)
+    assert not any(name in (tmp_path / "config.json").read_text() for name in OURS.values())
+
+
+def test_chunked_attention_is_left_to_the_models_own_mask():
+    model = causal("llama")
+    model.config.attention_chunk_size = 4
+    assert not Policy(model).apart

@@ -1,0 +1,142 @@
+"""linear_loss against float64 autograd over whole logits: values and gradients, for every kind of head."""
+
+from itertools import combinations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from tunesmith.model.linear_loss import After, linear_loss
+
+NAMES = ("logp", "entropy", "uniform", "normaliser")
+WANTS = [wanted for count in (1, 2, 4) for wanted in combinations(NAMES, count)]
+AFTER = [After(), After(0.3), After(softcap=2.0), After(1.7, 3.0)]
+M, H, V = 7, 5, 11
+
+
+def reference(states, weight, bias, targets, after):
+    logits = nn.functional.linear(states, weight, bias) * after.scale
+    if after.softcap:
+        logits = after.softcap * torch.tanh(logits / after.softcap)
+    logp = logits.log_softmax(-1)
+    return {
+        "logp": logp.gather(-1, targets[:, None])[:, 0],
+        "entropy": -(logp.exp() * logp).sum(-1),
+        "uniform": logp.mean(-1),
+        "normaliser": logits.logsumexp(-1),
+    }
+
+
+def made(bias=True, trainable=True, dtype=torch.float64):
+    torch.manual_seed(0)
+    head = nn.Linear(H, V, bias=bias, dtype=dtype).requires_grad_(trainable)
+    with torch.no_grad():
+        head.weight.mul_(4)
+    return torch.randn(M, H, dtype=dtype, requires_grad=True), head, torch.randint(0, V, (M,))
+
+
+@pytest.mark.parametrize("wants", WANTS, ids="+".join)
+@pytest.mark.parametrize("after", AFTER, ids=str)
+@pytest.mark.parametrize("trainable", [True, False], ids=["trainable", "frozen"])
+@pytest.mark.parametrize("even", [True, False], ids=["even", "uneven"])
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "plain"])
+def test_values_and_gradients(wants, after, trainable, even, bias):
+    states, head, targets = made(bias, trainable)
+    learning = [states, *head.parameters()] if trainable else [states]
+    expected = reference(states, head.weight, head.bias, targets, after)
+    got = linear_loss(states, head, targets, wants, after, chunk=3)
+    assert list(got) == list(wants)
+    weights = [torch.full((M,), 1.5 + n) if even else torch.rand(M) for n in range(len(wants))]
+    ours = torch.autograd.grad(sum((got[w] * k).sum() for w, k in zip(wants, weights, strict=True)), learning)
+    theirs = torch.autograd.grad(sum((expected[w] * k).sum() for w, k in zip(wants, weights, strict=True)), learning)
+    for name in wants:
+        assert torch.allclose(got[name], expected[name], atol=1e-12)
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.allclose(one, other, atol=1e-12)
+
+
+def test_values_that_no_loss_reads_cost_no_gradient():
+    states, head, targets = made()
+    got = linear_loss(states, head, targets, NAMES, chunk=3)
+    expected = reference(states, head.weight, head.bias, targets, After())
+    got["entropy"].sum().backward()
+    assert torch.allclose(states.grad, torch.autograd.grad(expected["entropy"].sum(), states)[0])
+
+
+def test_backward_twice_gives_the_same_twice():
+    states, head, targets = made()
+    value = linear_loss(states, head, targets, chunk=3)["logp"].sum()
+    first = torch.autograd.grad(value, [states, head.weight], retain_graph=True)
+    again = torch.autograd.grad(value, [states, head.weight])
+    assert all(torch.equal(*pair) for pair in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_float32_is_as_near_to_float64_as_torchs_own(trainable):
+    torch.manual_seed(0)
+    head = nn.Linear(64, 5000, bias=False).requires_grad_(trainable)
+    states, targets = torch.randn(300, 64, requires_grad=True), torch.randint(0, 5000, (300,))
+    learning = [states, head.weight] if trainable else [states]
+
+    def gradients(value):
+        return [gradient.double() for gradient in torch.autograd.grad(value, learning)]
+
+    exact = gradients(cross_entropy(states.double() @ head.weight.double().T, targets, reduction="sum"))
+    plain = gradients(cross_entropy(states @ head.weight.T, targets, reduction="sum"))
+    ours = gradients(-linear_loss(states, head, targets, chunk=37)["logp"].sum())
+    for true, theirs, mine in zip(exact, plain, ours, strict=True):
+        error, their_error = ((true - other).abs().max() / true.abs().max() for other in (mine, theirs))
+        assert error < 1e-5
+        assert error < 1.5 * their_error + 1e-7
+
+
+def test_a_head_with_an_adapter_goes_the_general_way():
+    from peft import LoraConfig, get_peft_model
+
+    states, head, targets = made(bias=False)
+    model = get_peft_model(nn.ModuleDict({"head": head}), LoraConfig(target_modules=["head"], r=2))
+    wrapped = model.base_model.model["head"]
+    with torch.no_grad():
+        wrapped.lora_B["default"].weight.normal_()
+    whole = head.weight + wrapped.get_delta_weight("default")
+    expected = reference(states, whole, None, targets, After(1.2, 3.0))["logp"]
+    got = linear_loss(states, wrapped, targets, after=After(1.2, 3.0), chunk=3)["logp"]
+    assert torch.allclose(got, expected.float(), atol=1e-6)
+    [ours] = torch.autograd.grad(got.sum(), states)
+    [theirs] = torch.autograd.grad(expected.sum(), states)
+    assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_nothing_of_all_tokens_times_all_words_is_kept():
+    states, head, targets = made(dtype=torch.float32)
+    largest = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: largest.append(t.numel()) or t, lambda t: t):
+        linear_loss(states, head, targets, chunk=2)
+    assert max(largest) <= max(M * H, V * H)
+
+
+def test_no_tokens_are_no_values():
+    states, head, targets = made()
+    got = linear_loss(states[:0], head, targets[:0])["logp"]
+    assert got.shape == (0,)
+    got.sum().backward()
+    assert torch.equal(head.weight.grad, torch.zeros_like(head.weight))
+
+
+def test_bfloat16_gives_float32_values():
+    states, head, targets = made(dtype=torch.bfloat16)
+    got = linear_loss(states, head, targets)["logp"]
+    expected = reference(states.double(), head.weight.double(), head.bias.double(), targets, After())["logp"]
+    assert got.dtype == torch.float32
+    assert torch.allclose(got.double(), expected, atol=0.1)
+    got.sum().backward()
+    assert states.grad.dtype == head.weight.grad.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("wrong", [V, -1])
+def test_a_target_that_is_no_word_is_refused(wrong):
+    states, head, targets = made()
+    targets[3] = wrong
+    with pytest.raises(ValueError, match=f"the target {wrong} is not among the {V} words"):
+        linear_loss(states, head, targets)
