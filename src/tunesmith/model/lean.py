@@ -102,7 +102,23 @@ class LeanGate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         parts: Any = self._modules
-        return parts["down_proj"](Gated.apply(parts["gate_proj"](x), parts["up_proj"](x)))
+        gate, up = parts["gate_proj"](x), parts["up_proj"](x)
+        product: Any = Gated.apply(gate, up)
+        with made_again(product, gate.detach(), up.detach()):
+            return parts["down_proj"](product)
+
+
+def made_again(product: Tensor, gate: Tensor, up: Tensor):
+    """Within it, whoever keeps the product for the backward pass keeps nothing: it is made a second time."""
+
+    def pack(tensor: Tensor) -> Tensor | torch.Size:
+        mine = tensor.data_ptr() == product.data_ptr() and tensor.numel() == product.numel() and tensor.is_contiguous()
+        return tensor.shape if mine else tensor
+
+    def unpack(kept: Tensor | torch.Size) -> Tensor:
+        return kept if isinstance(kept, Tensor) else silu(gate).mul_(up).view(kept)
+
+    return torch.autograd.graph.saved_tensors_hooks(pack, unpack)
 
 
 class Gated(torch.autograd.Function):

@@ -9,7 +9,8 @@ import sys
 import psutil
 import torch
 
-TRIM_THRESHOLD, MMAP_MAX = -1, -4  # of glibc's malloc.h
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+LARGEST = 2**25  # what it takes for the latter at most
 
 
 def settle_in() -> None:
@@ -23,7 +24,7 @@ def settle_in() -> None:
     if sys.platform == "linux" and not torch.cuda.is_available():
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc alone has it
         if mallopt is not None:
-            mallopt(MMAP_MAX, 0)
+            mallopt(MMAP_THRESHOLD, LARGEST)
             mallopt(TRIM_THRESHOLD, 2**31 - 1)
 
 

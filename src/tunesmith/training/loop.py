@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from ..model.kept import Kept
 
-AT_ONCE = 1024
+AT_ONCE = 768
 """Tokens that a CPU computes at once; more is no faster, and takes memory in proportion."""
 
 
