@@ -72,7 +72,7 @@ class Train:
     """Forward passes in one optimizer step; the gradient is that of one large batch."""
     train_sampling_strategy: Literal["random", "sequential", "group_by_length"] = "random"
     """Order of the examples; group_by_length puts those of like length into one batch."""
-    optim: Literal["adamw_torch", "adamw_torch_fused", "sgd"] = "adamw_torch"
+    optim: Literal["adamw_torch", "adamw_torch_fused", "sgd"] = "adamw_torch_fused"
     """Optimizer."""
     adam_beta1: Fraction = 0.9
     """Decay of AdamW's mean of gradients."""

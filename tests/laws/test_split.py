@@ -55,5 +55,5 @@ def test_parts_are_of_like_size_and_lose_nothing(tiny, monkeypatch):
     monkeypatch.setattr("tunesmith.training.loop.AT_ONCE", 30)
     parts = list(loop.parts(0))
     sizes = [sum(len(loop.sequences[n].ids) for n in part) for part in parts]
-    assert [n for part in parts for n in part] == whole
-    assert len(parts) == 3 and max(sizes) <= 30 + 16
+    assert sorted(n for part in parts for n in part) == sorted(whole)
+    assert len(parts) == 3 and max(sizes) - min(sizes) <= 7

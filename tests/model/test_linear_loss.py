@@ -1,12 +1,13 @@
 """linear_loss against float64 autograd over whole logits: values and gradients, for every kind of head."""
 
-from itertools import combinations
+from itertools import combinations, product
 
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from tunesmith.model import linear_loss as module
 from tunesmith.model.linear_loss import After, linear_loss
 
 NAMES = ("logp", "entropy", "uniform", "normaliser")
@@ -102,18 +103,82 @@ def test_a_head_with_an_adapter_goes_the_general_way():
     whole = head.weight + wrapped.get_delta_weight("default")
     expected = reference(states, whole, None, targets, After(1.2, 3.0))["logp"]
     got = linear_loss(states, wrapped, targets, after=After(1.2, 3.0), chunk=3)["logp"]
-    assert torch.allclose(got, expected.float(), atol=1e-6)
+    assert torch.allclose(got, expected, atol=1e-6)
     [ours] = torch.autograd.grad(got.sum(), states)
     [theirs] = torch.autograd.grad(expected.sum(), states)
     assert torch.allclose(ours, theirs, atol=1e-5)
 
 
-def test_nothing_of_all_tokens_times_all_words_is_kept():
-    states, head, targets = made(dtype=torch.float32)
+@pytest.mark.parametrize("wants", WANTS, ids="+".join)
+@pytest.mark.parametrize("after", AFTER, ids=str)
+def test_the_general_way_gives_the_same(wants, after):
+    states, head, targets = made()
+    learning = [states, *head.parameters()]
+    weights = torch.rand(len(wants), M, dtype=states.dtype)
+
+    def outcome(head):
+        got = torch.stack([*linear_loss(states, head, targets, wants, after, chunk=3).values()])
+        return got, *torch.autograd.grad((got * weights).sum(), learning)
+
+    for ours, general in zip(outcome(head), outcome(lambda some: head(some)), strict=True):
+        assert torch.allclose(ours, general, atol=1e-12)
+
+
+@pytest.mark.parametrize("even", [True, False], ids=["even", "uneven"])
+def test_a_tied_head_learns_from_both_its_ends(even):
+    _, head, targets = made()
+    words, weights = torch.randint(0, V, (M,)), torch.ones(M) if even else torch.rand(M)
+    states = nn.functional.embedding(words, head.weight).tanh()
+    expected = reference(states, head.weight, head.bias, targets, After())["logp"]
+    got = linear_loss(states, head, targets, chunk=3)["logp"]
+    [ours] = torch.autograd.grad((got * weights).sum(), head.weight, retain_graph=True)
+    [theirs] = torch.autograd.grad((expected * weights).sum(), head.weight)
+    assert torch.allclose(ours, theirs, atol=1e-12)
+
+
+@pytest.mark.parametrize("general", [True, False], ids=["general", "plain"])
+def test_nothing_of_all_tokens_times_all_words_is_kept(general):
+    torch.manual_seed(0)
+    head, states = nn.Linear(H, 50), torch.randn(40, H, requires_grad=True)
+    called = (lambda some: head(some)) if general else head
     largest = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: largest.append(t.numel()) or t, lambda t: t):
-        linear_loss(states, head, targets, chunk=2)
-    assert max(largest) <= max(M * H, V * H)
+        linear_loss(states, called, torch.randint(0, 50, (40,)), NAMES, chunk=2)
+    assert max(largest, default=0) <= 50 * H
+
+
+def test_without_gradients_none_are_made(monkeypatch):
+    states, head, targets = made()
+    expected = linear_loss(states, head, targets, NAMES, chunk=3)
+    asked = []
+    monkeypatch.setattr(module, "look", lambda *given, look=module.look: asked.append(given[-1]) or look(*given))
+    with torch.no_grad():
+        got = linear_loss(states, head, targets, NAMES, chunk=3)
+    assert asked == [False] * 3
+    assert all(torch.equal(got[name], expected[name]) for name in NAMES)
+
+
+def test_a_head_with_a_hook_is_heard():
+    states, head, targets = made()
+    head.register_forward_hook(lambda module, inputs, output: 2 * output)
+    expected = reference(states, head.weight, head.bias, targets, After(2.0))["logp"]
+    assert torch.allclose(linear_loss(states, head, targets, chunk=3)["logp"], expected)
+
+
+def test_a_bias_learns_beside_a_frozen_weight():
+    states, head, targets = made()
+    head.weight.requires_grad_(False)
+    expected = reference(states, head.weight, head.bias, targets, After())["logp"]
+    got = linear_loss(states, head, targets, chunk=3)["logp"]
+    for weights in (torch.ones(M), torch.rand(M)):
+        [ours] = torch.autograd.grad((got * weights).sum(), head.bias, retain_graph=True)
+        [theirs] = torch.autograd.grad((expected * weights).sum(), head.bias, retain_graph=True)
+        assert torch.allclose(ours, theirs, atol=1e-12)
+
+
+def test_a_value_without_a_name_is_a_mistake():
+    with pytest.raises(KeyError, match="perplexity"):
+        linear_loss(*made(), ("perplexity",))
 
 
 def test_no_tokens_are_no_values():
@@ -124,19 +189,46 @@ def test_no_tokens_are_no_values():
     assert torch.equal(head.weight.grad, torch.zeros_like(head.weight))
 
 
-def test_bfloat16_gives_float32_values():
-    states, head, targets = made(dtype=torch.bfloat16)
-    got = linear_loss(states, head, targets)["logp"]
-    expected = reference(states.double(), head.weight.double(), head.bias.double(), targets, After())["logp"]
+@pytest.mark.parametrize("autocast", [True, False], ids=["autocast", "as is"])
+@pytest.mark.parametrize("even", [True, False], ids=["even", "uneven"])
+@pytest.mark.parametrize("wants", [("logp",), NAMES], ids="+".join)
+@pytest.mark.parametrize("kinds", [*product([torch.float32, torch.bfloat16], repeat=2)], ids=str)
+def test_types_may_differ(kinds, wants, even, autocast):
+    states, head, targets = made()
+    states = states.detach().to(kinds[0]).requires_grad_()
+    head.to(kinds[1])
+    weights = torch.ones(len(wants), M) if even else torch.rand(len(wants), M)
+    learning = [states, head.weight, head.bias]
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        got = torch.stack([*linear_loss(states, head, targets, wants, chunk=3).values()])
+    ours = torch.autograd.grad((got * weights).sum(), learning)
+    exact = [tensor.detach().double().requires_grad_() for tensor in learning]
+    expected = torch.stack([reference(*exact, targets, After())[name] for name in wants])
+    theirs = torch.autograd.grad((expected * weights).sum(), exact)
+    slack = 1e-5 if kinds == (torch.float32, torch.float32) and not autocast else 3e-2
     assert got.dtype == torch.float32
-    assert torch.allclose(got.double(), expected, atol=0.1)
-    got.sum().backward()
-    assert states.grad.dtype == head.weight.grad.dtype == torch.bfloat16
+    assert [gradient.dtype for gradient in ours] == [tensor.dtype for tensor in learning]
+    for one, other in zip((got, *ours), (expected, *theirs), strict=True):
+        assert (one - other).abs().max() < slack * other.abs().max()
 
 
+@pytest.mark.parametrize("general", [True, False], ids=["general", "plain"])
 @pytest.mark.parametrize("wrong", [V, -1])
-def test_a_target_that_is_no_word_is_refused(wrong):
+def test_a_target_that_is_no_word_is_refused(wrong, general):
     states, head, targets = made()
     targets[3] = wrong
     with pytest.raises(ValueError, match=f"the target {wrong} is not among the {V} words"):
-        linear_loss(states, head, targets)
+        linear_loss(states, (lambda some: head(some)) if general else head, targets)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 6, 16])
+def test_few_tokens_are_as_exact_as_many(count):
+    torch.manual_seed(0)
+    head = nn.Linear(64, 49152, bias=False).requires_grad_(False)
+    states, targets = torch.randn(count, 64, requires_grad=True), torch.full((count,), 5)
+    with torch.no_grad():
+        head.weight.mul_(3)
+    exact = cross_entropy(states.double() @ head.weight.double().T, targets, reduction="sum")
+    [true] = torch.autograd.grad(exact, states)
+    [ours] = torch.autograd.grad(-linear_loss(states, head, targets)["logp"].sum(), states)
+    assert (ours - true).norm() < 2e-6 * true.norm()

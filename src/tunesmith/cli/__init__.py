@@ -12,7 +12,7 @@ import typer
 
 from ..errors import BadEnvironment, Interrupted, Refusal
 from ..files import full
-from . import chat, data, recipes, runs, train
+from . import chat, data, doctor, recipes, runs, train
 
 app = typer.Typer(
     name="tunesmith",
@@ -22,7 +22,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for module in (train, chat, data, recipes, runs):
+for module in (train, chat, data, recipes, runs, doctor):
     module.register(app)
 
 

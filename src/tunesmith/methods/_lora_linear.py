@@ -13,6 +13,8 @@ from torch.autograd.function import once_differentiable
 class LoRALinear(Linear):
     """The same weights, names and files as PEFT's layer; anything but one plain adapter in training goes its way."""
 
+    fast = True
+
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if args or kwargs or not self.plain(x):
             return super().forward(x, *args, **kwargs)
@@ -26,7 +28,13 @@ class LoRALinear(Linear):
 
     def plain(self, x: Tensor) -> bool:
         """Whether this is one adapter over a frozen layer of real numbers, all of the same type."""
-        if self.disable_adapters or self.merged or not torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+        if (
+            not self.fast
+            or self.disable_adapters
+            or self.merged
+            or not torch.is_grad_enabled()
+            or torch.is_autocast_enabled("cpu")
+        ):
             return False
         if len(self.active_adapters) != 1 or torch.is_autocast_enabled("cuda"):
             return False

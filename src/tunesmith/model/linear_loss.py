@@ -6,7 +6,7 @@ Letters of shapes: M tokens, C of them at once, V words, H width of the model.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -40,11 +40,14 @@ class After(NamedTuple):
 
 
 class Way(NamedTuple):
-    """How tokens are looked at: which values are wanted, of which logits, how many tokens at once."""
+    """How tokens are looked at: which values are wanted, of which logits, how many tokens at once, in what type."""
 
     wants: tuple[str, ...]
     after: After
     chunk: int
+    dtype: torch.dtype
+    learns: bool
+    """Whether anybody may ask for gradients."""
 
 
 def linear_loss(
@@ -55,32 +58,54 @@ def linear_loss(
     after: After | None = None,
     chunk: int | None = None,
 ) -> dict[str, Tensor]:
-    """Values of each token, [M] in float32 (float64 of float64 states), by name.
+    """Values of each token, [M] in float32 (float64 of a float64 head), by name.
 
     `logp` is the log-probability of the target, `entropy` that of the softmax, `uniform` the mean log-probability of
-    all words, `normaliser` the logarithm of the sum of all exponentiated logits. `states` is [M, H], `targets` [M]
-    int64 below V, else ValueError. The gradient of each value is made together with it, `chunk` tokens at a time;
-    nothing of M times V is kept. A head that is not a plain `nn.Linear` is computed twice instead.
+    all words, `normaliser` the logarithm of the sum of all exponentiated logits; another name is a KeyError. `states`
+    is [M, H], `targets` [M] int64 below V, else ValueError. The gradient of each value is made together with it,
+    `chunk` tokens at a time; nothing of M times V is kept. A head that is more than an `nn.Linear` is computed twice
+    instead.
     """
-    plain = head if isinstance(head, nn.Linear) and type(head) is nn.Linear else None
-    words = plain.weight.shape[0] if plain and plain.weight.is_floating_point() else None
-    if words and len(targets):
-        lowest, highest = int(targets.min()), int(targets.max())
-        if lowest < 0 or highest >= words:
-            wrong = lowest if lowest < 0 else highest
-            raise ValueError(f"the target {wrong} is not among the {words} words of the model's head")
-    way = Way(tuple(wants), after or After(), chunk or max(1, CHUNK_BYTES // (4 * (words or 2**15))))
-    if plain and words:
-        found: Any = LinearLoss.apply(states, plain.weight, plain.bias, targets, way)
+    words: int = getattr(head, "out_features", 2**17)
+    size = chunk or max(1, CHUNK_BYTES // (4 * words))
+    way = Way(tuple(wants), after or After(), size, matmul_dtype(states, head), torch.is_grad_enabled())
+    if is_plain(head):
+        check(targets, words)
+        found: Any = LinearLoss.apply(states, head.weight, head.bias, targets, way)
         return dict(zip(way.wants, found, strict=True))
     pieces = zip(states.split(way.chunk), targets.split(way.chunk), strict=True)
     parts: Any = [checkpoint(by_autograd, head, *piece, way, use_reentrant=False) for piece in pieces]
     return {name: torch.cat(values) for name, values in zip(way.wants, zip(*parts, strict=True), strict=True)}
 
 
+def is_plain(head: Any) -> TypeGuard[nn.Linear]:
+    """Whether this computes `x W + b` and nothing else, as hooks or another `forward` would."""
+    if type(head) is not nn.Linear:
+        return False
+    hooked = head._forward_hooks or head._forward_pre_hooks or head._backward_hooks or "forward" in vars(head)
+    return head.weight.is_floating_point() and not hooked
+
+
+def matmul_dtype(states: Tensor, head: Any) -> torch.dtype:
+    """What the head multiplies in: its own type, or that of autocast, which leaves float64 alone."""
+    own = getattr(getattr(head, "weight", states), "dtype", states.dtype)
+    device = states.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) and own != torch.float64 else own
+
+
+def check(targets: Tensor, words: int) -> None:
+    if not len(targets):
+        return
+    lowest, highest = torch.stack(targets.aminmax()).tolist()
+    if lowest < 0 or highest >= words:
+        wrong = lowest if lowest < 0 else highest
+        raise ValueError(f"the target {wrong} is not among the {words} words of the model's head")
+
+
 def by_autograd(head: Callable[[Tensor], Tensor], states: Tensor, targets: Tensor, way: Way) -> tuple[Tensor, ...]:
     """The values of some tokens, of which autograd keeps everything."""
-    logits = head(states).float() * way.after.scale
+    logits = exact(head(states)) * way.after.scale
+    check(targets, logits.shape[-1])
     if way.after.softcap:
         logits = way.after.softcap * torch.tanh(logits / way.after.softcap)
     logp = logits.log_softmax(-1)
@@ -98,25 +123,25 @@ class LinearLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, states, weight, bias, targets, way):
-        by_state, by_weight, by_bias, *_ = ctx.needs_input_grad
-        values = [torch.empty(len(states), dtype=exact(states).dtype, device=states.device) for _ in way.wants]
+        by_state, by_weight, by_bias = (needed and way.learns for needed in ctx.needs_input_grad[:3])
+        values = [states.new_empty(len(states), dtype=exactly(way.dtype)) for _ in way.wants]
         slopes = [torch.empty_like(states) for _ in way.wants] if by_state else []
         alone = way.wants == ("logp",)  # of one value the weight's gradient can be made at once, for a slope of 1
-        to_weight = torch.zeros_like(weight) if alone and by_weight else None
-        to_bias = torch.zeros_like(bias) if alone and by_bias else None
-        for here, logits in chunks(states, weight, bias, way.chunk):
+        to_weight = torch.zeros_like(weight, dtype=exactly(weight.dtype)) if alone and by_weight else None
+        to_bias = torch.zeros_like(bias, dtype=exactly(bias.dtype)) if alone and by_bias else None
+        cast = weight.to(way.dtype)
+        for here, piece, made, logits in chunks(states, cast, bias, way):
             found = look(logits, targets[here], way, by_state or by_weight or by_bias)
-            for n, (value, slope) in enumerate(found):
+            for n, (value, fall) in enumerate(found):
                 values[n][here] = value
-                if slope is None:
+                if fall is None:
                     continue
+                lower = fall if fall.dtype == made.dtype else made.copy_(fall)
                 if by_state:
-                    torch.mm(slope, weight, out=slopes[n][here])
-                if to_weight is not None:
-                    to_weight.addmm_(slope.T, states[here])
-                if to_bias is not None:
-                    to_bias += slope.sum(0)
-        ctx.save_for_backward(states, weight, bias, targets, to_weight, to_bias, *slopes)
+                    slopes[n][here] = times(lower, cast).neg_()
+                descend(to_weight, to_bias, fall, lower, piece)
+        kept = [None if made is None else made.to(weight.dtype) for made in (to_weight, to_bias)]
+        ctx.save_for_backward(states, weight, bias, targets, *kept, *slopes)
         ctx.way = way
         ctx.set_materialize_grads(False)
         return tuple(values)
@@ -126,26 +151,42 @@ class LinearLoss(torch.autograd.Function):
     def backward(ctx: Any, *grads: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         states, weight, bias, targets, to_weight, to_bias, *slopes = ctx.saved_tensors
         _, by_weight, by_bias, *_ = ctx.needs_input_grad
-        parts = [
-            slope * grad.unsqueeze(-1).to(slope.dtype)
-            for grad, slope in zip(grads, slopes, strict=False)
-            if grad is not None
-        ]
-        to_states = sum(parts[1:], parts[0]) if parts else None
-        if not by_weight and not by_bias:
+        used = [(grad, slope) for grad, slope in zip(grads, slopes, strict=False) if grad is not None]
+        total: Any = sum(slope * grad.unsqueeze(-1) for grad, slope in used)  # in float32, whatever the states are
+        to_states = total.to(states.dtype) if used else None
+        if not by_weight and not by_bias or all(grad is None for grad in grads):
             return to_states, None, None, None, None
-        if to_weight is not None and alike(grads[0]):  # as every plain loss has it
-            to_weight = to_weight * grads[0][0]
-            return to_states, to_weight, None if to_bias is None else to_bias * grads[0][0], None, None
-        to_weight = torch.zeros_like(weight)
-        to_bias = torch.zeros_like(bias) if by_bias else None
-        for here, logits in chunks(states, weight, bias, ctx.way.chunk):
+        if ctx.way.wants == ("logp",) and alike(grads[0]):  # as every plain loss has it
+            scaled = [None if made is None else made * grads[0][0] for made in (to_weight, to_bias)]
+            return to_states, *scaled, None, None
+        to_weight = torch.zeros_like(weight, dtype=exactly(weight.dtype)) if by_weight else None
+        to_bias = torch.zeros_like(bias, dtype=exactly(bias.dtype)) if by_bias else None
+        for here, piece, made, logits in chunks(states, weight.to(ctx.way.dtype), bias, ctx.way):
             found = zip(look(logits, targets[here], ctx.way, True), grads, strict=True)
-            slope: Any = sum(one * grad[here, None] for (_, one), grad in found if one is not None and grad is not None)
-            to_weight.addmm_(slope.T.to(states.dtype), states[here])
-            if to_bias is not None:
-                to_bias += slope.sum(0)
-        return to_states, to_weight, to_bias, None, None
+            fall: Any = sum(one * grad[here, None] for (_, one), grad in found if one is not None and grad is not None)
+            descend(to_weight, to_bias, fall, fall.to(made.dtype), piece)
+        down = [None if made is None else made.to(like.dtype) for made, like in ((to_weight, weight), (to_bias, bias))]
+        return to_states, *down, None, None
+
+
+FEW = 16
+
+
+def times(rows: Tensor, weight: Tensor) -> Tensor:
+    """[C, V] @ [V, H], of few rows too by the way that is made for many: the other sums ten times less exactly."""
+    if len(rows) >= FEW:
+        return torch.mm(rows, weight)
+    return torch.mm(torch.cat([rows, rows.new_zeros(FEW - len(rows), rows.shape[1])]), weight)[: len(rows)]
+
+
+def descend(to_weight: Tensor | None, to_bias: Tensor | None, fall: Tensor, lower: Tensor, piece: Tensor) -> None:
+    """Takes a chunk's part off the gradients; `lower` is `fall`, [C, V], in the type of its states, [C, H]."""
+    if to_weight is not None and to_weight.dtype == piece.dtype:
+        to_weight.addmm_(lower.T, piece, alpha=-1)
+    elif to_weight is not None:
+        to_weight -= lower.T @ piece  # sums of many chunks would lose too much in half precision
+    if to_bias is not None:
+        to_bias -= fall.sum(0)
 
 
 def alike(grad: Tensor | None) -> bool:
@@ -153,43 +194,60 @@ def alike(grad: Tensor | None) -> bool:
     return grad is not None and len(grad) > 0 and bool((grad == grad[0]).all())
 
 
+def exactly(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
 def exact(values: Tensor) -> Tensor:
-    return values.float() if values.element_size() < 4 else values
+    return values.to(exactly(values.dtype))
 
 
-def chunks(states: Tensor, weight: Tensor, bias: Tensor | None, size: int) -> Iterator[tuple[slice, Tensor]]:
-    """Each chunk of tokens and what the head makes of it, [C, V]; one piece of memory serves them all."""
+def chunks(
+    states: Tensor, weight: Tensor, bias: Tensor | None, way: Way
+) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
+    """Each chunk of tokens: where, states [C, H] and what the head makes of them [C, V], as multiplied and exact.
+
+    The same memory serves all chunks; in full precision the last two are one.
+    """
     if not len(states):
         return
-    room = torch.empty(min(size, len(states)), len(weight), dtype=weight.dtype, device=weight.device)
-    for start in range(0, len(states), size):
-        piece = states[start : start + size].to(weight.dtype)
+    room = torch.empty(min(way.chunk, len(states)), len(weight), dtype=way.dtype, device=weight.device)
+    wide = room if exactly(way.dtype) == way.dtype else torch.empty_like(room, dtype=exactly(way.dtype))
+    for start in range(0, len(states), way.chunk):
+        piece = states[start : start + way.chunk].to(way.dtype)
         made = torch.mm(piece, weight.T, out=room[: len(piece)])
-        yield slice(start, start + len(piece)), made if bias is None else made.add_(bias)
+        logits = made if wide is room else wide[: len(piece)].copy_(made)
+        yield slice(start, start + len(piece)), piece, made, logits if bias is None else logits.add_(bias)
 
 
 def look(made: Tensor, targets: Tensor, way: Way, slopes: bool) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Each value [C] of a chunk, and its slope [C, V] by the head's output, which is overwritten."""
-    logits, bend = way.after.apply_(exact(made))
+    """Each value [C] of a chunk, and how fast it falls with the head's output, [C, V], which is overwritten.
+
+    It falls by the softmax where it rises by the target alone, so that the largest part stands there without a pass.
+    """
+    logits, bend = way.after.apply_(made)
     column = targets.unsqueeze(-1)
-    at_target = logits.gather(-1, column)
+    at_target = logits.gather(-1, column).squeeze(-1)
     mean = logits.mean(-1) if "uniform" in way.wants else at_target
-    logp = torch.log_softmax(logits, -1, out=logits)
-    at_word = logp.gather(-1, column)
-    normaliser = (at_target - at_word).squeeze(-1)
-    surprise = -logp if "entropy" in way.wants else logp
-    share = logp.exp_()
+    kept = logits.clone() if "entropy" in way.wants else logits
+    peak = logits.amax(-1)
+    share = torch.softmax(logits, -1, out=logits)
+    excess = -share.amax(-1).log()  # of the normaliser over the peak, whose own share is one in the sum
     for name in way.wants:
-        value, slope = at_word.squeeze(-1), None
-        if name == "logp" and slopes:
-            slope = (share.neg_() if way.wants == ("logp",) else -share).scatter_add_(
-                -1, column, torch.ones_like(at_word)
-            )
+        fall = None
+        if name == "logp":
+            value = (at_target - peak) - excess
+            if slopes:
+                fall = share if way.wants == ("logp",) else share.clone()
+                fall.scatter_add_(-1, column, torch.full_like(value, -1).unsqueeze(-1))
         elif name == "entropy":
+            surprise = (peak + excess).unsqueeze(-1) - kept
             value = (share * surprise).sum(-1)
-            slope = share * (surprise - value.unsqueeze(-1))
+            fall = share * (value.unsqueeze(-1) - surprise) if slopes else None
         elif name == "uniform":
-            value, slope = mean - normaliser, 1 / share.shape[-1] - share
+            value, fall = (mean - peak) - excess, share - 1 / share.shape[-1] if slopes else None
         elif name == "normaliser":
-            value, slope = normaliser, share.clone()
-        yield value, way.after.slope_(slope, bend).to(made.dtype) if slopes and slope is not None else None
+            value, fall = peak + excess, -share if slopes else None
+        else:
+            raise KeyError(name)
+        yield value, None if fall is None else way.after.slope_(fall, bend)

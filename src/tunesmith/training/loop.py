@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from itertools import accumulate, compress
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
     from ..model.kept import Kept
 
-AT_ONCE = 768
+AT_ONCE = 640
 """Tokens that a CPU computes at once; more is no faster, and takes memory in proportion."""
 
 
@@ -118,15 +117,12 @@ class Loop:
     def parts(self, number: int) -> Iterator[list[int]]:
         """A step's batches; on a CPU a large one in parts of like size, whose gradient is the same in less memory."""
         for chosen in self.order.batches(number):
-            lengths = [len(self.sequences[example].ids) for example in chosen]
-            cuts = 1
-            if self.layout is pack and self.accelerator.device.type == "cpu":
-                cuts = -(-sum(lengths) // AT_ONCE)
-            middles = [at - length / 2 for at, length in zip(accumulate(lengths), lengths, strict=True)]
-            for part in range(cuts):
-                inside = [int(middle * cuts / sum(lengths)) == part for middle in middles]
-                if any(inside):
-                    yield list(compress(chosen, inside))
+            lengths = {example: len(self.sequences[example].ids) for example in chosen}
+            whole = self.layout is not pack or self.accelerator.device.type != "cpu"
+            parts: list[list[int]] = [[] for _ in range(1 if whole else -(-sum(lengths.values()) // AT_ONCE))]
+            for example in sorted(chosen, key=lengths.__getitem__, reverse=True) if len(parts) > 1 else chosen:
+                min(parts, key=lambda part: sum(lengths[one] for one in part)).append(example)
+            yield from filter(None, parts)
 
     def share(self, tallies: dict[str, Tally]) -> None:
         """With several processes, add up their gradients and tallies."""

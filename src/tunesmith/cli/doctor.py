@@ -1,0 +1,58 @@
+"""doctor."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import Refusal
+from .show import json_out, table
+from .train import WORDS, Json
+
+
+def register(app: typer.Typer) -> None:
+    app.command(context_settings=WORDS)(doctor)
+
+
+def doctor(
+    context: typer.Context,
+    recipe: Annotated[Path, typer.Argument(help="A recipe; key=value may follow.")],
+    rows: Annotated[int, typer.Option("--rows", help="How many rows to try with.", min=2)] = 6,
+    as_json: Json = False,
+) -> None:
+    """Try on your own model and rows that every way of computing a step comes to the same: exit code 1 if not."""
+    from ..config.load import load
+    from ..data.material import prepare
+    from ..migrate import RENAMED
+    from ..model.hub import locate, locate_data
+    from ..model.load import load_tokenizer
+    from ..run import Run
+    from ..training.doctor import examine
+    from ..training.progress import Progress
+    from ..training.train import build, refuse
+
+    run = load(Run, recipe, context.args, renamed=RENAMED).value
+    run = replace(run, eval=replace(run.eval, enabled=False))
+    refuse(run)
+    progress, base = Progress(), locate(run.model.path)
+    material = prepare(run, locate_data(run.data.path), None, load_tokenizer(base), progress.say)
+    material.sequences = material.sequences[:rows]
+    findings = list(examine(build(run, base, material, progress)))
+    if as_json:
+        json_out([one._asdict() | {"holds": one.holds} for one in findings])
+    else:
+        said = [
+            [
+                one.what,
+                f"{one.difference:.1e}",
+                f"{one.allowed:.0e}" if one.allowed else "0",
+                "yes" if one.holds else "NO",
+            ]
+            for one in findings
+        ]
+        table(f"{recipe}, {len(material.sequences)} sequences", ["", "difference", "allowed", "holds"], said)
+    if not all(one.holds for one in findings):
+        raise Refusal("doctor: not every way of computing a step comes to the same; the rows marked NO say which")
