@@ -33,8 +33,9 @@ RENAMED = (
     val_size val_set_size test_size: is called data.eval_size here (a share of the rows)
     cutoff_len sequence_len max_seq_length max_seq_len model_max_length: is called data.max_length here
     template chat_template chat_template_path: is not needed here; the tokenizer's own chat template is used
-    packing neat_packing: is not needed here; batches are packed without padding where the model allows it
-    sample_packing packing_strategy: is not needed here; batches are packed without padding where the model allows it
+    neat_packing sample_packing: is called train.packing here; without it too, batches hold no padding
+    packing_strategy: is not a key here; train.packing fills rows up, the longest examples first
+    max_tokens batch_max_tokens: is called train.max_tokens_per_batch here
     pad_to_sequence_len: is not needed here; batches are packed without padding where the model allows it
     train_on_prompt train_on_inputs: is not supported yet; answers alone are learnt
     completion_only_loss assistant_only_loss: is not supported yet; answers alone are learnt

@@ -68,6 +68,11 @@ class Train:
     """Optimizer steps, whatever num_train_epochs says; -1 for no limit of its own."""
     per_device_train_batch_size: Count = 8
     """Examples in one forward pass on one device."""
+    max_tokens_per_batch: Count | None = None
+    """A batch is as many examples as come to this many tokens, instead of per_device_train_batch_size of them."""
+    packing: bool = False
+    """A batch is per_device_train_batch_size rows, each filled up with examples to max_tokens_per_batch tokens, or
+    to data.max_length."""
     gradient_accumulation_steps: Count = 1
     """Forward passes in one optimizer step; the gradient is that of one large batch."""
     train_sampling_strategy: Literal["random", "sequential", "group_by_length"] = "random"

@@ -5,6 +5,7 @@ import torch
 
 from tunesmith.data.batch import pack, pad
 from tunesmith.data.render import Tokens
+from tunesmith.model import attention
 from tunesmith.model.attention import OURS
 from tunesmith.model.policy import Policy
 
@@ -131,3 +132,20 @@ def test_chunked_attention_is_left_to_the_models_own_mask():
     model = causal("llama")
     model.config.attention_chunk_size = 4
     assert not Policy(model).apart
+
+
+def test_the_attention_of_a_packed_row_is_kept_once():
+    policy = Policy(causal("llama"))
+    batch = pack(SEQUENCES)
+    saved = []
+
+    def joined(done, slots):
+        whole = real(done, slots)
+        saved.append([slot[0].untyped_storage().data_ptr() for slot in slots].count(whole.untyped_storage().data_ptr()))
+        return whole
+
+    real = attention.joined
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention, "joined", joined)
+        policy.states(batch)
+    assert saved == [len(SEQUENCES)] * 2  # blocks

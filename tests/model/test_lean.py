@@ -1,11 +1,14 @@
 """Lean modules give the values and gradients of those that they stand in for."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from conftest import make_tiny
 from torch import nn
 
-from tunesmith.model.lean import LeanGate, LeanNorm, make_lean
+from tunesmith.model.lean import RECIPES, LeanGate, LeanNorm, make_lean, remaking, remember
 
 
 def gradients(model, dtype=torch.float32):
@@ -66,3 +69,31 @@ def test_less_is_kept_for_the_backward_pass():
     assert any(isinstance(module, LeanNorm) for module in lean.modules())
     assert any(isinstance(module, LeanGate) for module in lean.modules())
     assert kept(lean) < 0.9 * kept(plain)
+
+
+def test_what_is_made_again_is_not_kept_and_its_gradients_are_the_same():
+    model = make_tiny().double()
+    make_lean(model)
+    expected = gradients(model)
+    model.zero_grad()
+    alive = []
+    watch = lambda module, inputs, output: alive.append(weakref.ref(output))  # noqa: E731
+    for module in model.modules():
+        if isinstance(module, LeanNorm):
+            module.register_forward_hook(watch)
+    ids = torch.randint(3, 300, (2, 9), generator=torch.Generator().manual_seed(0))
+    with remaking():
+        loss = model(ids).logits.float().square().mean()
+    gc.collect()
+    assert len(alive) == 5 and not any(made() is not None for made in alive)
+    assert not RECIPES
+    loss.backward()
+    for name, weight in model.named_parameters():
+        assert torch.equal(weight.grad, expected[name]), name
+
+
+def test_a_tensor_is_not_taken_for_one_that_lay_in_its_place():
+    made = remember(torch.ones(1000, requires_grad=True) * 1, lambda: torch.full((1000,), 7.0))
+    place = made.data_ptr()
+    del made
+    assert place not in RECIPES

@@ -1,9 +1,11 @@
 """Which examples a step sees depends on the seed and the step alone, and every epoch sees each once."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as any_of
 
 from tunesmith.run import Train
-from tunesmith.training.order import Order
+from tunesmith.training.order import Order, fill
 
 LENGTHS = [(n * 7919) % 97 + 1 for n in range(103)]
 
@@ -53,3 +55,45 @@ def test_batches_are_of_like_length_and_still_shuffled():
     assert grouped < 1.1 * sum(LENGTHS) < shuffled
     means = [sum(LENGTHS[n] for n in batch) / len(batch) for batch in batches]
     assert means != sorted(means)
+
+
+LENGTH_LISTS = any_of.lists(any_of.integers(1, 60), min_size=1, max_size=60)
+WAYS = [{"max_tokens_per_batch": 50}, {"packing": True}, {"packing": True, "max_tokens_per_batch": 50}]
+
+
+@settings(deadline=None, max_examples=50)
+@given(LENGTH_LISTS, any_of.sampled_from(WAYS), any_of.integers(1, 3), any_of.integers(1, 3))
+def test_by_tokens_too_every_epoch_sees_each_example_once_on_any_number_of_processes(lengths, way, size, processes):
+    train = Train(**way, per_device_train_batch_size=size, gradient_accumulation_steps=2, num_train_epochs=2)
+    orders = [Order(train, lengths, process, processes, cutoff=50) for process in range(processes)]
+    assert len({order.total for order in orders}) == 1
+    rows = size if train.packing else 1
+    for epoch in range(2):
+        steps = range(epoch * orders[0].epoch_steps, (epoch + 1) * orders[0].epoch_steps)
+        batches = [batch for step in steps for order in orders for batch in order.batches(step)]
+        assert sorted(n for batch in batches for n in batch) == list(range(len(lengths)))
+        long = sum(length > 50 for length in lengths)
+        assert sum(sum(lengths[n] for n in batch) > 50 * rows for batch in batches) <= long
+    again = Order(train, lengths, 0, processes, cutoff=50)
+    last = again.total - 1
+    assert again.batches(last) == orders[0].batches(last)
+
+
+@settings(deadline=None, max_examples=200)
+@given(LENGTH_LISTS)
+def test_rows_are_filled_up(lengths):
+    rows = fill(lengths, 60)
+    assert sorted(n for row in rows for n in row) == list(range(len(lengths)))
+    assert all(sum(lengths[n] for n in row) <= 60 for row in rows)
+    fewest = -(-sum(lengths) // 60)
+    assert len(rows) <= max(fewest, sum(length > 30 for length in lengths)) * 11 / 9 + 1
+
+
+def test_many_examples_are_filled_in_quickly_and_tightly():
+    lengths = [(n * 7919) % 400 + 20 for n in range(20_000)]
+    rows = fill(lengths, 2048)
+    assert sum(lengths) / (2048 * len(rows)) > 0.99
+
+
+def test_an_example_that_is_too_long_is_alone():
+    assert sorted(map(sorted, fill([5, 99, 4], 10))) == [[0, 2], [1]]

@@ -61,11 +61,35 @@ def attend(module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | Non
     causal = options.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
     pieces = [tensor.split(apart, dim=2) for tensor in (query, key, value)]
-    done = [
-        usual(module, *piece, own_mask(module, piece[0], causal, options.get("sliding_window")), **options)[0]
-        for piece in zip(*pieces, strict=True)
-    ]
-    return torch.cat(done, dim=1), None
+    masks = [own_mask(module, piece, causal, options.get("sliding_window")) for piece in pieces[0]]
+    kept: list[list[Tensor]] = []
+    with keeping(kept):
+        done = [usual(module, *piece, **options)[0] for piece in zip(*pieces, masks, strict=True)]
+    return joined(done, kept), None
+
+
+def keeping(slots: list[list[Tensor]]) -> torch.autograd.graph.saved_tensors_hooks:
+    """Within it, each tensor kept for the backward pass is put in a slot, where another may take its place."""
+
+    def pack(tensor: Tensor) -> list[Tensor]:
+        slots.append([tensor])
+        return slots[-1]
+
+    return torch.autograd.graph.saved_tensors_hooks(pack, lambda slot: slot[0])
+
+
+def joined(done: list[Tensor], kept: list[list[Tensor]]) -> Tensor:
+    """[1, t, heads, D] of each sequence -> [1, T, heads, D]; where one was kept, its part of the whole is instead."""
+    if len(done) == 1:
+        return done[0]
+    whole = torch.cat(done, dim=1)
+    parts = whole.detach().split([piece.shape[1] for piece in done], dim=1)
+    by_place = {piece.data_ptr(): part.transpose(1, 2) for piece, part in zip(done, parts, strict=True)}
+    for slot in kept:
+        part = by_place.get(slot[0].data_ptr())
+        if part is not None and part.shape == slot[0].shape:
+            slot[0] = part
+    return whole
 
 
 def usual_attention(module) -> Callable:

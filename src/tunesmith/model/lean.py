@@ -1,11 +1,14 @@
 """Norms and gates that keep less for the backward pass than the modules they stand in for, and compute the same.
 
-A module is taken for a known one by its parts and then tried: it is exchanged only if both give the same outcome.
+A module is taken for a known one by its parts and then tried: it is exchanged only if both give the same outcome. What
+they give is cheap to make a second time, so nobody need keep it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import weakref
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +54,39 @@ def leaner(module: nn.Module) -> nn.Module | None:
     return lean if torch.allclose(expected, got, rtol=1e-5, atol=1e-6) else None
 
 
+class Recipe(NamedTuple):
+    """How a tensor that is still there was made."""
+
+    made: weakref.ref
+    make: Callable[[], Tensor]
+
+
+RECIPES: dict[int, Recipe] = {}
+"""By where the tensor lies."""
+
+
+def remember(made: Tensor, make: Callable[[], Tensor]) -> Tensor:
+    """`made`, of which `remaking` will keep how it is made."""
+    if made.requires_grad:
+        at = made.data_ptr()
+        RECIPES[at] = Recipe(weakref.ref(made, lambda _: RECIPES.pop(at, None)), make)
+    return made
+
+
+def remaking() -> torch.autograd.graph.saved_tensors_hooks:
+    """Within it, the backward pass makes a second time what is known how to make, instead of keeping it."""
+
+    def pack(tensor: Tensor) -> Tensor | Callable[[], Tensor]:
+        recipe = RECIPES.get(tensor.data_ptr())
+        made = recipe and recipe.made()
+        if recipe is None or made is None or made.numel() != tensor.numel() or not tensor.is_contiguous():
+            return tensor
+        shape = tensor.shape
+        return lambda: recipe.make().view(shape)
+
+    return torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept if isinstance(kept, Tensor) else kept())
+
+
 class LeanNorm(nn.Module):
     """Root mean square normalisation (Zhang & Sennrich 2019, arXiv:1910.07467)."""
 
@@ -59,21 +95,29 @@ class LeanNorm(nn.Module):
         self.weight, self.variance_epsilon = weight, eps
 
     def forward(self, x: Tensor) -> Tensor:
-        made: Any = Normed.apply(x, self.weight, self.variance_epsilon)
-        return made
+        made: Any = Normed.apply(x, self.weight, rate := self.rate(x))
+        x, weight = x.detach(), self.weight.detach()
+        return remember(made, lambda: normed(x, weight, rate))
+
+    def rate(self, x: Tensor) -> Tensor:
+        """[..., 1] what x is multiplied by."""
+        with torch.no_grad():
+            length = torch.linalg.vector_norm(exactly(x), dim=-1, keepdim=True)
+            return length.square_().div_(x.shape[-1]).add_(self.variance_epsilon).rsqrt_()
+
+
+def normed(x: Tensor, weight: Tensor, rate: Tensor) -> Tensor:
+    made = (exactly(x) * rate).to(x.dtype)
+    return made.mul_(weight) if made.dtype == weight.dtype else weight * made
 
 
 class Normed(torch.autograd.Function):
-    """`x / sqrt(mean(x^2) + eps) * weight`, x [..., H], computed in float32."""
+    """`x * rate * weight`, x [..., H], where rate is 1 / sqrt(mean(x^2) + eps)."""
 
     @staticmethod
-    def forward(ctx, x, weight, eps):
-        exact = exactly(x)
-        rate = torch.linalg.vector_norm(exact, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+    def forward(ctx, x, weight, rate):
         ctx.save_for_backward(x, weight, rate)
-        return (
-            (exact * rate).to(x.dtype).mul_(weight) if x.dtype == weight.dtype else weight * (exact * rate).to(x.dtype)
-        )
+        return normed(x, weight, rate)
 
     @staticmethod
     @once_differentiable
@@ -104,21 +148,8 @@ class LeanGate(nn.Module):
         parts: Any = self._modules
         gate, up = parts["gate_proj"](x), parts["up_proj"](x)
         product: Any = Gated.apply(gate, up)
-        with made_again(product, gate.detach(), up.detach()):
-            return parts["down_proj"](product)
-
-
-def made_again(product: Tensor, gate: Tensor, up: Tensor):
-    """Within it, whoever keeps the product for the backward pass keeps nothing: it is made a second time."""
-
-    def pack(tensor: Tensor) -> Tensor | torch.Size:
-        mine = tensor.data_ptr() == product.data_ptr() and tensor.numel() == product.numel() and tensor.is_contiguous()
-        return tensor.shape if mine else tensor
-
-    def unpack(kept: Tensor | torch.Size) -> Tensor:
-        return kept if isinstance(kept, Tensor) else silu(gate).mul_(up).view(kept)
-
-    return torch.autograd.graph.saved_tensors_hooks(pack, unpack)
+        gate, up = gate.detach(), up.detach()
+        return parts["down_proj"](remember(product, lambda: silu(gate).mul_(up)))
 
 
 class Gated(torch.autograd.Function):

@@ -18,6 +18,7 @@ from ..data.render import Tokens
 from ..methods.base import largest_list
 from ..objectives.base import LogProbs
 from .attention import as_before, keep_apart
+from .lean import remaking
 from .linear_loss import After, linear_loss
 
 
@@ -69,7 +70,8 @@ class Policy:
                 inputs["token_type_ids"] = torch.zeros_like(batch.ids)
         if "use_cache" in takes:
             inputs["use_cache"] = False
-        return (model or self.model)(**inputs)
+        with remaking():
+            return (model or self.model)(**inputs)
 
     @contextmanager
     def unpacked(self, batch: Batch) -> Iterator[None]:

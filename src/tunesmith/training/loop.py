@@ -63,12 +63,17 @@ class Loop:
     accelerator: Accelerator
     kept: Kept | None = None
     """States that need not be computed again."""
+    cutoff: int = 2048
+    """Tokens in a row that is filled up."""
     order: Order = field(init=False)
 
     def __post_init__(self) -> None:
         lengths = [len(tokens.ids) for tokens in self.sequences]
-        self.order = Order(self.train, lengths, self.accelerator.process_index, self.accelerator.num_processes)
+        processes = self.accelerator.process_index, self.accelerator.num_processes
+        self.order = Order(self.train, lengths, *processes, self.cutoff)
         self.weights = self.policy.trainable()
+        for weight in self.weights.values():
+            weight.grad = torch.zeros_like(weight)
         self.optimizer = optimizer(self.train, self.weights)
         self.scheduler = schedule(self.train, self.optimizer, self.order.total)
         self.optimizer_step = self.accelerator.prepare_optimizer(self.optimizer)
@@ -96,7 +101,7 @@ class Loop:
                 if self.train.on_nan == "stop":
                     raise Diverged(diverged(step))
             self.scheduler.step()
-            self.optimizer.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad(set_to_none=False)
             yield step
 
     def gradient(self, number: int) -> tuple[dict[str, Tally], int]:

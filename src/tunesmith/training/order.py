@@ -11,23 +11,30 @@ from ..run import Train
 
 @dataclass(frozen=True, eq=False)
 class Order:
-    """The examples of every step, for one of `processes` processes."""
+    """The examples of every step, for one of `processes` processes.
+
+    A step is `gradient_accumulation_steps` batches of each process. A batch is `per_device_train_batch_size` examples;
+    with `max_tokens_per_batch`, as many as come to so many tokens; with `packing`, so many rows of examples that fill
+    them up. In the latter two what is together stays together, and each epoch draws its order anew.
+    """
 
     train: Train
     lengths: Sequence[int]
     """Tokens in each example."""
     process: int = 0
     processes: int = 1
-    kept: dict[int, list[int]] = field(default_factory=dict)
+    cutoff: int = 2048
+    """Tokens in a row, with packing and without max_tokens_per_batch."""
+    kept: dict[int, list[list[int]]] = field(default_factory=dict)
 
     @property
     def width(self) -> int:
-        """Examples in one step, over all processes."""
-        return self.train.per_device_train_batch_size * self.train.gradient_accumulation_steps * self.processes
+        """Batches in one step, over all processes."""
+        return self.train.gradient_accumulation_steps * self.processes
 
-    @property
+    @cached_property
     def epoch_steps(self) -> int:
-        return math.ceil(len(self.lengths) / self.width)
+        return math.ceil(len(self.epoch(0)) / self.width)
 
     @cached_property
     def total(self) -> int:
@@ -44,17 +51,42 @@ class Order:
     def batches(self, step: int) -> list[list[int]]:
         """The batches of examples that this process sees in a step, counted from 0."""
         epoch, at = divmod(step, self.epoch_steps)
-        chosen = self.epoch(epoch)[at * self.width : (at + 1) * self.width]
-        size = self.train.per_device_train_batch_size
-        batches = [chosen[n : n + size] for n in range(0, len(chosen), size)]
-        return batches[self.process :: self.processes]
+        return self.epoch(epoch)[at * self.width : (at + 1) * self.width][self.process :: self.processes]
 
-    def epoch(self, number: int) -> list[int]:
-        """The examples of an epoch, in order; the last one asked for is kept."""
+    def epoch(self, number: int) -> list[list[int]]:
+        """The batches of an epoch, in order; the last one asked for is kept."""
         if number not in self.kept:
             self.kept.clear()
-            self.kept[number] = self.draw(number)
+            self.kept[number] = self.laid_out(number)
         return self.kept[number]
+
+    def laid_out(self, number: int) -> list[list[int]]:
+        size = self.train.per_device_train_batch_size
+        if not self.together:
+            order = self.draw(number)
+            return [order[at : at + size] for at in range(0, len(order), size)]
+        rows = list(self.together)
+        if self.train.train_sampling_strategy != "sequential":
+            random.Random(f"{self.train.seed} {number}").shuffle(rows)
+        if not self.train.packing:
+            return rows
+        return [[n for row in rows[at : at + size] for n in row] for at in range(0, len(rows), size)]
+
+    @cached_property
+    def together(self) -> list[list[int]]:
+        """The examples that fill a row or a batch, where tokens are what counts."""
+        if self.train.packing:
+            return fill(self.lengths, self.train.max_tokens_per_batch or self.cutoff)
+        most = self.train.max_tokens_per_batch
+        batches: list[list[int]] = []
+        tokens = 0
+        for example in self.draw(0) if most else ():
+            if not batches or tokens + self.lengths[example] > (most or 0):
+                batches.append([])
+                tokens = 0
+            batches[-1].append(example)
+            tokens += self.lengths[example]
+        return batches
 
     def draw(self, number: int) -> list[int]:
         order = list(range(len(self.lengths)))
@@ -64,12 +96,41 @@ class Order:
         draw.shuffle(order)
         if self.train.train_sampling_strategy == "random":
             return order
-        reach = 50 * self.width  # near enough in length, and still shuffled
+        width = self.width * self.train.per_device_train_batch_size
+        reach = 50 * width  # near enough in length, and still shuffled
         steps = []
         for at in range(0, len(order), reach):
             near = sorted(order[at : at + reach], key=lambda n: self.lengths[n])
-            steps += [near[n : n + self.width] for n in range(0, len(near), self.width)]
-        short = [step for step in steps if len(step) < self.width]
-        steps = [step for step in steps if len(step) == self.width]
+            steps += [near[n : n + width] for n in range(0, len(near), width)]
+        short = [step for step in steps if len(step) < width]
+        steps = [step for step in steps if len(step) == width]
         draw.shuffle(steps)
         return [n for step in [*steps, *short] for n in step]
+
+
+def fill(lengths: Sequence[int], room: int) -> list[list[int]]:
+    """Examples in rows of at most `room` tokens: the longest first, each where the least room is left over for it.
+
+    Best-fit decreasing needs at most 11/9 of the fewest rows possible (Johnson 1974). A longer example has its own row.
+    """
+    left: dict[int, list[list[int]]] = {}  # rows by the room that is left in them
+    some = 0  # bit r is set where a row has room r left
+    full: list[list[int]] = []
+    for example in sorted(range(len(lengths)), key=lambda n: (-lengths[n], n)):
+        length = lengths[example]
+        fitting = some >> length
+        if fitting:
+            rest = length + (fitting & -fitting).bit_length() - 1
+            row = left[rest].pop()
+            if not left[rest]:
+                some &= ~(1 << rest)
+        else:
+            rest, row = max(room, length), []
+        row.append(example)
+        if rest == length:
+            full.append(row)
+        else:
+            left.setdefault(rest - length, []).append(row)
+            some |= 1 << rest - length
+    rows = [*full, *(row for rows in left.values() for row in rows)]
+    return sorted(rows, key=lambda row: row[0])

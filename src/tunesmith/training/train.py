@@ -181,10 +181,22 @@ def build(run: Run, base: Path, material: Material, progress: Progress) -> Loop:
     if material.labels and tokenizer.pad_token_id is not None:
         policy.bare.config.pad_token_id = tokenizer.pad_token_id
     layout = policy.layout()
-    progress.say(
-        f"batches: {'packed, without padding' if layout is pack else 'padded: this model mixes packed rows up'}"
-    )
-    return Loop(policy, run.objective, run.train, material.sequences, layout, accelerator)
+    loop = Loop(policy, run.objective, run.train, material.sequences, layout, accelerator, cutoff=run.data.max_length)
+    progress.say(laid_out(loop))
+    return loop
+
+
+def laid_out(loop: Loop) -> str:
+    """How batches come about, in words."""
+    train, lengths = loop.train, loop.order.lengths
+    how = "packed, without padding" if loop.layout is pack else "padded: this model mixes packed rows up"
+    if not loop.order.together:
+        return f"batches: {how}"
+    most = train.max_tokens_per_batch or loop.cutoff
+    what, count = ("rows" if train.packing else "batches"), len(loop.order.together)
+    longer = sum(length > most for length in lengths)
+    alone = f", {longer:,} longer examples alone" if longer else ""
+    return f"batches: {how}; {len(lengths):,} examples in {count:,} {what} of at most {most:,} tokens{alone}"
 
 
 def measure(examiner: Examiner, policy: Policy, side: str, folder: RunFolder, progress: Progress) -> dict | None:
