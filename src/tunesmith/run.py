@@ -85,6 +85,9 @@ class Train:
     """Decay of AdamW's mean of squared gradients."""
     adam_epsilon: Positive = 1e-8
     """Added to AdamW's denominator."""
+    optimizer_in_backward: bool = False
+    """Change each weight as soon as its gradient is known, and drop the gradient: less memory where all weights learn.
+    Needs max_grad_norm: 0 and gradient_accumulation_steps: 1."""
     weight_decay: NonNegative = 0.0
     """Shrinks every matrix by this times the learning rate a step; biases and norms are spared."""
     max_grad_norm: NonNegative = 1.0

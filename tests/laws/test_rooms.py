@@ -15,7 +15,7 @@ from tunesmith.objectives.base import objective
 SRC = Path(tunesmith.__file__).parent
 FILES = sorted(SRC.rglob("*.py"))
 ROOMS = [
-    {"errors", "files", "config"},
+    {"errors", "files", "machine", "config"},
     {"methods", "objectives", "data"},
     {"run", "runs"},
     {"model"},

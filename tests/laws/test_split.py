@@ -4,7 +4,7 @@ import pytest
 import torch
 from tinyrun import loop_of, sequences_for
 
-from tunesmith.data.batch import pack, pad
+from tunesmith.data.batch import pack, pad, share
 from tunesmith.methods.base import method
 from tunesmith.objectives.base import objective
 
@@ -41,10 +41,18 @@ def test_packing_does_not_matter(tiny, name, aim):
 
 @pytest.mark.parametrize("aim", objective.all())
 @pytest.mark.parametrize("name", method.all())
+def test_sharing_what_sequences_begin_with_does_not_matter(tiny, name, aim):
+    padded = gradient(tiny, name, aim, pad, 8, 1)
+    shared = gradient(tiny, name, aim, share, 8, 1)
+    assert (padded - shared).norm() < 1e-5 * padded.norm()
+
+
+@pytest.mark.parametrize("aim", objective.all())
+@pytest.mark.parametrize("name", method.all())
 def test_the_parts_of_a_batch_do_not_matter(tiny, name, aim, monkeypatch):
-    whole = gradient(tiny, name, aim, pack, 8, 1)
+    whole = gradient(tiny, name, aim, share, 8, 1)
     monkeypatch.setattr("tunesmith.training.loop.AT_ONCE", 20)
-    parts = gradient(tiny, name, aim, pack, 8, 1)
+    parts = gradient(tiny, name, aim, share, 8, 1)
     assert (whole - parts).norm() < 1e-5 * whole.norm()
 
 

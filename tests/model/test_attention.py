@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from tunesmith.data.batch import pack, pad
+from tunesmith.data.batch import beginning, pack, pad, share
 from tunesmith.data.render import Tokens
-from tunesmith.model import attention
-from tunesmith.model.attention import OURS
+from tunesmith.model.attention import OURS, Apart, Row
 from tunesmith.model.policy import Policy
 
 SIZE = {
@@ -111,7 +110,7 @@ def test_gradients_through_packed_rows_and_checkpointing_are_those_of_padded_one
         if checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
         policy = Policy(model)
-        policy.packs()
+        policy.layout()
         policy.logp(layout(SEQUENCES)).token.sum().backward()
         found[layout, checkpointing] = torch.cat([weight.grad.flatten() for weight in model.parameters()])
     plain, *others = found.values()
@@ -122,7 +121,7 @@ def test_what_is_saved_and_what_generates_knows_nothing_of_it(tmp_path):
     model = causal("llama").eval()
     ids = torch.tensor([SEQUENCES[0].ids])
     expected = model.generate(ids, max_new_tokens=5, do_sample=False)
-    Policy(model).packs()
+    Policy(model).layout()
     assert torch.equal(model.generate(ids, max_new_tokens=5, do_sample=False), expected)
     model.save_pretrained(tmp_path)
     assert not any(name in (tmp_path / "config.json").read_text() for name in OURS.values())
@@ -134,18 +133,58 @@ def test_chunked_attention_is_left_to_the_models_own_mask():
     assert not Policy(model).apart
 
 
-def test_the_attention_of_a_packed_row_is_kept_once():
-    policy = Policy(causal("llama"))
-    batch = pack(SEQUENCES)
-    saved = []
+FRONT = [9, 4, 11, 6, 2]
+ALIKE = [
+    Tokens([*FRONT, *tokens.ids], [at > 6 for at in range(len(tokens.ids) + 5)], label=tokens.label)
+    for tokens in SEQUENCES
+]  # the first token that is learnt is the eighth, and the shortest sequence ends with the seventh
 
-    def joined(done, slots):
-        whole = real(done, slots)
-        saved.append([slot[0].untyped_storage().data_ptr() for slot in slots].count(whole.untyped_storage().data_ptr()))
-        return whole
 
-    real = attention.joined
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention, "joined", joined)
-        policy.states(batch)
-    assert saved == [len(SEQUENCES)] * 2  # blocks
+@pytest.mark.parametrize("family", [name for name in CAUSAL if name not in PADDED])
+@pytest.mark.parametrize("learning", [False, True], ids=["states", "gradients"])
+def test_what_sequences_begin_with_is_computed_once_and_nothing_changes(family, learning):
+    model = causal(family).eval()
+    policy = Policy(model)
+    assert policy.layout() is share
+    batch = share(ALIKE)
+    assert batch.common == 5 and batch.ids.numel() == sum(len(one.ids) for one in ALIKE) - 15
+    assert batch.tokens == sum(len(one.ids) for one in ALIKE)
+    found = {}
+    for name, made in (("shared", batch), ("padded", pad(ALIKE))):
+        model.zero_grad()
+        logp = policy.logp(made)
+        logp.token.square().sum().backward()
+        slopes = torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.grad is not None])
+        found[name] = slopes if learning else logp.token.detach()
+    assert (found["shared"] - found["padded"]).norm() < 1e-5 * found["padded"].norm()
+
+
+def test_what_predicts_a_learnt_token_is_a_sequences_own():
+    def common(*sequences):
+        return beginning([Tokens(list(ids), [at == learnt for at in range(len(ids))]) for ids, learnt in sequences])
+
+    assert common(((1, 2, 3, 4, 5), 4), ((1, 2, 3, 4, 6), 4)) == 3  # the fourth predicts what is learnt
+    assert common(((1, 2, 3, 4, 5), 2), ((1, 2, 3, 4, 6), 4)) == 1
+    assert common(((1, 2, 3), 9), ((1, 2, 3), 9)) == 2  # of a text that is classified, the last is looked at
+    assert common(((1, 2, 3), 9), ((2, 2, 3), 9)) == common(((1, 2), 0)) == common(((1, 2), 1), ((1, 2), 1)) == 0
+
+
+def test_what_drops_at_random_shares_nothing():
+    model = causal("llama").train()
+    assert Policy(model).layout() is share
+    model.config.attention_dropout = 0.5
+    for layer in model.model.layers:
+        layer.self_attn.attention_dropout = 0.5
+    assert Policy(model).layout() is pack
+    assert Policy(model.eval()).layout() is share
+
+
+@pytest.mark.parametrize("causal_too", [True, False])
+def test_attention_keeps_what_it_was_given_and_its_outcome_alone(causal_too):
+    draw = [torch.randn(1, heads, 12, 8, requires_grad=True) for heads in (4, 2, 2)]
+    kept = {}
+    with torch.autograd.graph.saved_tensors_hooks(lambda one: kept.setdefault(one.data_ptr(), one), lambda one: one):
+        out = Apart.apply(*draw, Row(3, [7, 5], causal_too, None))
+    sizes = sorted(tensor.numel() for tensor in kept.values())
+    assert sizes == sorted([4 * 12 * 8, 2 * 12 * 8, 2 * 12 * 8, 4 * 12 * 8, 4 * 12])
+    assert out.data_ptr() in kept and out.is_contiguous()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from os.path import commonprefix
 
 import torch
 from torch import Tensor
@@ -25,6 +26,8 @@ class Batch:
     attend: Tensor | None  # [R, T] 0 where it is padding; none where rows are packed
     answers: int
     label: Tensor | None = None  # [N] class
+    common: int = 0
+    """Tokens that every sequence begins with, and that stand once: at the front, as part of the first."""
 
     def to(self, device: torch.device) -> Batch:
         moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
@@ -42,30 +45,52 @@ class Batch:
 
     @property
     def lengths(self) -> Tensor:
-        """[N] how many tokens each sequence has."""
+        """[N] how many tokens each sequence has of its own; the first has the common ones too."""
         there = self.owner.flatten() if self.attend is None else self.owner[self.attend.bool()]
         return there.bincount(minlength=self.answers)
 
     @property
     def tokens(self) -> int:
-        """How many tokens there are, padding aside."""
-        return self.ids.numel() if self.attend is None else int(self.attend.sum())
+        """How many tokens the sequences have, padding aside."""
+        if self.attend is not None:
+            return int(self.attend.sum())
+        return self.ids.numel() + self.common * (self.answers - 1)
 
 
 Layout = Callable[[Sequence[Tokens]], Batch]
 
 
-def pack(sequences: Sequence[Tokens]) -> Batch:
+def pack(sequences: Sequence[Tokens], common: int = 0) -> Batch:
     """One row, no padding; attention is kept within each sequence by `place`."""
+    spans = [range(common if number else 0, len(tokens.ids)) for number, tokens in enumerate(sequences)]
 
     def row(values) -> Tensor:
-        return torch.tensor([[value for sequence in values for value in sequence]])
+        return torch.tensor([[value for own, span in zip(values, spans, strict=True) for value in own[span.start :]]])
 
     learn = row([False, *tokens.learn[1:]] for tokens in sequences)  # nothing stands before a first token
-    owner = row([number] * len(tokens.ids) for number, tokens in enumerate(sequences))
-    place = row(range(len(tokens.ids)) for tokens in sequences)
+    owner = torch.tensor([[number for number, span in enumerate(spans) for _ in span]])
+    place = torch.tensor([[place for span in spans for place in span]])
     ids = row(tokens.ids for tokens in sequences)
-    return Batch(ids, learn, owner, place, None, len(sequences), labels(sequences))
+    return Batch(ids, learn, owner, place, None, len(sequences), labels(sequences), common)
+
+
+def share(sequences: Sequence[Tokens]) -> Batch:
+    """One row, no padding; what all sequences begin with stands in it once, for all of them."""
+    return pack(sequences, beginning(sequences))
+
+
+def beginning(sequences: Sequence[Tokens]) -> int:
+    """How many tokens all sequences begin with, one short of the first that any of them learns, or of its end.
+
+    What predicts a token to be learnt is then each sequence's own.
+    """
+    if len(sequences) < 2:
+        return 0
+    same = len(commonprefix([tokens.ids for tokens in sequences]))
+    free = (
+        next((at for at, learn in enumerate(tokens.learn) if learn and at), len(tokens.ids)) for tokens in sequences
+    )
+    return max(0, min(same, min(free) - 1))
 
 
 def pad(sequences: Sequence[Tokens]) -> Batch:

@@ -9,6 +9,8 @@ from peft.tuners.lora.layer import Linear
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ..machine import product
+
 
 class LoRALinear(Linear):
     """The same weights, names and files as PEFT's layer; anything but one plain adapter in training goes its way."""
@@ -61,9 +63,10 @@ class Update(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, a, b, scale, keep, kept):  # noqa: PLR0913 - autograd takes tensors one by one
         rows = x.reshape(-1, x.shape[-1])
-        low = dropped(rows, keep, kept) @ a.T  # [T, r]
-        out = rows @ weight.T if bias is None else torch.addmm(bias, rows, weight.T)
-        out.addmm_(low, b.T, alpha=scale)
+        low = product(dropped(rows, keep, kept), a.T)  # [T, r]
+        out = product(rows, weight.T).addmm_(low, b.T, alpha=scale)
+        if bias is not None:
+            out += bias
         ctx.save_for_backward(x, weight, a, b, low, keep)
         ctx.scale, ctx.kept = scale, kept
         return out.view(*x.shape[:-1], -1)
@@ -73,17 +76,17 @@ class Update(torch.autograd.Function):
     def backward(ctx: Any, *grads: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight, a, b, low, keep = ctx.saved_tensors
         out = grads[0].reshape(-1, grads[0].shape[-1])
-        down = (out @ b.T.contiguous().T).mul_(ctx.scale)  # [T, r]; thin products are quick one way round alone
+        down = product(out, b).mul_(ctx.scale)  # [T, r]
         rows = dropped(x.reshape(-1, x.shape[-1]), keep, ctx.kept)
-        to_a = down.T @ rows if ctx.needs_input_grad[3] else None
-        to_b = (low.T @ out).mul_(ctx.scale).T if ctx.needs_input_grad[4] else None
+        to_a = product(down.T, rows) if ctx.needs_input_grad[3] else None
+        to_b = product(low.T, out).mul_(ctx.scale).T if ctx.needs_input_grad[4] else None
         to_x = None
         if ctx.needs_input_grad[0]:
-            to_x = out @ weight
+            to_x = product(out, weight)
             if keep is None:
                 to_x.addmm_(down, a)
             else:
-                to_x += dropped(down @ a, keep, ctx.kept)
+                to_x += dropped(product(down, a), keep, ctx.kept)
             to_x = to_x.view_as(x)
         return to_x, None, None, to_a, to_b, None, None, None
 

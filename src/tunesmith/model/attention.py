@@ -1,16 +1,19 @@
 """Attention within each sequence of a packed row: one call a sequence of what the model would have used anyway.
 
-A packed row says the lengths of its sequences where the mask would stand, `[1, 1, 1, N]` of int64: transformers hands a
-mask of four dimensions to the attention as it is, in a recomputation for gradient checkpointing too.
+A packed row says where the mask would stand, `[1, 1, 1, 1 + N]` of int64, how many tokens its sequences have in common,
+and then their lengths: transformers hands a mask of four dimensions to the attention as it is, in a recomputation for
+gradient checkpointing too.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 OURS = {"sdpa": "tunesmith_sdpa", "eager": "tunesmith_eager"}
 
@@ -47,49 +50,106 @@ def as_before(model) -> None:
             model.set_attn_implementation(usual)
 
 
-def lengths(mask: Tensor | None) -> list[int] | None:
-    """The lengths that stand where a mask would."""
-    return mask.flatten().tolist() if mask is not None and mask.dtype == torch.int64 and mask.ndim == 4 else None
+class Row(NamedTuple):
+    """How sequences lie in a packed row, and how they look at themselves."""
+
+    common: int
+    """Tokens at the front that all have."""
+    lengths: list[int]
+    """Tokens of each; the first has the common ones, the others what comes after them."""
+    causal: bool
+    scale: float | None
+
+    def split(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """[R, heads, T, ...] each -> those of every sequence."""
+        return zip(*(tensor.split(self.lengths, 2) for tensor in tensors), strict=True)
+
+
+def row(module, mask: Tensor | None, options: dict[str, Any]) -> Row | None:
+    """What stands where a mask would; None if that is a mask, or nothing."""
+    if mask is None or mask.dtype != torch.int64 or mask.ndim != 4:
+        return None
+    common, *lengths = mask.flatten().tolist()
+    causal = options.get("is_causal")
+    causal = getattr(module, "is_causal", True) if causal is None else causal
+    return Row(common, lengths, causal, options.get("scaling"))
 
 
 def attend(module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options):
     """[R, heads, T, D] each -> [R, T, heads, D], and weights if the usual attention gives any."""
     usual = usual_attention(module)
-    apart = lengths(mask)
-    if apart is None:
+    laid = row(module, mask, options)
+    if laid is None:
         return usual(module, query, key, value, mask, **options)
-    causal = options.get("is_causal")
-    causal = getattr(module, "is_causal", True) if causal is None else causal
-    pieces = [tensor.split(apart, dim=2) for tensor in (query, key, value)]
-    masks = [own_mask(module, piece, causal, options.get("sliding_window")) for piece in pieces[0]]
-    kept: list[list[Tensor]] = []
-    with keeping(kept):
-        done = [usual(module, *piece, **options)[0] for piece in zip(*pieces, masks, strict=True)]
-    return joined(done, kept), None
+    if quick(module, query, value, options):
+        whole: Any = Apart.apply(query, key, value, laid)
+        return whole, None
+    done = []
+    for number, (q, k, v) in enumerate(laid.split(query, key, value)):
+        if number and laid.common:
+            k, v = (torch.cat([whole[:, :, : laid.common], own], 2) for whole, own in ((key, k), (value, v)))
+        own = own_mask(module, q, k.shape[2], laid.causal, options.get("sliding_window"))
+        done.append(usual(module, q, k, v, own, **options)[0])
+    return torch.cat(done, 1), None
 
 
-def keeping(slots: list[list[Tensor]]) -> torch.autograd.graph.saved_tensors_hooks:
-    """Within it, each tensor kept for the backward pass is put in a slot, where another may take its place."""
+def quick(module, query: Tensor, value: Tensor, options: dict[str, Any]) -> bool:
+    """Whether the usual attention would be torch's own for a CPU, with nothing added, dropped or out of reach."""
+    others = ("dropout", "sliding_window", "position_bias", "softcap", "cache")
+    return (
+        module.config._attn_implementation == OURS["sdpa"]
+        and query.device.type == "cpu"
+        and query.shape[-1] == value.shape[-1]
+        and not any(options.get(name) is not None and options.get(name) for name in others)
+    )
 
-    def pack(tensor: Tensor) -> list[Tensor]:
-        slots.append([tensor])
-        return slots[-1]
 
-    return torch.autograd.graph.saved_tensors_hooks(pack, lambda slot: slot[0])
+FORWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+# what scaled_dot_product_attention comes to on a CPU; called here for the normalisers, by which parts are put together
 
 
-def joined(done: list[Tensor], kept: list[list[Tensor]]) -> Tensor:
-    """[1, t, heads, D] of each sequence -> [1, T, heads, D]; where one was kept, its part of the whole is instead."""
-    if len(done) == 1:
-        return done[0]
-    whole = torch.cat(done, dim=1)
-    parts = whole.detach().split([piece.shape[1] for piece in done], dim=1)
-    by_place = {piece.data_ptr(): part.transpose(1, 2) for piece, part in zip(done, parts, strict=True)}
-    for slot in kept:
-        part = by_place.get(slot[0].data_ptr())
-        if part is not None and part.shape == slot[0].shape:
-            slot[0] = part
-    return whole
+class Apart(torch.autograd.Function):
+    """Attention of each sequence to itself and to what is common; one part a sequence, and one to the common tokens.
+
+    With s(P) the softmax's denominator over a part P, the whole is the sum of parts, each weighed by s(P) / s(all); and
+    the slope through a part is what the kernel makes of the whole's output and normaliser.
+    """
+
+    @staticmethod
+    def forward(ctx, query, key, value, laid):
+        parts = [FORWARD(*own, 0.0, laid.causal, scale=laid.scale) for own in laid.split(query, key, value)]
+        out, sums = (torch.cat(tensors, 2) for tensors in zip(*parts, strict=True))
+        if laid.common and len(laid.lengths) > 1:
+            rest, front = slice(laid.lengths[0], None), slice(laid.common)
+            reached = query[:, :, rest], key[:, :, front], value[:, :, front]
+            before, its = FORWARD(*reached, 0.0, False, scale=laid.scale)
+            own, both = sums[:, :, rest], torch.logaddexp(sums[:, :, rest], its)
+            out[:, :, rest] *= (own - both).exp_().unsqueeze(-1)
+            out[:, :, rest] += before.mul_((its - both).exp_().unsqueeze(-1))
+            sums[:, :, rest] = both
+        out = out.transpose(1, 2).contiguous()
+        ctx.save_for_backward(query, key, value, out, sums)
+        ctx.laid = laid
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        query, key, value, out, sums = ctx.saved_tensors
+        laid: Row = ctx.laid
+        slope, out = grads[0].transpose(1, 2), out.transpose(1, 2)
+        pieces = laid.split(slope, query, key, value, out, sums)
+        parts = [BACKWARD(*own, 0.0, laid.causal, scale=laid.scale) for own in pieces]
+        to_query, to_key, to_value = (torch.cat(tensors, 2) for tensors in zip(*parts, strict=True))
+        if laid.common and len(laid.lengths) > 1:
+            rest, front = slice(laid.lengths[0], None), slice(laid.common)
+            theirs = slope[:, :, rest], query[:, :, rest], key[:, :, front], value[:, :, front]
+            more = BACKWARD(*theirs, out[:, :, rest], sums[:, :, rest], 0.0, False, scale=laid.scale)
+            to_query[:, :, rest] += more[0]
+            to_key[:, :, front] += more[1]
+            to_value[:, :, front] += more[2]
+        return to_query, to_key, to_value, None
 
 
 def usual_attention(module) -> Callable:
@@ -101,17 +161,17 @@ def usual_attention(module) -> Callable:
     return sys.modules[type(module).__module__].eager_attention_forward
 
 
-def own_mask(module, query: Tensor, causal: bool, window: int | None) -> Tensor | None:
-    """[1, 1, t, t] what a sequence's tokens may look at; None where the usual attention knows without."""
+def own_mask(module, query: Tensor, seen: int, causal: bool, window: int | None) -> Tensor | None:
+    """[1, 1, t, s] what the last t of s tokens may look at; None where the usual attention knows without."""
     length = query.shape[2]
     eager = module.config._attn_implementation == OURS["eager"]
-    if not (causal and eager) and (not window or length <= window):
+    if not (causal and eager) and (not window or seen <= window) and length == seen:
         return None
-    at = torch.arange(length, device=query.device)
-    back = at[:, None] - at
-    seen = (back >= 0) if causal else torch.ones_like(back, dtype=torch.bool)
+    at = torch.arange(seen, device=query.device)
+    back = at[seen - length :, None] - at
+    may = (back >= 0) if causal else torch.ones_like(back, dtype=torch.bool)
     if window:
-        seen &= back.abs() < window
+        may &= back.abs() < window
     if not eager:
-        return seen[None, None]
-    return torch.zeros_like(back, dtype=query.dtype).masked_fill(~seen, torch.finfo(query.dtype).min)[None, None]
+        return may[None, None]
+    return torch.zeros_like(back, dtype=query.dtype).masked_fill(~may, torch.finfo(query.dtype).min)[None, None]

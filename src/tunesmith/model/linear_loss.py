@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
+from .learning import place_for
+
 CHUNK_BYTES = 2**26
 """Size of the logits that are held at once."""
 
@@ -157,6 +159,9 @@ class LinearLoss(torch.autograd.Function):
         if not by_weight and not by_bias or all(grad is None for grad in grads):
             return to_states, None, None, None, None
         if ctx.way.wants == ("logp",) and alike(grads[0]):  # as every plain loss has it
+            if to_weight is not None and (there := place_for(weight)) is not None:
+                there.add_(to_weight, alpha=float(grads[0][0]))
+                to_weight = None
             scaled = [None if made is None else made * grads[0][0] for made in (to_weight, to_bias)]
             return to_states, *scaled, None, None
         to_weight = torch.zeros_like(weight, dtype=exactly(weight.dtype)) if by_weight else None

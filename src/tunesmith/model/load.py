@@ -76,10 +76,13 @@ def attach(model: PreTrainedModel, method: Method, heads: tuple[str, ...] = ()):
     from torch.nn import Embedding
 
     from .lean import make_lean
+    from .learning import make_learning
 
     with hushed():
         tuned = method.attach(model, heads).train()
     make_lean(tuned)
+    if tuned is model:  # PEFT's layers have ways of their own
+        make_learning(model)
     words, head = model.get_input_embeddings(), model.get_output_embeddings()
     if isinstance(words, Embedding):
         words.padding_idx = None  # or the stop token, where it pads as well, would learn nothing

@@ -13,7 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from ..data.batch import Batch, Layout, pack, pad
+from ..data.batch import Batch, Layout, pack, pad, share
 from ..data.render import Tokens
 from ..methods.base import largest_list
 from ..objectives.base import LogProbs
@@ -64,7 +64,8 @@ class Policy:
         takes = inspect.signature(self.bare.forward).parameters
         inputs: dict = {"input_ids": batch.ids, "attention_mask": batch.attend}
         if batch.attend is None:
-            inputs["attention_mask"] = batch.lengths[None, None, None] if self.apart else None
+            laid = torch.cat([batch.lengths.new_tensor([batch.common]), batch.lengths])
+            inputs["attention_mask"] = laid[None, None, None] if self.apart else None
             inputs["position_ids"] = batch.place + self.first
             if getattr(self.bare.config, "type_vocab_size", 0):  # else they would be as many as positions, not tokens
                 inputs["token_type_ids"] = torch.zeros_like(batch.ids)
@@ -135,23 +136,39 @@ class Policy:
             expected = logits.log_softmax(-1).gather(-1, words.unsqueeze(-1)).squeeze(-1)
             return not same(linear_loss(states, self.head, words, after=self.after_head)["logp"], expected)
 
-    def packs(self) -> bool:
-        """Whether this model keeps packed sequences apart: found out by trying, not from a list of names."""
-        if self.packs_now():
-            return True
+    def layout(self) -> Layout:
+        """How batches are laid out for this model: packed, what all begin with once, or where it mixes up, padded.
+
+        Found out by trying, not from a list of names. What drops at random shares nothing: each sequence draws anew.
+        """
+        if not self.drops() and self.tells_apart(share):
+            return share
+        if self.tells_apart(pack):
+            return pack
         if self.apart:  # by the lengths it does not; by its own mask it may
             self.apart = False
             as_before(self.bare)
-            return self.packs_now()
-        return False
+            return pack if self.tells_apart(pack) else pad
+        return pad
 
-    def packs_now(self) -> bool:
+    def drops(self) -> bool:
+        """Whether the model, as it is now, gives other states the second time."""
+        batch = pad(self.samples[:1]).to(self.device)
+        with torch.no_grad():
+            return not torch.equal(*(self.outcome(batch) for _ in range(2)))
+
+    def tells_apart(self, layout: Layout) -> bool:
+        """Whether sequences laid out like this come to what each comes to alone."""
+        batch = layout(self.samples).to(self.device)
+        if batch.common and not self.apart:
+            return False
         with self.trying():
-            expected = torch.cat([self.outcome(pad([sample]).to(self.device)) for sample in self.samples])
-            for first in (0, (self.bare.config.get_text_config().pad_token_id or 0) + 1):  # where RoBERTa's begin
-                self.first = first
+            first, *others = [self.outcome(pad([sample]).to(self.device)) for sample in self.samples]
+            expected = torch.cat([first, *(other[batch.common :] for other in others)])
+            for first_place in (0, (self.bare.config.get_text_config().pad_token_id or 0) + 1):  # RoBERTa's begin there
+                self.first = first_place
                 try:
-                    if same(self.outcome(pack(self.samples).to(self.device)), expected):
+                    if same(self.outcome(batch), expected):
                         return True
                 except (TypeError, ValueError, RuntimeError, IndexError):  # what models raise who know no packed rows
                     continue
@@ -165,10 +182,10 @@ class Policy:
 
     @property
     def samples(self) -> list[Tokens]:
-        """Two short sequences to try things with."""
+        """Two short sequences to try things with; three tokens are what both begin with."""
         words = self.bare.config.get_text_config().vocab_size
-        spans = (range(5, 13), range(20, 26))
-        return [Tokens([n % words for n in span], [True] * len(span)) for span in spans]
+        spans = ([*range(5, 13)], [*range(5, 8), *range(20, 26)])
+        return [Tokens([n % words for n in span], [at > 3 for at in range(len(span))]) for span in spans]
 
     @property
     def device(self) -> torch.device:
@@ -184,10 +201,6 @@ class Policy:
                 yield
         finally:
             self.model.train(training)
-
-    def layout(self) -> Layout:
-        """How batches are laid out for this model: packed, or where it mixes packed sequences up, padded."""
-        return pack if self.packs() else pad
 
 
 class Reached(Exception):

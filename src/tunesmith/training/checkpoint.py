@@ -11,18 +11,21 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from ..config.layers import values
+from ..config.load import dump
 from ..errors import CheckpointError
 from ..files import remove, whole
+from ..run import Run
 
 if TYPE_CHECKING:
     from .loop import Loop
 
-Facts = dict[str, int | float | str]
+Facts = dict[str, Any]
 
 
 def save(folder: Path, loop: Loop, step: int, facts: Facts, keep: int | None) -> Path:
@@ -61,9 +64,9 @@ def load(place: Path, loop: Loop, facts: Facts) -> Facts:
     from safetensors.torch import load_file
 
     manifest = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
-    for name, value in facts.items():
-        if manifest.get(name) != value:
-            raise CheckpointError(f"{place}: {name} has changed since (was {manifest.get(name)}, is {value})")
+    changed = [change for name, change in changes(manifest, facts).items() if name not in APPLIED]
+    if changed:
+        raise CheckpointError(f"{place}: cannot go on exactly: {'; '.join(changed)}")
     weights = load_file(place / WEIGHTS)
     if weights.keys() != loop.weights.keys():
         raise CheckpointError(f"{place}: holds other weights than this method trains; the recipe has changed")
@@ -77,6 +80,32 @@ def load(place: Path, loop: Loop, facts: Facts) -> Facts:
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
     return manifest
+
+
+APPLIED = ("train.learning_rate", "train.num_train_epochs", "train.max_steps")
+"""What may change between the sessions of a run: it holds from the checkpoint on."""
+HARMLESS = ("log", "save", "eval", "report", "on_nan")
+"""How the settings of train begin that leave the weights alone."""
+
+
+def deciding(run: Run) -> Facts:
+    """The settings that decide a run's weights; of its data, the sequences' hash does."""
+    settings = {".".join(key): value for key, value in values(dump(run))}
+    return {
+        name: value
+        for name, value in settings.items()
+        if name.startswith(("model.", "method.", "objective.", "train."))
+        and not name.removeprefix("train.").startswith(HARMLESS)
+    }
+
+
+def changes(manifest: Facts, facts: Facts) -> dict[str, str]:
+    """What is not as it was when a checkpoint was written, in words, by its name."""
+    return {
+        name: f"{name} has changed since (was {manifest.get(name)}, is {value})"
+        for name, value in facts.items()
+        if manifest.get(name) != value
+    }
 
 
 WEIGHTS, OPTIMIZER, RANDOM = "weights.safetensors", "optimizer.safetensors", "random.safetensors"

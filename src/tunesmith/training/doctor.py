@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from ..data.batch import pack, pad
+from ..data.batch import pack, pad, share
 from ..model.kept import keep
 from ..model.policy import Policy
 from ..run import Train
@@ -51,13 +51,14 @@ def examine(loop: Loop) -> Iterator[Finding]:
             f"{rows} rows at once, as this run lays them out": gradient(again(loop, usual)),
             "the same, one row at a time": gradient(again(loop, singly)),
             "the same, padded": gradient(again(loop, usual, layout=pad)),
+            **({"the same, nothing shared": gradient(again(loop, usual, layout=pack))} if loop.layout is share else {}),
         }
         with slowly(loop.policy) as any_lora:
             if any_lora:
                 found["the same, through PEFT's own layers"] = gradient(again(loop, usual))
         with TemporaryDirectory() as folder:
             kept = keep(loop.policy, loop.sequences, 2, Path(folder), lambda _: None)
-            if kept and loop.layout is pack:
+            if kept and loop.layout is not pad:
                 found["the same, from kept states"] = gradient(again(loop, usual, kept=kept))
     for what, (loss, slopes) in found.items():
         yield Finding(f"{what}: loss", apart(loss, plain[0]), slack)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -9,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..data.batch import Layout, pack
+from ..data.batch import Layout, pad
 from ..data.render import Tokens
 from ..errors import Diverged
+from ..model.learning import adding_up
 from ..model.policy import Policy
-from ..objectives.base import Objective, Tally
+from ..objectives.base import Loss, Objective, Tally
 from ..run import Train
 from .optim import optimizer, schedule
 from .order import Order
@@ -72,8 +74,9 @@ class Loop:
         processes = self.accelerator.process_index, self.accelerator.num_processes
         self.order = Order(self.train, lengths, *processes, self.cutoff)
         self.weights = self.policy.trainable()
+        self.gone: list[torch.Tensor] = []
         for weight in self.weights.values():
-            weight.grad = torch.zeros_like(weight)
+            weight.grad = None if self.train.optimizer_in_backward else torch.zeros_like(weight)
         self.optimizer = optimizer(self.train, self.weights)
         self.scheduler = schedule(self.train, self.optimizer, self.order.total)
         self.optimizer_step = self.accelerator.prepare_optimizer(self.optimizer)
@@ -99,7 +102,7 @@ class Loop:
             else:
                 step.skipped = suspects(self, number)
                 if self.train.on_nan == "stop":
-                    raise Diverged(diverged(step))
+                    raise Diverged(diverged(step, self.train.optimizer_in_backward))
             self.scheduler.step()
             self.optimizer.zero_grad(set_to_none=False)
             yield step
@@ -110,20 +113,46 @@ class Loop:
         tokens = 0
         for chosen in self.parts(number):
             batch = self.layout([self.sequences[n] for n in chosen]).to(self.accelerator.device)
-            below = self.kept.below(chosen) if self.kept else nullcontext()
+            below = self.kept.below(chosen, batch.common) if self.kept else nullcontext()
             with self.accelerator.autocast(), below:
                 loss = self.objective.loss(batch, **self.policy.look(batch, self.objective.looks()))
-            self.accelerator.backward(loss.sum)
+            self.backward(loss)
             tokens += batch.tokens
             for name, tally in loss.tallies().items():
                 tallies[name] = tallies[name] + tally if name in tallies else tally
         return tallies or {"loss": Tally(0.0, 0)}, tokens
 
+    def backward(self, loss: Loss) -> None:
+        """Add a batch's gradient to what there is.
+
+        With optimizer_in_backward it is the step's only batch: every weight is changed as soon as its gradient is
+        whole, and the gradient dropped; its length stays in `gone`. A loss that is no number changes nothing.
+        """
+        if not self.train.optimizer_in_backward:
+            with adding_up():
+                self.accelerator.backward(loss.sum)
+        elif bool(torch.as_tensor(loss.sum).isfinite()):
+
+            def take(weight: torch.Tensor) -> None:
+                gradient = weight.grad
+                assert gradient is not None
+                gradient /= loss.count
+                self.gone.append(gradient.norm())
+                self.optimizer_step.step()  # of the only weight that has a gradient now
+                weight.grad = None
+
+            hooks = [weight.register_post_accumulate_grad_hook(take) for weight in self.weights.values()]
+            try:
+                self.accelerator.backward(loss.sum)
+            finally:
+                for hook in hooks:
+                    hook.remove()
+
     def parts(self, number: int) -> Iterator[list[int]]:
         """A step's batches; on a CPU a large one in parts of like size, whose gradient is the same in less memory."""
         for chosen in self.order.batches(number):
             lengths = {example: len(self.sequences[example].ids) for example in chosen}
-            whole = self.layout is not pack or self.accelerator.device.type != "cpu"
+            whole = self.layout is pad or self.accelerator.device.type != "cpu" or self.train.optimizer_in_backward
             parts: list[list[int]] = [[] for _ in range(1 if whole else -(-sum(lengths.values()) // AT_ONCE))]
             for example in sorted(chosen, key=lengths.__getitem__, reverse=True) if len(parts) > 1 else chosen:
                 min(parts, key=lambda part: sum(lengths[one] for one in part)).append(example)
@@ -149,7 +178,8 @@ class Loop:
         gradients = [weight.grad for weight in self.weights.values() if weight.grad is not None]
         for gradient in gradients:
             gradient /= max(count, 1.0)
-        norm = torch.nn.utils.get_total_norm(gradients)
+        norm = torch.nn.utils.get_total_norm([*self.gone, *gradients])
+        self.gone.clear()
         if self.train.max_grad_norm > 0:
             torch.nn.utils.clip_grads_with_norm_(self.weights.values(), self.train.max_grad_norm, norm)
         return float(norm)
@@ -160,9 +190,10 @@ class Loop:
         return bool(torch.tensor(figures).isfinite().all())
 
 
-def diverged(step: Step) -> str:
+def diverged(step: Step, early: bool) -> str:
+    taken = "half taken" if early and math.isfinite(step.loss) else "not taken"  # its gradient was not known beforehand
     return (
-        f"step {step.number}: the loss is {step.loss:.4g} and the gradient's length {step.grad_norm:.4g};"
-        f" the step was not taken: {step.skipped}. Lower train.learning_rate (it was {step.learning_rate:.3g}),"
-        " lengthen train.warmup_steps, look at these rows with `tunesmith data preview`, or set train.on_nan=skip"
+        f"step {step.number}: the loss is {step.loss:.4g} and the gradient's length {step.grad_norm:.4g}; the step was"
+        f" {taken}: {step.skipped}. Lower train.learning_rate (it was {step.learning_rate:.3g}), lengthen"
+        " train.warmup_steps, look at these rows with `tunesmith data preview`, or set train.on_nan=skip"
     )

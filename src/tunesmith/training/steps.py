@@ -102,7 +102,9 @@ class Between:
         step, tokens, skipped = (int(manifest[name]) for name in ("step", "tokens", "skipped"))
         taken = Taken(step, float(manifest["seconds"]), tokens, skipped)
         self.folder.rewind(taken.step)
-        self.progress.say(f"going on after step {taken.step}")
+        self.progress.say(
+            "; ".join([f"going on after step {taken.step}", *checkpoint.changes(manifest, self.facts).values()])
+        )
         return taken
 
     @property

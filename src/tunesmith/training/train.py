@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..data.batch import pack
+from ..data.batch import pad, share
 from ..data.material import Material, prepare
 from ..errors import BadEnvironment, OutOfMemory, RecipeError
 from ..evaluate.evaluate import Examiner
@@ -22,6 +22,7 @@ from ..model.load import attach, load_model, load_tokenizer, memory_error, save_
 from ..model.policy import Policy
 from ..run import Run
 from ..runs import RunFolder, claim, create, now
+from . import checkpoint
 from .callbacks import Callbacks
 from .loop import Loop
 from .progress import Progress
@@ -94,7 +95,8 @@ def follow(
         examiner = Examiner(material, run.objective, run.eval, loop.layout, material.test)
         before = measure(examiner, loop.policy, "before", folder, progress)
         watch = Examiner(material, run.objective, run.eval, loop.layout, material.validation)
-        taken = Between(loop, folder, hooks, watch, progress, {"data": material.fingerprint}).take_steps(signals)
+        facts = {"data": material.fingerprint} | checkpoint.deciding(run)
+        taken = Between(loop, folder, hooks, watch, progress, facts).take_steps(signals)
         if loop.kept:
             loop.kept.close()
             loop.kept = None
@@ -113,14 +115,24 @@ def refuse(run: Run) -> None:
     """What cannot be, said before anything is read."""
     import torch
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise RecipeError("runs of several processes are not supported yet; start tunesmith by itself, not by torchrun")
-    if run.train.fp16 and not torch.cuda.is_available():
-        raise RecipeError("train.fp16: float16 needs a GPU; on a CPU leave it off")
-    if run.train.fp16 and run.train.bf16:
-        raise RecipeError("train.bf16 and train.fp16 exclude each other; set one of them")
-    if run.train.fp16 and run.model.precision == "fp16":
-        raise RecipeError("train.fp16 needs weights in fp32 to scale the loss; set model.precision=fp32")
+    train, processes = run.train, int(os.environ.get("WORLD_SIZE", "1"))
+    alone = "several processes are not supported yet; start tunesmith by itself, not by torchrun"
+    early = "train.optimizer_in_backward changes weights before all of the gradient is known"
+    clashes = {
+        f"runs of {alone}": processes > 1,
+        "train.fp16: float16 needs a GPU; on a CPU leave it off": train.fp16 and not torch.cuda.is_available(),
+        "train.bf16 and train.fp16 exclude each other; set one of them": train.fp16 and train.bf16,
+        "train.fp16 needs weights in fp32 to scale the loss; set model.precision=fp32": train.fp16
+        and run.model.precision == "fp16",
+        f"{early}: it cannot be cut; set train.max_grad_norm=0": train.max_grad_norm > 0,
+        f"{early}: it cannot be added up; set train.gradient_accumulation_steps=1": train.gradient_accumulation_steps
+        > 1,
+        f"{early}: a step cannot be left out; set train.on_nan=stop": train.on_nan == "skip",
+        f"{early}: its overflow cannot be seen; set train.fp16=false": train.fp16,
+    }
+    for sentence, clash in clashes.items():
+        if clash and (train.optimizer_in_backward or not sentence.startswith(early)):
+            raise RecipeError(sentence)
 
 
 @contextmanager
@@ -160,7 +172,7 @@ def build(run: Run, base: Path, material: Material, progress: Progress) -> Loop:
     import torch
     from accelerate import Accelerator
 
-    from ..model.machine import settle_in
+    from ..machine import settle_in
 
     settle_in()
     torch.manual_seed(run.train.seed)
@@ -189,7 +201,8 @@ def build(run: Run, base: Path, material: Material, progress: Progress) -> Loop:
 def laid_out(loop: Loop) -> str:
     """How batches come about, in words."""
     train, lengths = loop.train, loop.order.lengths
-    how = "packed, without padding" if loop.layout is pack else "padded: this model mixes packed rows up"
+    how = "padded: this model mixes packed rows up" if loop.layout is pad else "packed, without padding"
+    how += ", the beginning that all have in common once" if loop.layout is share else ""
     if not loop.order.together:
         return f"batches: {how}"
     most = train.max_tokens_per_batch or loop.cutoff

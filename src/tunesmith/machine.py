@@ -1,13 +1,16 @@
-"""How this process uses its machine: as many threads as there are real cores, and memory that is used again."""
+"""How this process uses its machine: as many threads as there are real cores, memory that is used again, and products
+by the library that is quicker here."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import sys
+from functools import cache
 
 import psutil
 import torch
+from torch import Tensor
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 LARGEST = 2**25  # what it takes for the latter at most
@@ -32,3 +35,21 @@ def cores() -> int:
     """Real cores that this process may run on."""
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(here, psutil.cpu_count(logical=False) or here))
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """`a @ b`, [M, K] and [K, N], laid out in memory either way round.
+
+    With AVX-512, oneDNN is a tenth to a fifth quicker in float32 than MKL, which torch takes for `mm`, if a little less
+    exact (4e-7 and 3e-7 of a product's length). Chosen by what the processor is, not by a race: runs repeat to the bit.
+    """
+    if a.dtype == b.dtype == torch.float32 and a.device.type == "cpu" and a.numel() and b.numel() and onednn():
+        return torch.ops.mkldnn._linear_pointwise(a, b.T, None, "none", [], "")
+    return torch.mm(a, b)
+
+
+@cache
+def onednn() -> bool:
+    """Whether products in float32 go to oneDNN, by the door that torch.compile uses as well."""
+    quicker = torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.backends.mkldnn.is_available()
+    return quicker and hasattr(torch.ops.mkldnn, "_linear_pointwise")
