@@ -43,7 +43,8 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     With AVX-512, oneDNN is a tenth to a fifth quicker in float32 than MKL, which torch takes for `mm`, if a little less
     exact (4e-7 and 3e-7 of a product's length). Chosen by what the processor is, not by a race: runs repeat to the bit.
     """
-    if a.dtype == b.dtype == torch.float32 and a.device.type == "cpu" and a.numel() and b.numel() and onednn():
+    exact = a.dtype == b.dtype == torch.float32 and a.device.type == "cpu"
+    if exact and not torch.compiler.is_compiling() and a.numel() and b.numel() and onednn():
         return torch.ops.mkldnn._linear_pointwise(a, b.T, None, "none", [], "")
     return torch.mm(a, b)
 

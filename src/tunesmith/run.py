@@ -98,6 +98,8 @@ class Train:
     """Compute in bfloat16 while the weights stay as they are."""
     fp16: bool = False
     """Compute in float16 with loss scaling; needs a GPU."""
+    torch_compile: bool = False
+    """Let torch.compile translate the model's blocks before training; takes a minute or more and a C++ compiler."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     logging_steps: Count = 10

@@ -1,7 +1,9 @@
-"""Law: two processes take the same step as one."""
+"""Law: two processes take the same steps as one, whatever is learnt and by whatever method."""
 
+import json
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -10,38 +12,56 @@ from conftest import make_tiny
 from safetensors.torch import load_file
 from tinyrun import loop_of, sequences_for
 
-from tunesmith.methods.full import Full
-from tunesmith.objectives.sft import SFT
+from tunesmith.methods.base import method
+from tunesmith.objectives.base import objective
 
 TESTS = Path(__file__).parents[1]
-STEP = """
-import sys
+PAIRS = list(product(method.all(), objective.all()))
+STEPS = 2
+SCRIPT = """
+import json, sys
 sys.path.insert(0, sys.argv[1])
-from conftest import make_tiny
+from laws.test_processes import PAIRS, taken
 from safetensors.torch import save_file
-from tinyrun import loop_of, sequences_for
-from tunesmith.methods.full import Full
-from tunesmith.objectives.sft import SFT
-size = int(sys.argv[3])
-loop = loop_of(make_tiny, Full(), SFT(), sequences_for(SFT()), per_device_train_batch_size=size, max_steps=1)
-[step] = loop.fit()
+losses, weights = {}, {}
+for name, aim in PAIRS:
+    loop, losses[f"{name} {aim}"] = taken(name, aim, 4)
+    weights |= {f"{name} {aim} {key}": weight.detach() for key, weight in loop.weights.items()}
 if loop.accelerator.is_main_process:
-    save_file({name: weight.detach() for name, weight in loop.weights.items()}, sys.argv[2])
-    print(step.loss)
+    save_file(weights, sys.argv[2])
+    print(json.dumps(losses))
 loop.accelerator.wait_for_everyone()
 loop.accelerator.end_training()
 """
 
 
-def test_two_processes_take_the_same_step_as_one(tmp_path):
-    (tmp_path / "step.py").write_text(STEP)
+def taken(name, aim, size):
+    """A loop after its steps, of batches of `size` on each process, and their losses."""
+    judge = objective[aim]()
+    settings = {"per_device_train_batch_size": size, "max_steps": STEPS, "optim": "sgd", "learning_rate": 0.1}
+    loop = loop_of(make_tiny, method[name](), judge, sequences_for(judge), **settings)
+    return loop, [step.loss for step in loop.fit()]
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """What two processes come to: losses and weights, by pair."""
+    folder = tmp_path_factory.mktemp("two")
+    (folder / "steps.py").write_text(SCRIPT)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    words = [str(tmp_path / "step.py"), str(TESTS), str(tmp_path / "weights.safetensors"), "4"]
-    ran = subprocess.run([*launch, *words], capture_output=True, text=True, timeout=180)
+    words = [str(folder / "steps.py"), str(TESTS), str(folder / "weights.safetensors")]
+    ran = subprocess.run([*launch, *words], capture_output=True, text=True, timeout=300)
     assert ran.returncode == 0, ran.stderr
-    loop = loop_of(make_tiny, Full(), SFT(), sequences_for(SFT()), per_device_train_batch_size=8, max_steps=1)
-    [step] = loop.fit()
-    assert float(ran.stdout.split()[-1]) == pytest.approx(step.loss, abs=1e-6)
-    weights = load_file(tmp_path / "weights.safetensors")
-    for name, weight in loop.weights.items():
-        assert torch.allclose(weights[name], weight, atol=1e-6), name
+    return json.loads(ran.stdout.splitlines()[-1]), load_file(folder / "weights.safetensors")
+
+
+@pytest.mark.parametrize(("name", "aim"), PAIRS)
+def test_equivalence_of_two_processes_and_one(two, name, aim):
+    losses, weights = two
+    loop, expected = taken(name, aim, 8)
+    assert losses[f"{name} {aim}"] == pytest.approx(expected, abs=1e-6)
+    for key, weight in loop.weights.items():
+        assert torch.allclose(weights[f"{name} {aim} {key}"], weight, atol=1e-6), key
+    judge = objective[aim]()
+    start = loop_of(make_tiny, method[name](), judge, sequences_for(judge)).weights
+    assert any(not torch.allclose(weight, start[key], atol=1e-4) for key, weight in loop.weights.items())

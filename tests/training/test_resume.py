@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 
 import pytest
@@ -91,6 +92,33 @@ def test_changed_data_is_refused_on_resume(model_folder, reviews, tmp_path):
     reviews.write_text("".join(json.dumps(row | {"text": row["text"] + "!"}) + "\n" for row in rows))
     with pytest.raises(CheckpointError, match="data has changed"):
         resume(tmp_path / "run", quiet=True)
+
+
+def changed(folder, setting, value):
+    """Edit the recipe of a run."""
+    file = folder / "recipe.yaml"
+    text, count = re.subn(rf"(?m)^(\s+{setting}:) [^#\n]*", rf"\1 {value} ", file.read_text())
+    assert count == 1
+    file.write_text(text)
+
+
+def test_a_changed_recipe_is_refused_on_resume_or_applied_and_said(model_folder, reviews, tmp_path, capsys):
+    with pytest.raises(Stopped):
+        train(run_of(model_folder, reviews, tmp_path / "run", LoRA(), SFT()), [StopsAfter(2)], quiet=True)
+    changed(tmp_path / "run", "seed", 7)
+    changed(tmp_path / "run", "weight_decay", 0.5)
+    with pytest.raises(
+        CheckpointError, match=r"train.weight_decay has changed since \(was 0.0, is 0.5\); train.seed .*42"
+    ):
+        resume(tmp_path / "run", quiet=True)
+    changed(tmp_path / "run", "seed", 42)
+    changed(tmp_path / "run", "weight_decay", 0.0)
+    changed(tmp_path / "run", "learning_rate", 0.001)
+    changed(tmp_path / "run", "logging_steps", 1)
+    resume(tmp_path / "run")
+    said = capsys.readouterr().err
+    assert "going on after step 2; train.learning_rate has changed since (was 0.01, is 0.001)" in said
+    assert "logging_steps" not in said
 
 
 def test_a_finished_run_says_so(model_folder, reviews, tmp_path, capsys):

@@ -75,6 +75,7 @@ def row(module, mask: Tensor | None, options: dict[str, Any]) -> Row | None:
     return Row(common, lengths, causal, options.get("scaling"))
 
 
+@torch.compiler.disable  # the lengths are numbers, another row another program
 def attend(module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options):
     """[R, heads, T, D] each -> [R, T, heads, D], and weights if the usual attention gives any."""
     usual = usual_attention(module)

@@ -66,8 +66,8 @@ RECIPES: dict[int, Recipe] = {}
 
 
 def remember(made: Tensor, make: Callable[[], Tensor]) -> Tensor:
-    """`made`, of which `remaking` will keep how it is made."""
-    if made.requires_grad:
+    """`made`, of which `remaking` will keep how it is made; torch.compile decides by itself what to keep."""
+    if made.requires_grad and not torch.compiler.is_compiling():
         at = made.data_ptr()
         RECIPES[at] = Recipe(weakref.ref(made, lambda _: RECIPES.pop(at, None)), make)
     return made

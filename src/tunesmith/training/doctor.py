@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from ..data.batch import pack, pad, share
+from ..model.compiled import untranslated
 from ..model.kept import keep
 from ..model.policy import Policy
 from ..run import Train
@@ -46,7 +47,8 @@ def examine(loop: Loop) -> Iterator[Finding]:
     singly = replace(usual, per_device_train_batch_size=1, gradient_accumulation_steps=rows)
     stir(loop.weights)
     with exactly_alike(loop.policy):
-        plain = gradient(plainly(loop, singly))
+        with untranslated():
+            plain = gradient(plainly(loop, singly))
         found = {
             f"{rows} rows at once, as this run lays them out": gradient(again(loop, usual)),
             "the same, one row at a time": gradient(again(loop, singly)),

@@ -16,6 +16,7 @@ from ..errors import BadEnvironment, OutOfMemory, RecipeError
 from ..evaluate.evaluate import Examiner
 from ..evaluate.report import write_report
 from ..files import full
+from ..model.compiled import compile_blocks
 from ..model.hub import locate, locate_data
 from ..model.kept import keep
 from ..model.load import attach, load_model, load_tokenizer, memory_error, save_tuned
@@ -178,13 +179,14 @@ def build(run: Run, base: Path, material: Material, progress: Progress) -> Loop:
     torch.manual_seed(run.train.seed)
     precision = "bf16" if run.train.bf16 else "fp16" if run.train.fp16 else "no"
     accelerator = Accelerator(mixed_precision=precision)
-    if (
-        precision == "bf16"
-        and accelerator.device.type == "cpu"
-        and "512" not in torch.backends.cpu.get_cpu_capability()
-    ):
-        progress.say("train.bf16: this processor computes bfloat16 in software, several times slower than fp32")
     model, heads = load_model(base, run.model.precision, material.labels)
+    words: Any = model.get_input_embeddings()
+    known, highest = len(words.weight), max(max(one.ids) for one in material.sequences)
+    if highest >= known:
+        raise RecipeError(
+            f"model.path: the tokenizer in {base} writes token {highest}, but the model knows {known} tokens;"
+            " take the tokenizer that belongs to it"
+        )
     model = attach(model, run.method, heads)
     if run.train.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
@@ -194,8 +196,23 @@ def build(run: Run, base: Path, material: Material, progress: Progress) -> Loop:
         policy.bare.config.pad_token_id = tokenizer.pad_token_id
     layout = policy.layout()
     loop = Loop(policy, run.objective, run.train, material.sequences, layout, accelerator, cutoff=run.data.max_length)
-    progress.say(laid_out(loop))
+    for fact in ways(loop):
+        progress.say(fact)
+    if run.train.torch_compile:
+        progress.say(f"torch.compile: the blocks were translated in {compile_blocks(policy, layout):.0f} s")
     return loop
+
+
+def ways(loop: Loop) -> Iterator[str]:
+    """How this run computes, in words, where it is not evident from its recipe."""
+    import torch
+
+    slow = loop.accelerator.device.type == "cpu" and "512" not in torch.backends.cpu.get_cpu_capability()
+    if loop.train.bf16 and slow:
+        yield "train.bf16: this processor computes bfloat16 in software, several times slower than fp32"
+    if "logp" in loop.objective.looks() and loop.policy.bends_logits:
+        yield "logits: made by the model itself, of all tokens at once: its head is more than a linear layer"
+    yield laid_out(loop)
 
 
 def laid_out(loop: Loop) -> str:
