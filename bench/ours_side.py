@@ -6,6 +6,8 @@ from tempfile import TemporaryDirectory
 
 from gate import Gate, Left, answer, own_stdout
 
+from tunesmith.start import begin_again
+
 
 def main() -> None:
     answers = own_stdout()
@@ -49,4 +51,5 @@ def render(words: list[str]) -> dict:
 
 
 if __name__ == "__main__":
+    begin_again()  # as the command line does
     main()

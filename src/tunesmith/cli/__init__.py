@@ -12,6 +12,7 @@ import typer
 
 from ..errors import BadEnvironment, Interrupted, Refusal
 from ..files import full
+from ..start import begin_again
 from . import chat, data, doctor, recipes, runs, train
 
 app = typer.Typer(
@@ -25,6 +26,8 @@ app = typer.Typer(
 for module in (train, chat, data, recipes, runs, doctor):
     module.register(app)
 
+TRAINS = {"train", "quickstart", "doctor"}
+
 
 @app.callback()
 def options(debug: bool = typer.Option(False, "--debug", help="Show where an error happened.")) -> None:
@@ -33,6 +36,8 @@ def options(debug: bool = typer.Option(False, "--debug", help="Show where an err
 
 def main(words: list[str] | None = None) -> None:
     """Run a command and leave with its exit code; an error is one sentence on stderr."""
+    if words is None and TRAINS & set(sys.argv[1:]):
+        begin_again()
     words = list(sys.argv[1:] if words is None else words)
     debug = "--debug" in words
     handler = logging.StreamHandler()
