@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import sys
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -35,6 +38,39 @@ def cores() -> int:
     """Real cores that this process may run on."""
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(here, psutil.cpu_count(logical=False) or here))
+
+
+STEERING = (
+    "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "ONEDNN_MAX_CPU_ISA",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "CUBLAS_WORKSPACE_CONFIG",
+    "NVIDIA_TF32_OVERRIDE",
+)
+"""What may be set in the environment to have products rounded another way."""
+
+
+def facts(device: torch.device) -> dict[str, Any]:
+    """What the last bits of a result depend on here, besides versions."""
+    return {
+        "processor": processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        **{name: os.environ[name] for name in STEERING if name in os.environ},
+    }
+
+
+def processor() -> str:
+    """The processor's name, which Linux alone keeps from `platform`."""
+    try:
+        told = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        told = []
+    names = (line.partition(":")[2].strip() for line in told if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """A run folder: what is in it, and how it is made, read and listed.
 
 recipe.yaml       every effective value, with where it came from
-run.json          status, counts of the data, figures, versions
+manifest.json     the run's passport: see passport.py
+run.json          status, counts of the data, figures
 metrics.jsonl     a line for each logged step
 checkpoints/      what `--resume` needs
 adapter/ model/   what was learnt, as PEFT or transformers load it
@@ -92,7 +93,7 @@ def create(folder: RunFolder, run: Run, origins: Mapping[str, str]) -> None:
     except OSError as error:
         raise RecipeError(f"output: {folder.path} cannot be made: {error.strerror}") from None
     write(folder.path / "recipe.yaml", to_yaml(run, origins))
-    folder.note(started=now(), name=folder.path.name, origins=dict(origins), versions=versions())
+    folder.note(started=now(), name=folder.path.name)
 
 
 def free(folder: Path) -> Path:

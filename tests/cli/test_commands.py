@@ -47,6 +47,7 @@ def test_training_prints_the_promised_object(trained):
         "loss.png",
         "recipe.yaml",
         "run.json",
+        "manifest.json",
         "metrics.jsonl",
         "adapter/adapter_model.safetensors",
     ):

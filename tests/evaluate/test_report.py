@@ -214,6 +214,7 @@ def test_a_run_made_in_python_tells_what_was_set():
 
 def test_a_run_folder_tells_its_own_facts(tmp_path):
     from tunesmith.config.load import to_yaml
+    from tunesmith.passport import put
     from tunesmith.run import Data, Model, Run
     from tunesmith.runs import RunFolder
 
@@ -224,7 +225,8 @@ def test_a_run_folder_tells_its_own_facts(tmp_path):
     lines = [{"step": 1, "loss": 2.5}, {"step": 1, "eval_loss": 2.0}]
     (folder.path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     sample = {"prompt": "asked?", "gold": "yes", "before": None, "after": "no"}
-    folder.note(name="one", origins=origins, before=None, after=FULL.after.as_json(), samples=[sample])
+    put(folder.path, {"options": {"model.path": {"value": "some/model", "origin": "recipe.yaml:1"}}, "versions": {}})
+    folder.note(name="one", before=None, after=FULL.after.as_json(), samples=[sample])
     write_report(folder.path)
     html = (folder.path / "report.html").read_text(encoding="utf-8")
     for part in ("Accuracy 95.0%", "sft by lora of some/model on rows.jsonl", "recipe.yaml:1", "asked?", "nothing"):

@@ -17,7 +17,7 @@ FILES = sorted(SRC.rglob("*.py"))
 ROOMS = [
     {"errors", "files", "machine", "start", "config"},
     {"methods", "objectives", "data"},
-    {"run", "runs"},
+    {"run", "runs", "passport"},
     {"model"},
     {"evaluate"},
     {"training"},

@@ -58,19 +58,23 @@ def brief(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
 
 def show_run(run: Folder, as_json: Json = False) -> None:
     """Everything that is known of a run: its recipe, its data, its figures."""
+    from .. import passport
     from ..config.load import to_yaml
     from ..runs import RunFolder
 
     opened = RunFolder(run)
     facts = opened.facts
+    known = passport.read(run) if (run / passport.NAME).exists() else {}
     if as_json:
-        json_out(facts)
+        json_out(facts | {"passport": known})
         return
     line(f"{run}: {facts.get('status')}, started {facts.get('started')}")
     line()
-    line(to_yaml(opened.recipe().value, facts.get("origins", {})))
-    for name in ("counts", "parameters", "result", "versions"):
-        for key, value in (facts.get(name) or {}).items():
+    line(to_yaml(opened.recipe().value, passport.origins(known)))
+    parts = {name: facts.get(name) for name in ("counts", "parameters", "result")}
+    parts |= {name: known.get(name) for name in ("versions", "machine", "hashes")}
+    for name, part in parts.items():
+        for key, value in (part or {}).items():
             line(f"{name}.{key}: {value}")
 
 

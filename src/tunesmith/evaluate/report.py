@@ -7,13 +7,14 @@ import json
 import math
 import shlex
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from ..files import whole, write
+from ..passport import origins, read, settings
 from ..runs import RunFolder
 from .metrics import Interval, Scores, plain
 
@@ -80,7 +81,7 @@ def write_report(folder: Path, facts: Facts | None = None) -> None:
 
 def facts_of(run: RunFolder) -> Facts:
     """What a run folder says, as a report tells it."""
-    known, recipe, lines = run.facts, run.recipe().value, run.metrics
+    known, recipe, lines, passport = run.facts, run.recipe().value, run.metrics, read(run.path)
     result, parameters = known.get("result", {}), known.get("parameters", {})
     samples = [
         Sample(*(str(sample.get(key) or "") for key in ("prompt", "gold", "before", "after")))
@@ -106,34 +107,9 @@ def facts_of(run: RunFolder) -> Facts:
         samples=samples,
         losses=[(line["step"], line["loss"]) for line in lines if "loss" in line],
         evals=[(line["step"], line["eval_loss"]) for line in lines if "eval_loss" in line],
-        settings=settings(recipe, known.get("origins", {})),
-        versions=known.get("versions", {}),
+        settings=settings(recipe, origins(passport)),
+        versions=passport["versions"],
     )
-
-
-def settings(recipe: Any, origins: Mapping[str, str]) -> list[tuple[str, Any, str]]:
-    """Every setting of a recipe, with where its value came from."""
-    from ..config.load import dump, leaves, setting
-
-    tree, found, given = dump(recipe), [], set(changed(recipe))
-    for path in leaves(tree):
-        value = tree
-        for key in path:
-            value = value[key]
-        found.append((setting(path), value, origins.get(setting(path), "Python" if path in given else "default")))
-    return found
-
-
-def changed(record: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The path of every value that is not its field's default; a run made in Python names no origins."""
-    for each in fields(record):
-        value, path = getattr(record, each.name), (*above, each.name)
-        if not is_dataclass(value):
-            yield from [path] if value != each.default else []
-            continue
-        if hasattr(value, "name") and type(value) is not type(each.default):
-            yield (*path, "name")
-        yield from changed(value, path)
 
 
 def page(facts: Facts) -> str:

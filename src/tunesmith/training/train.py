@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import passport
 from ..data.batch import pad, share
 from ..data.material import Material, prepare
 from ..errors import BadEnvironment, OutOfMemory, RecipeError
@@ -75,7 +76,7 @@ def resume(folder: Path, callbacks: Sequence[TrainerCallback] = (), *, quiet: bo
     if facts["status"] == "finished":
         progress.say(f"{folder} is finished; this is what it came to")
         return Result(**facts["result"])
-    return follow(run, opened, callbacks, progress, facts["origins"])
+    return follow(run, opened, callbacks, progress, {})
 
 
 def follow(
@@ -87,16 +88,20 @@ def follow(
         base = locate(run.model.path)
         tokenizer = load_tokenizer(base)
         held_out = locate_data(run.data.eval_path) if run.data.eval_path else None
-        material = prepare(run, locate_data(run.data.path), held_out, tokenizer, progress.say)
+        source = locate_data(run.data.path)
+        material = prepare(run, source, held_out, tokenizer, progress.say)
         loop = build(run, base, material, progress)
         create(folder, run, origins)
         loop.kept = keep(loop.policy, material.sequences, loop.order.epochs, folder.path, progress.say)
+        sums = passport.inputs(base, source, held_out, progress.say)
+        mine = passport.make(run, origins, sums, material.fingerprint, surroundings(loop, callbacks))
+        passport.keep(folder.path, mine)
         folder.note(status="running", counts=material.counts, labels=material.labels, parameters=size(loop.policy))
 
         examiner = Examiner(material, run.objective, run.eval, loop.layout, material.test)
         before = measure(examiner, loop.policy, "before", folder, progress)
         watch = Examiner(material, run.objective, run.eval, loop.layout, material.validation)
-        facts = {"data": material.fingerprint} | checkpoint.deciding(run)
+        facts = {"data": material.fingerprint, "base": mine["hashes"]["base"]} | checkpoint.deciding(run)
         taken = Between(loop, folder, hooks, watch, progress, facts).take_steps(signals)
         if loop.kept:
             loop.kept.close()
@@ -104,6 +109,7 @@ def follow(
         saved = save_tuned(
             loop.policy.model, tokenizer, folder.path, run.model.path if remote(run.model.path) else str(base)
         )
+        passport.complete(folder.path, saved, loop.weights)
         after = measure(examiner, loop.policy, "after", folder, progress)
 
         result = finish(folder, taken, before, after)
@@ -201,6 +207,15 @@ def build(run: Run, base: Path, material: Material, progress: Progress) -> Loop:
     if run.train.torch_compile:
         progress.say(f"torch.compile: the blocks were translated in {compile_blocks(policy, layout):.0f} s")
     return loop
+
+
+def surroundings(loop: Loop, callbacks: Sequence[TrainerCallback]) -> dict[str, Any]:
+    """What decides the last bits of a result and stands in no recipe: the machine, states kept, callbacks of Python."""
+    from ..machine import facts
+
+    names = [f"{type(one).__module__}.{type(one).__qualname__}" for one in callbacks]
+    told = facts(loop.accelerator.device) | {"states kept": loop.kept is not None}
+    return told | ({"callbacks": names} if names else {})
 
 
 def ways(loop: Loop) -> Iterator[str]:

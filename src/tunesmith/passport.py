@@ -1,0 +1,218 @@
+"""A run's passport, manifest.json: the hashes of all that decides its result, and of the weights that came of it.
+
+hashes            one each for the recipe, code, data, base model and environment
+options           every effective value, and where it came from
+seeds             of training, and of what is measured
+code, data, base  sha256 by file; `sequences` is that of everything trained on
+versions, machine what the last bits of a result depend on
+changed           what was another thing in a later session of the run
+result            sha256 by file of weights, and of the weights as they were in memory; there once it has finished
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .config.load import dump, leaves, setting
+from .data.source import splits
+from .errors import CheckpointError
+from .files import write
+from .run import Run
+from .runs import versions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Passport = dict[str, Any]
+Sums = dict[str, str]
+"""sha256 by the name of a file."""
+Differences = dict[str, dict[str, tuple[Any, Any]]]
+"""By section and name: what one passport says, and what the other does."""
+
+NAME = "manifest.json"
+SEQUENCES, TRAINED = "sequences", "trained weights"
+"""What has a hash beside files."""
+SECTIONS = ("code", "data", "base", "versions", "machine")
+MODEL_SUFFIXES = {".safetensors", ".json", ".txt", ".model", ".jinja", ".tiktoken", ".spm"}
+"""Of the files beside config.json that a model or its tokenizer is read from."""
+WORTH_SAYING = 3.0
+"""Seconds."""
+
+
+def make(
+    run: Run, origins: Mapping[str, str], inputs: Mapping[str, Sums], sequences: str, machine: Mapping[str, Any]
+) -> Passport:
+    """The passport of a run that starts here and now. `inputs` is what `inputs()` found, `sequences` their hash."""
+    found = {
+        "options": {name: {"value": value, "origin": origin} for name, value, origin in settings(run, origins)},
+        "seeds": {"training": run.train.seed, "measured rows": 0, "intervals": 0},
+        "code": code(),
+        "data": inputs["data"] | {SEQUENCES: sequences},
+        "base": inputs["base"],
+        "versions": versions(),
+        "machine": dict(machine),
+    }
+    hashes = {"recipe": recipe(run)} | {section: digest(found[section]) for section in ("code", "data", "base")}
+    return {"hashes": hashes | {"environment": digest([found["versions"], found["machine"]])}, **found}
+
+
+def inputs(base: Path, data: Path, held_out: Path | None, say: Callable[[str], None]) -> dict[str, Sums]:
+    """The sums of the files that a run reads."""
+    began = time.perf_counter()
+    rows = {name: file for name, file in named(data)}
+    rows |= {f"eval_path: {name}": file for name, file in named(held_out)} if held_out else {}
+    model = [
+        file for file in base.iterdir() if file.suffix in MODEL_SUFFIXES and file.name[0] != "." and file.is_file()
+    ]
+    found = {"data": sums(rows), "base": sums({file.name: file for file in model})}
+    seconds = time.perf_counter() - began
+    if seconds > WORTH_SAYING:
+        say(f"passport: the hashes of model and data took {seconds:.0f} s")
+    return found
+
+
+def named(source: Path) -> Iterator[tuple[str, Path]]:
+    """The files of a source of rows, by their names below it."""
+    for files in splits(source).values():
+        for file in files:
+            yield file.name if file == source else file.relative_to(source).as_posix(), file
+
+
+def recipe(run: Run) -> str:
+    """The hash of a recipe; where its result is put does not matter."""
+    return digest(dump(replace(run, output=None)))
+
+
+def code() -> Sums:
+    """The sums of Tunesmith's own code."""
+    root = Path(__file__).parent
+    return sums({file.relative_to(root).as_posix(): file for file in root.rglob("*.py")})
+
+
+def settings(run: Any, origins: Mapping[str, str]) -> list[tuple[str, Any, str]]:
+    """Every setting of a recipe, with where its value came from."""
+    tree, found, given = dump(run), [], set(set_in_python(run))
+    for path in leaves(tree):
+        value = tree
+        for key in path:
+            value = value[key]
+        found.append((setting(path), value, origins.get(setting(path), "Python" if path in given else "default")))
+    return found
+
+
+def set_in_python(record: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The path of every value that is not its field's default; a run made in Python names no origins."""
+    for each in fields(record):
+        value, path = getattr(record, each.name), (*above, each.name)
+        if not is_dataclass(value):
+            yield from [path] if value != each.default else []
+            continue
+        if hasattr(value, "name") and type(value) is not type(each.default):
+            yield (*path, "name")
+        yield from set_in_python(value, path)
+
+
+def origins(passport: Passport) -> dict[str, str]:
+    """Where each setting of a passport's run came from."""
+    return {name: said["origin"] for name, said in passport.get("options", {}).items()}
+
+
+# on disk
+
+
+def read(folder: Path) -> Passport:
+    """The passport of the run in a folder."""
+    try:
+        return json.loads((folder / NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder}: {NAME}, the run's passport, cannot be read ({error})") from None
+
+
+def keep(folder: Path, passport: Passport) -> None:
+    """Write the passport of a run that starts. Of one that goes on the first stands, and what is another thing now is
+    noted in it; raises CheckpointError where that is the model, or what is trained on."""
+    if not (folder / NAME).exists():
+        put(folder, passport)
+        return
+    first = read(folder)
+    found = differences(first, passport)
+    if fault := lost(found):
+        raise CheckpointError(f"{folder}: cannot go on exactly: {fault}; put back what was, or start anew")
+    if found:
+        put(folder, first | {"changed": merged(first.get("changed", {}), found)})
+
+
+def lost(found: Differences) -> str:
+    """Why a run cannot go on, in words, if it cannot."""
+    if "base" in found:
+        return f"the base model has changed since: {', '.join(found['base'])}"
+    names = found.get("data", {}).keys()
+    if SEQUENCES in names:
+        return f"data has changed since: {', '.join(names - {SEQUENCES}) or 'its rows read differently'}"
+    return ""
+
+
+def complete(folder: Path, saved: Path, weights: Mapping[str, Tensor]) -> None:
+    """Add what a run came to: its files of weights below `saved`, and the weights that learnt."""
+    files = {file.relative_to(folder).as_posix(): file for file in saved.glob("*.safetensors")}
+    put(folder, read(folder) | {"result": sums(files) | {TRAINED: in_memory(weights)}})
+
+
+def put(folder: Path, passport: Passport) -> None:
+    write(folder / NAME, json.dumps(passport, indent=1, ensure_ascii=False))
+
+
+# two of them
+
+
+def differences(one: Passport, other: Passport) -> Differences:
+    """What two passports do not have in common: files of code, data and base model; versions; facts of the machine."""
+    return {section: names for section in SECTIONS if (names := unlike(one[section], other[section]))}
+
+
+def merged(one: Differences, other: Differences) -> Differences:
+    return {section: one.get(section, {}) | other.get(section, {}) for section in {**one, **other}}
+
+
+def unlike(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What two maps do not say alike, by name."""
+    return {name: (one.get(name), other.get(name)) for name in {**one, **other} if one.get(name) != other.get(name)}
+
+
+# hashes
+
+
+def digest(value: Any) -> str:
+    """The sha256 of a value, written as JSON in one way only."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sums(files: Mapping[str, Path]) -> Sums:
+    """The sha256 of files, in the order of their names; several at once, as hashing leaves Python's lock to others."""
+    names = sorted(files)
+    with ThreadPoolExecutor(4) as pool:
+        return dict(zip(names, pool.map(sum_of, [files[name] for name in names]), strict=True))
+
+
+def sum_of(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def in_memory(weights: Mapping[str, Tensor]) -> str:
+    """The sha256 of weights, whatever file they are kept in."""
+    import torch
+
+    found = hashlib.sha256()
+    for name, weight in sorted(weights.items()):
+        found.update(f"{name} {weight.dtype} {list(weight.shape)}".encode())
+        found.update(memoryview(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()))
+    return found.hexdigest()
