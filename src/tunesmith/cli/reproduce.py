@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 def reproduce(
     run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
-    output: Annotated[Path | None, typer.Option(help="Folder of the second run; RUN-again unless given.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder of the second run; runs/NAME-again unless given.")] = None,
     as_json: Json = False,
 ) -> None:
     """Train a run again and compare: exit code 1 if the same inputs, code, versions and machine give other weights.

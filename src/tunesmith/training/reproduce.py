@@ -11,7 +11,7 @@ from .. import passport
 from ..errors import CheckpointError, DataError, RecipeError
 from ..model.hub import locate, locate_data
 from ..run import Run
-from ..runs import RunFolder, free
+from ..runs import RunFolder
 from .progress import Progress
 from .train import train
 
@@ -70,7 +70,7 @@ class Reproduced:
 
 
 def reproduce(folder: Path, output: Path | None = None, *, quiet: bool = False) -> Reproduced:
-    """Train the recipe of a finished run again, in a folder of its own: `output`, or beside the run.
+    """Train the recipe of a finished run again, in a folder of its own: `output`, or runs/NAME-again.
 
     Refused before that where the run's recipe, data, base model or weights are not those that its passport names.
     """
@@ -79,9 +79,9 @@ def reproduce(folder: Path, output: Path | None = None, *, quiet: bool = False) 
         raise CheckpointError(f"{folder}: is not finished; go on with `tunesmith train --resume {folder}`")
     known, run = passport.read(folder), first.recipe().value
     check(folder, known, run, progress.say)
-    place = output or free(folder.with_name(f"{folder.name}-again"))
     origins = passport.origins(known) | {"output": "reproduce"}
-    result = train(replace(run, output=str(place)), origins=origins, quiet=quiet)
+    again = replace(run, output=str(output) if output else None)
+    result = train(again, origins=origins, name=f"{folder.resolve().name}-again", quiet=quiet)
     second = RunFolder(Path(result.run))
     found = passport.differences(known, passport.read(second.path))
     return Reproduced(first, second, passport.merged(known.get("changed", {}), found))

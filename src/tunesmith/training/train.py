@@ -94,7 +94,8 @@ def follow(
         create(folder, run, origins)
         loop.kept = keep(loop.policy, material.sequences, loop.order.epochs, folder.path, progress.say)
         sums = passport.inputs(base, source, held_out, progress.say)
-        mine = passport.make(run, origins, sums, material.fingerprint, surroundings(loop, callbacks))
+        said = folder.recipe().value  # as it loads back: in Python 1 may stand for 1.0
+        mine = passport.make(said, origins, sums, material.fingerprint, surroundings(loop, callbacks))
         passport.keep(folder.path, mine)
         folder.note(status="running", counts=material.counts, labels=material.labels, parameters=size(loop.policy))
 
