@@ -214,5 +214,5 @@ def in_memory(weights: Mapping[str, Tensor]) -> str:
     found = hashlib.sha256()
     for name, weight in sorted(weights.items()):
         found.update(f"{name} {weight.dtype} {list(weight.shape)}".encode())
-        found.update(memoryview(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()))
+        found.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return found.hexdigest()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..training.reproduce import Reproduced
 
 
-MOST = 5
+MOST = 6
 """Rows of one kind in the table; --json has all."""
 
 
@@ -66,8 +66,8 @@ def show(found: Reproduced) -> None:
         for name, sides in [*names.items()][:MOST]
     ]
     rows += [(name, *sides) for name, sides in found.results.items()]
-    rows += [(f"step {step}: {name}", *sides) for step, name, *sides in apart[:MOST] or found.figures[-MOST:]]
-    rows += [(f"{name} {side}", *sides) for side, name, *sides in found.scores]
+    rows += [(f"step {step}: {name}", one, other) for step, name, one, other in apart[:MOST] or found.figures[-MOST:]]
+    rows += [(f"{name} {side}", one, other) for side, name, one, other in found.scores]
     head = ["", str(found.first.path), str(found.second.path), "same"]
     table("", head, [(name, brief(one), brief(other), "yes" if one == other else "NO") for name, one, other in rows])
     same = len(found.figures) - len(apart)
