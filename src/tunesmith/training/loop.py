@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from ..model.kept import Kept
 
-AT_ONCE = 960
+AT_ONCE = 832
 """Tokens that a CPU computes at once; more is hardly faster, and takes memory in proportion."""
 
 
