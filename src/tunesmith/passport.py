@@ -5,7 +5,7 @@ options           every effective value, and where it came from
 seeds             of training, and of what is measured
 code, data, base  sha256 by file; `sequences` is that of everything trained on
 versions, machine what the last bits of a result depend on
-changed           what was another thing in a later session of the run
+changed           what was another thing later in the run
 result            sha256 by file of weights, and of the weights as they were in memory; there once it has finished
 """
 
@@ -159,10 +159,15 @@ def lost(found: Differences) -> str:
     return ""
 
 
-def complete(folder: Path, saved: Path, weights: Mapping[str, Tensor]) -> None:
-    """Add what a run came to: its files of weights below `saved`, and the weights that learnt."""
+def complete(folder: Path, saved: Path, weights: Mapping[str, Tensor], cuts: int) -> None:
+    """Add what a run came to: its files of weights below `saved`, and the weights that learnt. `cuts` is into how many
+    parts batches were cut when memory ran out, by which sums are rounded another way."""
+    known = read(folder)
+    if cuts > 1:
+        cut: Differences = {"machine": {"batches cut for memory": (1, cuts)}}
+        known["changed"] = merged(known.get("changed", {}), cut)
     files = {file.relative_to(folder).as_posix(): file for file in saved.glob("*.safetensors")}
-    put(folder, read(folder) | {"result": sums(files) | {TRAINED: in_memory(weights)}})
+    put(folder, known | {"result": sums(files) | {TRAINED: in_memory(weights)}})
 
 
 def put(folder: Path, passport: Passport) -> None:

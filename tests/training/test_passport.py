@@ -193,6 +193,13 @@ def test_the_same_bits_are_not_promised_elsewhere(made, capsys, section, name):
     assert f"the same bits are not promised, for these differ: {section}: {name}" in " ".join(said.split())
 
 
+def test_batches_cut_for_memory_are_noted_and_round_otherwise(made):
+    passport.complete(made, made / "adapter", {}, cuts=4)
+    found = reproduce(made, quiet=True)
+    assert not found.exact  # no weights were named
+    assert found.unpromised == ["machine: batches cut for memory"]
+
+
 def test_a_changed_base_is_refused_on_resume(stopped, model_folder):
     flip(model_folder / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"the base model has changed since: model.safetensors"):

@@ -83,8 +83,11 @@ def reproduce(folder: Path, output: Path | None = None, *, quiet: bool = False) 
     again = replace(run, output=str(output) if output else None)
     result = train(again, origins=origins, name=f"{folder.resolve().name}-again", quiet=quiet)
     second = RunFolder(Path(result.run))
-    found = passport.differences(known, passport.read(second.path))
-    return Reproduced(first, second, passport.merged(known.get("changed", {}), found))
+    made = passport.read(second.path)
+    found = passport.differences(known, made)
+    for one in (made, known):
+        found = passport.merged(one.get("changed", {}), found)
+    return Reproduced(first, second, found)
 
 
 def check(folder: Path, known: passport.Passport, run: Run, say: Callable[[str], None]) -> None:
