@@ -94,7 +94,7 @@ def disturb(words: list[str], folder: Path, draw: random.Random, usual: float) -
         code = attempt(going_on(words, folder), folder.with_suffix(".log"), happens)
         if code == 0:
             break
-        places = sorted((folder / "checkpoints").glob("step-*"))
+        places = sorted((folder / "checkpoints").glob("step-0*"))
         if len(places) > 1 and draw.random() < 0.5:
             happened.append(spoil := draw.choice(sorted(SPOILS)))
             SPOILS[spoil](draw.choice(sorted(places[-1].iterdir())), draw)
@@ -195,7 +195,7 @@ def flip(file: Path, draw: random.Random) -> None:
 
 
 def future(file: Path, draw: random.Random) -> None:
-    shutil.copytree(file.parent, file.parent.with_name("step-99999999"))
+    shutil.copytree(file.parent, file.parent.with_name("step-99999999"), dirs_exist_ok=True)
 
 
 SPOILS: dict[str, Callable[[Path, random.Random], None]] = {
