@@ -225,3 +225,11 @@ def test_what_changed_between_the_sessions_of_a_run_is_noted(stopped, monkeypatc
     found = reproduce(stopped, quiet=True)
     assert found.exact
     assert "versions: torch" in found.unpromised
+
+
+def test_a_run_that_was_killed_before_it_had_a_passport_gets_one(stopped):
+    (stopped / passport.NAME).unlink()
+    resume(stopped, quiet=True)
+    known = passport.read(stopped)
+    assert known["options"]["method.r"]["origin"].startswith(f"{stopped}/recipe.yaml:")
+    assert ADAPTER in known["result"]

@@ -13,7 +13,7 @@ import typer
 from ..errors import BadEnvironment, Interrupted, Refusal
 from ..files import full
 from ..start import begin_again
-from . import chat, data, doctor, recipes, reproduce, runs, train
+from . import chat, data, doctor, faults, recipes, reproduce, runs, train
 
 app = typer.Typer(
     name="tunesmith",
@@ -23,7 +23,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for module in (train, chat, data, recipes, runs, reproduce, doctor):
+for module in (train, chat, data, recipes, runs, reproduce, doctor, faults):
     module.register(app)
 
 TRAINS = {"train", "quickstart", "reproduce", "doctor"}

@@ -76,13 +76,14 @@ def resume(folder: Path, callbacks: Sequence[TrainerCallback] = (), *, quiet: bo
     checkpoint, with the learning rate where a run of that length has it.
     """
     opened, progress = RunFolder(folder), Progress(quiet)
-    run, facts = opened.recipe().value, opened.facts
+    recipe, facts = opened.recipe(), opened.facts
+    run = recipe.value
     if facts["status"] == "finished" and facts["length"] != length(run):
         opened.note(after=None)  # it will be another model
     elif facts["status"] == "finished":
         progress.say(f"{folder} is finished; this is what it came to")
         return Result(**facts["result"])
-    return follow(run, opened, callbacks, progress, {})
+    return follow(run, opened, callbacks, progress, recipe.origins)
 
 
 def follow(
