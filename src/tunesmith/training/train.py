@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..config.layers import values
+from ..config.load import dump
 from ..data.batch import pad, share
 from ..data.material import Material, prepare
 from ..errors import BadEnvironment, OutOfMemory, RecipeError
@@ -23,6 +25,7 @@ from ..model.load import attach, load_model, load_tokenizer, memory_error, save_
 from ..model.policy import Policy
 from ..run import Run
 from ..runs import RunFolder, claim, create, now
+from ..secret import holds_secret, masked
 from . import checkpoint
 from .callbacks import Callbacks
 from .loop import Loop
@@ -116,6 +119,12 @@ def refuse(run: Run) -> None:
     """What cannot be, said before anything is read."""
     import torch
 
+    for key, value in values(dump(run)):
+        if holds_secret(str(value)):
+            raise RecipeError(
+                f"{'.'.join(key)}: holds a password or a token, and every file of the run would show it; leave it out"
+                " and keep it in the environment, such as HF_TOKEN, or download first and name the local folder"
+            )
     train, processes = run.train, int(os.environ.get("WORLD_SIZE", "1"))
     alone = "several processes are not supported yet; start tunesmith by itself, not by torchrun"
     early = "train.optimizer_in_backward changes weights before all of the gradient is known"
@@ -145,7 +154,7 @@ def ending(folder: RunFolder, progress: Progress) -> Iterator[None]:
         refusal = worded(error)
         if (folder.path / "run.json").exists():
             with suppress(OSError):  # on a full disk there is no room for this either
-                folder.note(status=type(refusal).__name__.lower(), reason=str(refusal), ended=now())
+                folder.note(status=type(refusal).__name__.lower(), reason=masked(str(refusal)), ended=now())
         if refusal is error:
             raise
         raise refusal from None
