@@ -73,8 +73,11 @@ def under_adapter(model, folder: Path):
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    file = folder / "adapter_model.safetensors"
+    if not file.is_file():
+        raise CheckpointError(f"{file}: is not there; pickled weights (adapter_model.bin) are not loaded")
     try:
-        weights = load_file(folder / "adapter_model.safetensors")
+        weights = load_file(file)
     except SafetensorError as error:
         raise CheckpointError(f"{folder}: the adapter's weights are damaged ({error}); copy them anew") from None
     config = adapter_config(folder, weights)

@@ -131,7 +131,7 @@ def load_tuned(run: Path, base: Path, precision: str = "auto", labels: tuple[str
     """What `save_tuned` wrote, ready to be asked."""
     if (run / "model").is_dir():
         return load_model(checked(run / "model"), precision, labels)[0].eval()
-    if not (run / "adapter" / "adapter_model.safetensors").is_file():
+    if not (run / "adapter").is_dir():
         raise CheckpointError(f"{run}: holds neither adapter/ nor model/; was the run finished?")
     with hushed():
         return under_adapter(load_model(base, precision, labels)[0], run / "adapter").eval()
