@@ -111,7 +111,7 @@ def test_a_recipe_that_holds_a_secret_is_refused_before_anything_is_written(key,
 
 def test_other_commands_and_mistakes_do_not_repeat_a_secret(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    recipe = tmp_path / "recipe.yaml"
+    recipe = tmp_path / "mine.yaml"
     recipe.write_text(f"model: {{path: a}}\ndata: {{path: b}}\ntrain: {{seed: {OTHER}}}\n")
     for words in (
         ["train", str(recipe)],
@@ -216,7 +216,7 @@ def test_the_name_of_a_run_is_a_name(name, model_folder, reviews, tmp_path, monk
     ("recipe", "name"),
     [
         ("recipes/quickstart.yaml", "quickstart"), ("my recipe (1).yaml", "my-recipe-1"), 
-        ("a;rm -rf ~.yaml", "a-rm-rf"),
+        ("a;rm -rf ~.yaml", "a-rm--rf"),
         ("...yaml", "run"), ("试验.v2.yaml", "试验.v2"), ("", "run"),
     ],
 )  # fmt: skip

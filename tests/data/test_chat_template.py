@@ -3,6 +3,7 @@
 import time
 
 import pytest
+from jinja2 import TemplateError, UndefinedError
 
 from tunesmith.data import chat_template as bounds
 from tunesmith.data.chat_template import TooMuch, chat_template
@@ -56,7 +57,8 @@ def test_the_text_and_the_marks_are_those_of_transformers(source):
 ENDLESS = [
     "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
     "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(200) }}",
-    "{% for i in [[0]] recursive %}{% for j in range(999) %}{{ loop(i) if j < 2 }}{{ j }}{% endfor %}{% endfor %}",
+    "{% for i in [0] recursive %}{% set again = loop %}{% for j in range(999) %}{{ again([0]) }}"
+    "{% endfor %}{% endfor %}",
     "{% for i in range(99999) %}{% for j in range(99999) %}{{ j }}{% endfor %}{% endfor %}",
     "{% for i in range(99999) %}{% set x = range(99999) | map('string') | list %}{% endfor %}",
 ]
@@ -73,7 +75,7 @@ def test_a_template_without_end_is_stopped(source, hurried):
 HUGE = [
     "{% for i in range(10**9) %}x{% endfor %}",
     "{{ 'a' * 10**9 }}",
-    "{{ 10 ** 10 ** 10 }}",
+    "{{ 10 ** (10 ** 10) }}",
     "{{ [0] * 10**9 }}",
     "{{ 'a'.ljust(10**9) }}",
     "{{ 'a' | center(10**9) }}",
@@ -102,9 +104,8 @@ def test_a_template_that_makes_too_much_is_stopped_before_it_does(source):
     import resource
 
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.thread_time()
-    with pytest.raises((TooMuch, OverflowError, Exception)) as stopped:
+    with pytest.raises((TooMuch, OverflowError, UndefinedError)):  # range's own bound, and lipsum is not there
         chat_template(source).render(**GIVEN)
-    assert isinstance(stopped.value, (TooMuch, OverflowError)) or "lipsum" in str(stopped.value)
     assert time.thread_time() - began < 5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2_000_000  # KB
 
@@ -124,8 +125,6 @@ OUT = [
 
 @pytest.mark.parametrize("source", OUT)
 def test_a_template_does_not_get_out_of_the_sandbox(source):
-    from jinja2 import TemplateError
-
     with pytest.raises(TemplateError):
         chat_template(source).render(**GIVEN)
 

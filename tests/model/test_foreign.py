@@ -8,7 +8,7 @@ import torch
 
 from tunesmith.errors import CheckpointError, RecipeError
 from tunesmith.model.hub import locate
-from tunesmith.model.load import load_model, load_tokenizer, load_tuned
+from tunesmith.model.load import hushed, load_model, load_tokenizer, load_tuned
 
 CODE = """
 from pathlib import Path
@@ -184,7 +184,9 @@ def run(tmp_path, tiny, tokenizer):
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(1)
-    tuned = get_peft_model(tiny(), LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
+    with hushed():
+        config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+        tuned = get_peft_model(tiny(), config)
     for name, weight in tuned.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight)
@@ -197,7 +199,8 @@ def test_an_adapter_that_fits_says_what_it_says_in_peft(run, model_folder, tiny)
     from peft import PeftModel
 
     ids = torch.tensor([[5, 6, 7]])
-    theirs = PeftModel.from_pretrained(tiny(), str(run / "adapter")).eval()(ids).logits
+    with hushed():
+        theirs = PeftModel.from_pretrained(tiny(), str(run / "adapter")).eval()(ids).logits
     assert torch.equal(load_tuned(run, model_folder)(ids).logits, theirs)
     assert not torch.equal(load_model(model_folder)[0].eval()(ids).logits, theirs)
 

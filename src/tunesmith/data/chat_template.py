@@ -114,7 +114,7 @@ class Bounded(ImmutableSandboxedEnvironment):
         whole(value)
         return value
 
-    def concat(self, *parts: Any) -> str:
+    def glue(self, *parts: Any) -> str:
         """What `a ~ b` is."""
         return self.grown("".join(str(self.show(part)) for part in parts))
 
@@ -169,7 +169,7 @@ class Watch(NodeTransformer):
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
         self.generic_visit(node)
-        return ours("concat", node.nodes).set_lineno(node.lineno)
+        return ours("glue", node.nodes).set_lineno(node.lineno)
 
 
 def ours(name: str, given: list[nodes.Expr]) -> nodes.Call:

@@ -179,6 +179,9 @@ def from_hugging_face(name: str, *, data: bool) -> Path:
 
 
 def from_modelscope(path: str, *, data: bool) -> Path:
+    name = path.removeprefix(MODELSCOPE)
+    if not REPOSITORY.fullmatch(name):
+        raise RecipeError(f"'{path}' is no name on ModelScope; expected modelscope:org/name")
     try:
         from modelscope.hub.errors import HubError  # pyright: ignore[reportMissingImports] - an extra
         from modelscope.hub.snapshot_download import (  # pyright: ignore[reportMissingImports] - an extra
@@ -189,9 +192,6 @@ def from_modelscope(path: str, *, data: bool) -> Path:
         raise BadEnvironment(
             f"{path}: needs the package modelscope: run `pip install 'tunesmith[modelscope]'`"
         ) from None
-    name = path.removeprefix(MODELSCOPE)
-    if not REPOSITORY.fullmatch(name):
-        raise RecipeError(f"'{path}' is no name on ModelScope; expected modelscope:org/name")
     log.info("%s: looking it up on ModelScope", name)
     try:
         if data:
