@@ -9,7 +9,7 @@ TOKEN = re.compile(
     r"|\b(gh[opsru]_|github_pat_|glpat-|xox[abeprs]-)[\w-]{16,}"
     r"|\bAKIA[0-9A-Z]{16}\b"
 )
-ADDRESS = re.compile(r"""(?<=://)[^\s/"'<>]*@""")  # user:password@
+ADDRESS = re.compile(r"""(?<=://)[^\s/"'<>\\]*@""")  # user:password@
 QUERY = re.compile(r"""([?&][\w-]*(?:token|key|secret|password|signature)=)[^\s&"'<>]{8,}""", re.IGNORECASE)
 VARIABLE = re.compile(r"(TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
 SHORTEST = 12

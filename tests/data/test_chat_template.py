@@ -55,6 +55,7 @@ def test_the_text_and_the_marks_are_those_of_transformers(source):
 
 
 ENDLESS = [
+    "{% set r = range(99999) %}{% for i in r %}{% for j in r %}{% for k in r %}{% endfor %}{% endfor %}{% endfor %}",
     "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
     "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(200) }}",
     "{% for i in [0] recursive %}{% set again = loop %}{% for j in range(999) %}{{ again([0]) }}"

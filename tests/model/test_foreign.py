@@ -64,6 +64,8 @@ def test_the_trap_would_close(trap, mark):
 def test_a_known_models_own_code_is_not_run(trap, mark, tiny):
     change(trap / "config.json", auto_map=CONFIG_MAP)
     change(trap / "tokenizer_config.json", auto_map=TOKENIZER_MAP)
+    (trap / "custom_generate").mkdir()
+    (trap / "custom_generate" / "generate.py").write_text(f"open({str(mark)!r}, 'w')\ndef generate(model): ...\n")
     model, _ = load_model(locate(str(trap)))
     assert type(model) is type(tiny()) and load_tokenizer(trap).is_fast
     assert not hasattr(model.config, "auto_map") and not mark.exists()

@@ -25,7 +25,7 @@ from ..model.load import attach, load_model, load_tokenizer, memory_error, save_
 from ..model.policy import Policy
 from ..run import Run
 from ..runs import RunFolder, claim, create, now
-from ..secret import holds_secret, masked
+from ..secret import holds_secret
 from . import checkpoint
 from .callbacks import Callbacks
 from .loop import Loop
@@ -154,7 +154,7 @@ def ending(folder: RunFolder, progress: Progress) -> Iterator[None]:
         refusal = worded(error)
         if (folder.path / "run.json").exists():
             with suppress(OSError):  # on a full disk there is no room for this either
-                folder.note(status=type(refusal).__name__.lower(), reason=masked(str(refusal)), ended=now())
+                folder.note(status=type(refusal).__name__.lower(), reason=str(refusal), ended=now())
         if refusal is error:
             raise
         raise refusal from None
