@@ -79,17 +79,17 @@ class Bounded(ImmutableSandboxedEnvironment):
         self.begin()
 
     def begin(self) -> None:
-        self.ends, self.made, self.written = time.thread_time() + SECONDS, 0, 0
+        self.ends, self.ticks, self.made, self.written = time.thread_time() + SECONDS, 0, 0, 0
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         return Watch().visit(super()._parse(source, name, filename))
 
     def tick(self, made: int = 0) -> None:
         """Look at the clock, and at how much has been made."""
-        self.made += made
+        self.ticks, self.made = self.ticks + 1, self.made + made
         if self.made > MOST:
             raise TooMuch(f"makes more than {MOST:,} characters and items for one dialogue")
-        if time.thread_time() > self.ends:
+        if self.ticks % 16 == 0 and time.thread_time() > self.ends:  # the clock costs more than what it watches
             raise TooMuch(f"takes longer than {SECONDS:g} s for one dialogue")
 
     def write(self, length: int) -> None:
@@ -119,6 +119,8 @@ class Bounded(ImmutableSandboxedEnvironment):
         return self.grown("".join(str(self.show(part)) for part in parts))
 
     def call(self, context: Any, thing: Any, /, *given: Any, **named: Any) -> Any:
+        if thing == self.tick:
+            return self.tick(*given)
         inner = [value for key, value in named.items() if not key.startswith("_")]
         self.ask(getattr(thing, "__self__", None), *given, *inner)
         return self.grown(super().call(context, thing, *given, **named))
