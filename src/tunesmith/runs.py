@@ -97,7 +97,7 @@ def create(folder: RunFolder, run: Run, origins: Mapping[str, str]) -> None:
     except OSError as error:
         raise RecipeError(f"output: {folder.path} cannot be made: {error.strerror}") from None
     write(folder.path / "recipe.yaml", to_yaml(run, origins))
-    folder.note(started=now(), name=folder.path.name, origins=dict(origins), versions=versions())
+    folder.note(status="running", started=now(), name=folder.path.name, origins=dict(origins), versions=versions())
 
 
 def free(folder: Path) -> Path:
