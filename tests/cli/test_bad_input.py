@@ -134,7 +134,7 @@ def test_a_full_disk_is_said(recipe, capsys, monkeypatch):
 
     import safetensors.torch
 
-    def full(tensors, file, *_):
+    def full(tensors, file, *_, **named):
         raise OSError(errno.ENOSPC, "No space left on device", str(file))
 
     monkeypatch.setattr(safetensors.torch, "save_file", full)
