@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,9 +23,11 @@ from typing import Any
 
 from .config.load import Loaded, load, to_yaml
 from .errors import CheckpointError, RecipeError
-from .files import write
+from .files import private, write
 from .run import Run
 
+NAME = r"\w[\w.-]*"
+"""The name of a run is a name: no path, and nothing that a shell would read."""
 PACKAGES = ("tunesmith", "torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors")
 
 
@@ -74,6 +77,8 @@ class RunFolder:
 def claim(run: Run, name: str) -> RunFolder:
     """Where a new run will stand: `run.output`, which must not hold anything yet, or the first free runs/NAME."""
     if run.output is None:
+        if not re.fullmatch(NAME, name):
+            raise RecipeError(f"name: '{name}' cannot name a run: use letters, digits and . _ -, or set output")
         return RunFolder(free(Path("runs") / name))
     folder = Path(run.output)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -89,7 +94,7 @@ def create(folder: RunFolder, run: Run, origins: Mapping[str, str]) -> None:
     if (folder.path / "run.json").exists():
         return
     try:
-        folder.path.mkdir(parents=True, exist_ok=True)
+        private(folder.path)
     except OSError as error:
         raise RecipeError(f"output: {folder.path} cannot be made: {error.strerror}") from None
     write(folder.path / "recipe.yaml", to_yaml(run, origins))

@@ -148,7 +148,7 @@ def test_a_full_disk_leaves_no_half_checkpoint(model_folder, reviews, tmp_path, 
 
     import safetensors.torch
 
-    def full(tensors, file, *_):
+    def full(tensors, file, *_, **named):
         file.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device", str(file))
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import passport
+from ..config.layers import values
+from ..config.load import dump
 from ..data.batch import pad, share
 from ..data.material import Material, prepare
 from ..errors import BadEnvironment, OutOfMemory, RecipeError
@@ -24,6 +26,7 @@ from ..model.load import attach, load_model, load_tokenizer, memory_error, save_
 from ..model.policy import Policy
 from ..run import Run
 from ..runs import RunFolder, claim, create, now
+from ..secret import holds_secret
 from . import checkpoint
 from .callbacks import Callbacks
 from .loop import Loop
@@ -133,6 +136,12 @@ def refuse(run: Run) -> None:
     """What cannot be, said before anything is read."""
     import torch
 
+    for key, value in values(dump(run)):
+        if holds_secret(str(value)):
+            raise RecipeError(
+                f"{'.'.join(key)}: holds a password or a token, and every file of the run would show it; leave it out"
+                " and keep it in the environment, such as HF_TOKEN, or download first and name the local folder"
+            )
     train, processes = run.train, int(os.environ.get("WORLD_SIZE", "1"))
     alone = "several processes are not supported yet; start tunesmith by itself, not by torchrun"
     early = "train.optimizer_in_backward changes weights before all of the gradient is known"
