@@ -130,15 +130,11 @@ def test_memory_that_runs_out_says_what_to_do(recipe, capsys, monkeypatch, tmp_p
 
 
 def test_a_full_disk_is_said(recipe, capsys, monkeypatch):
-    import errno
+    from tunesmith.training import checkpoint
 
-    import safetensors.torch
-
-    def full(tensors, file, *_, **named):
-        raise OSError(errno.ENOSPC, "No space left on device", str(file))
-
-    monkeypatch.setattr(safetensors.torch, "save_file", full)
-    refused(capsys, 6, "the disk is full", "train", recipe())
+    usage = checkpoint.shutil.disk_usage
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda folder: usage(folder)._replace(free=10))
+    refused(capsys, 6, "3 times in a row", "train", recipe(), "train.max_steps=4", "train.save_steps=1")
 
 
 def test_a_tokenizer_without_a_template_says_which_is_used(recipe, capsys, model_folder, tokenizer):

@@ -146,6 +146,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_is_not_saved(model_folder, r
 def test_a_full_disk_leaves_no_half_checkpoint(model_folder, reviews, tmp_path, monkeypatch):
     import errno
 
+    import peft  # noqa: F401 - which would keep what is put in save_file's place if it were imported meanwhile
     import safetensors.torch
 
     def full(tensors, file, *_, **named):
