@@ -15,7 +15,7 @@ from tunesmith.objectives.base import objective
 SRC = Path(tunesmith.__file__).parent
 FILES = sorted(SRC.rglob("*.py"))
 ROOMS = [
-    {"errors", "files", "machine", "start", "config"},
+    {"errors", "files", "machine", "owner", "start", "config"},
     {"methods", "objectives", "data"},
     {"run", "runs"},
     {"model"},

@@ -26,7 +26,7 @@ app = typer.Typer(
 for module in (train, chat, data, recipes, runs, doctor):
     module.register(app)
 
-TRAINS = {"train", "quickstart", "doctor"}
+TRAINS = {"train", "quickstart", "doctor", "resume"}
 
 
 @app.callback()
