@@ -43,7 +43,10 @@ def processes(code: str, count: int, **options):
     started = [subprocess.Popen([sys.executable, "-c", code], text=True, **pipes, **options) for _ in range(count)]
     try:
         for process in started:
-            assert process.stdout.readline() == "ready\n", process.stderr.read()
+            first = process.stdout.readline()
+            if first != "ready\n":
+                process.kill()
+                raise AssertionError(first + process.stderr.read())
         yield started
     finally:
         for process in started:
@@ -133,7 +136,7 @@ def test_a_folder_that_stays_empty_goes_again_and_one_that_is_taken_stays_as_it_
 
 
 HOLDS = """
-with hold(Path({folder!r}), print):
+with hold(Path({folder!r}), lambda _: None):
     {more}
     print("ready", flush=True)
     sys.stdin.readline()
@@ -236,9 +239,19 @@ def test_a_stop_never_reaches_a_pid_that_was_given_anew(tmp_path):
         assert bystander.poll() is None
 
 
-def test_a_run_that_does_not_stop_in_time_is_said(tmp_path):
-    more = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+def test_a_stop_that_is_asked_for_twice_is_told_once(tmp_path):
+    """A second SIGTERM would end the run before it has saved."""
+    more = "import signal; signal.signal(signal.SIGTERM, lambda *_: print('told', flush=True))"
     with processes(HOLDS.format(folder=str(tmp_path), more=more), 1) as [process]:
-        with pytest.raises(Refusal, match=rf"still runs after 0.2 s; .* `kill -9 {process.pid}`"):
-            stop(tmp_path, 0.2)
-        assert process.poll() is None
+        for _ in range(2):
+            with pytest.raises(Refusal, match=rf"still runs after 0.2 s; .* `kill -9 {process.pid}`"):
+                stop(tmp_path, 0.2)
+        assert go([process]) == ["told\n"]
+    assert not list(tmp_path.iterdir())
+    with processes(HOLDS.format(folder=str(tmp_path), more=more), 1) as [process]:
+        (tmp_path / owner.TOLD).touch()
+        process.kill()
+        process.wait()
+    with processes(HOLDS.format(folder=str(tmp_path), more=""), 1) as [process]:
+        stop(tmp_path, 10)
+        assert process.wait(10) == -signal.SIGTERM

@@ -31,6 +31,8 @@ except ImportError:  # Windows
     fcntl = None
 
 NAME = "owner.json"
+TOLD = "owner.told"
+"""Stands beside it once the owner was told to stop: a second signal would stop it before it has saved."""
 LOCKLESS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 """How file systems say that they have no locks."""
 
@@ -92,11 +94,13 @@ def hold(folder: Path, say: Callable[[str], None], refusal: type[Refusal] = Chec
         me = psutil.Process()
         group = os.getpgrp() if hasattr(os, "getpgrp") else 0
         try:
+            (folder / TOLD).unlink(missing_ok=True)
             os.ftruncate(handle, 0)
             os.write(handle, json.dumps(asdict(Owner(me.pid, born(me), group, platform.node()))).encode())
             yield
         finally:
             if current(handle, file):
+                (folder / TOLD).unlink(missing_ok=True)
                 file.unlink()
     finally:
         os.close(handle)
@@ -174,7 +178,7 @@ def owner(folder: Path) -> Owner | None:
 
 
 def stop(folder: Path, timeout: float) -> None:
-    """Send SIGTERM to the process that runs a run, and wait until it has let go of it.
+    """Send SIGTERM to the process that runs a run, unless it was sent before, and wait until it has let go of the run.
 
     Raises CheckpointError where that process is out of reach, and a Refusal if it still runs after `timeout` seconds.
     """
@@ -188,21 +192,31 @@ def stop(folder: Path, timeout: float) -> None:
         there = known.host == platform.node()  # such as in a container beside this one
         where = "it is not seen from here" if there else f"this is {platform.node()}; stop it there"
         raise CheckpointError(f"{folder}: {known} runs it, and {where}")
-    try:
-        if leads(known, process):
-            os.killpg(known.group, signal.SIGTERM)
-        else:
-            process.terminate()
-    except (PermissionError, psutil.AccessDenied):
-        raise CheckpointError(f"{folder}: {known} belongs to another user, who must stop it") from None
+    with suppress(FileExistsError, FileNotFoundError):  # told already; or ended just now, and removed
+        (folder / TOLD).touch(exist_ok=False)
+        tell(known, process, folder)
     until = time.monotonic() + timeout
     while owner(folder) == known:
         if time.monotonic() > until:
             raise Refusal(
                 f"{folder}: {known} was told to stop and still runs after {timeout:g} s; it saves after the step that"
-                f" it is in. Wait for it with a larger --timeout, or lose that step with `kill -9 {known.pid}`"
+                f" it is in. Ask again to wait on, or give up what it has not saved with `kill -9 {known.pid}`"
             )
         time.sleep(0.05)
+
+
+def tell(known: Owner, process: psutil.Process, folder: Path) -> None:
+    """Send the signal, to the group or to the process alone."""
+    try:
+        if leads(known, process):
+            os.killpg(known.group, signal.SIGTERM)
+        else:
+            process.terminate()
+    except psutil.NoSuchProcess:
+        return
+    except (PermissionError, psutil.AccessDenied):
+        (folder / TOLD).unlink(missing_ok=True)
+        raise CheckpointError(f"{folder}: {known} belongs to another user, who must stop it") from None
 
 
 def leads(known: Owner, process: psutil.Process) -> bool:

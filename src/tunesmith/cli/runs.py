@@ -65,7 +65,7 @@ def show_run(run: Folder, as_json: Json = False) -> None:
     from ..runs import RunFolder
 
     opened = RunFolder(run)
-    facts = opened.facts | {"status": opened.status}
+    facts: dict[str, Any] = opened.facts | {"status": opened.status}
     if as_json:
         json_out(facts)
         return
