@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -15,7 +16,7 @@ import pytest
 
 from tunesmith import owner
 from tunesmith.errors import CheckpointError, RecipeError, Refusal
-from tunesmith.owner import NAME, Owner, born, hold, stop
+from tunesmith.owner import NAME, Owner, born, hold, leads, stop
 from tunesmith.run import Data, Model, Run
 from tunesmith.runs import claim
 
@@ -152,7 +153,8 @@ def test_a_killed_process_is_known_to_be_gone_and_its_run_is_taken_over(tmp_path
         process.kill()
         while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
             time.sleep(0.01)
-        assert owner.owner(tmp_path) is None  # though nobody has asked for its exit code yet, and its pid is in use
+        assert known.process is None  # though nobody has asked for its exit code yet, and its pid is in use
+        assert owner.owner(tmp_path) is None
         with hold(tmp_path, print):
             assert owner.owner(tmp_path).pid == os.getpid()
     assert f"process {process.pid} on {HERE} ran it and is gone; this process takes it over" in capsys.readouterr().out
@@ -208,6 +210,9 @@ def test_a_stop_reaches_what_the_run_has_started(tmp_path):
     more = "import subprocess; print(subprocess.Popen(['sleep', '60']).pid, file=sys.stderr)"
     with processes(HOLDS.format(folder=str(tmp_path), more=more), 1, process_group=0) as [process]:
         child = psutil.Process(int(process.stderr.readline()))
+        known = owner.owner(tmp_path)
+        assert leads(known, known.process)
+        assert not leads(replace(known, group=child.pid), known.process)  # it did not begin that one
         stop(tmp_path, 10)
         assert process.wait(10) == -signal.SIGTERM
         child.wait(10)
