@@ -66,7 +66,7 @@ def born(process: psutil.Process) -> float:
 
     Linux knows it since the machine's start, and psutil adds a time of that start which follows the clock.
     """
-    return process.create_time() - (psutil.boot_time() if sys.platform == "linux" else 0)
+    return round(process.create_time() - (psutil.boot_time() if sys.platform == "linux" else 0), 2)
 
 
 @contextmanager

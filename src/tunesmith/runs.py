@@ -137,8 +137,8 @@ def discard(folder: RunFolder) -> int:
     marks = ("recipe.yaml", "run.json")
     for mark in marks:
         if not (path / mark).is_file():
-            raise CheckpointError(f"{path}: is no run folder: it has no {mark}; nothing was removed")
-    with hold(path, lambda _: None):
+            raise CheckpointError(f"{folder.path}: is no run folder: it has no {mark}; nothing was removed")
+    with hold(folder.path, lambda _: None):
         freed = sum(file.lstat().st_size for file in path.rglob("*") if file.name != OWNER and not file.is_dir())
         for part in sorted(path.iterdir(), key=lambda part: part.name in marks):  # cut off, it can be done again
             if part.name != OWNER:
