@@ -13,11 +13,16 @@ Refusal                 1    failed while running
 
 from typing import ClassVar
 
+from .secret import masked
+
 
 class Refusal(Exception):
-    """One sentence: which file, line or key; what was expected; what to do."""
+    """One sentence: which file, line or key; what was expected; what to do. Secrets in it are masked."""
 
     code: ClassVar[int] = 1
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(masked(sentence))
 
 
 class RecipeError(Refusal):

@@ -8,6 +8,8 @@ from pathlib import Path
 from shutil import rmtree
 from uuid import uuid4
 
+from .secret import masked
+
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
@@ -31,9 +33,15 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def write(path: Path, text: str) -> None:
-    """Replace a file's text as a whole."""
+    """Replace a file's text as a whole; secrets in it are masked."""
     with whole(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+        beside.write_text(masked(text), encoding="utf-8")
+
+
+def private(folder: Path) -> None:
+    """Make a folder that its owner alone can look into; one that is there already stays as it is."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def full(error: Exception) -> bool:

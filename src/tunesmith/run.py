@@ -94,6 +94,10 @@ class Train:
     """A longer gradient is scaled down to this length; 0 never does."""
     on_nan: Literal["stop", "skip"] = "stop"
     """What to do when a loss or gradient is no number: stop, or leave the step out and count it."""
+    max_skipped_steps: Natural = 10
+    """Steps that may be left out so before the run stops, with on_nan: skip."""
+    auto_batch: bool = False
+    """Compute a batch that does not fit into memory in smaller parts: its gradient is the same, and takes longer."""
     bf16: bool = False
     """Compute in bfloat16 while the weights stay as they are."""
     fp16: bool = False

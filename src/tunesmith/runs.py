@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,11 +24,13 @@ from typing import Any
 
 from .config.load import Loaded, load, to_yaml
 from .errors import CheckpointError, RecipeError
-from .files import remove, write
+from .files import private, remove, write
 from .owner import NAME as OWNER
 from .owner import hold, owner
 from .run import Run
 
+NAME = r"\w[\w.-]*"
+"""The name of a run is a name: no path, and nothing that a shell would read."""
 PACKAGES = ("tunesmith", "torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors")
 
 
@@ -53,7 +56,7 @@ class RunFolder:
     @property
     def status(self) -> str:
         """How the run stands: what run.json says, unless a process runs it, or one did and is gone ("died")."""
-        said = self.facts.get("status", "running")  # killed before it could say even that
+        said = self.facts.get("status", "")
         return "running" if owner(self.path) else "died" if said == "running" else said
 
     def recipe(self, words: list[str] | tuple[str, ...] = ()) -> Loaded[Run]:
@@ -87,12 +90,14 @@ def claim(run: Run, name: str, say: Callable[[str], None]) -> Iterator[RunFolder
     Of two processes that start at once, the second gets another number under runs/; with the same `output` it is
     refused as a mistake of the recipe. A folder that was made here and is empty in the end goes again.
     """
+    if run.output is None and not re.fullmatch(NAME, name):
+        raise RecipeError(f"name: '{name}' cannot name a run: use letters, digits and . _ -, or set output")
     place = Path("runs") / name if run.output is None else Path(run.output)
     new = run.output is None or not place.exists()
     try:
         if run.output is None:
             place = fresh(place)
-        place.mkdir(parents=True, exist_ok=True)
+        private(place)
     except OSError as error:
         raise RecipeError(f"output: {place} cannot be made: {error.strerror}") from None
     try:
@@ -114,7 +119,7 @@ def create(folder: RunFolder, run: Run, origins: Mapping[str, str]) -> None:
     if (folder.path / "run.json").exists():
         return
     write(folder.path / "recipe.yaml", to_yaml(run, origins))
-    folder.note(started=now(), name=folder.path.name, origins=dict(origins), versions=versions())
+    folder.note(status="running", started=now(), name=folder.path.name, origins=dict(origins), versions=versions())
 
 
 def fresh(folder: Path) -> Path:
@@ -122,7 +127,7 @@ def fresh(folder: Path) -> Path:
     number, place = 1, folder
     while True:
         try:
-            place.mkdir(parents=True)
+            place.mkdir(mode=0o700, parents=True)
             return place
         except FileExistsError:
             number += 1

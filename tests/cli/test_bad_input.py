@@ -97,6 +97,21 @@ def test_a_folder_without_weights_is_refused(recipe, capsys, model_folder):
     refused(capsys, 2, str(model_folder), "train", recipe())
 
 
+def test_a_model_that_needs_code_of_its_own_is_refused(recipe, capsys, model_folder, tmp_path):
+    config = model_folder / "config.json"
+    config.write_text(json.dumps({"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}))
+    refused(capsys, 2, "config.json: auto_map: the model needs code that comes with it", "train", recipe())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_chat_template_without_end_is_refused(recipe, capsys, model_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("tunesmith.data.chat_template.SECONDS", 0.1)
+    endless = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    (model_folder / "chat_template.jinja").write_text(endless)
+    refused(capsys, 3, "the chat template of tiny takes longer than 0.1 s for one dialogue", "train", recipe())
+    assert not (tmp_path / "run").exists()
+
+
 def test_damaged_weights_are_refused(recipe, capsys, model_folder):
     weights = model_folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
@@ -119,7 +134,7 @@ def test_a_full_disk_is_said(recipe, capsys, monkeypatch):
 
     import safetensors.torch
 
-    def full(tensors, file, *_):
+    def full(tensors, file, *_, **named):
         raise OSError(errno.ENOSPC, "No space left on device", str(file))
 
     monkeypatch.setattr(safetensors.torch, "save_file", full)

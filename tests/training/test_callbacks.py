@@ -81,3 +81,17 @@ def test_swanlabs_own_callback_is_written_to_offline(model_folder, reviews, tmp_
 def test_a_missing_tracker_is_refused_by_a_sentence(model_folder, reviews, tmp_path):
     with pytest.raises(BadEnvironment, match="pip install mlflow"):
         train(run_of(model_folder, reviews, tmp_path / "run", LoRA(), SFT(), report_to=("mlflow",)), quiet=True)
+
+
+def test_a_tracker_that_fails_is_said_once_and_training_goes_on(model_folder, reviews, tmp_path, monkeypatch, caplog):
+    from transformers.integrations import TensorBoardCallback
+
+    def unreachable(*args, **named):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(TensorBoardCallback, "on_log", unreachable)
+    run = run_of(model_folder, reviews, tmp_path / "run", LoRA(), SFT(), logging_steps=1, report_to=("tensorboard",))
+    with caplog.at_level("WARNING", "tunesmith"):
+        train(run, quiet=True)
+    said = [record.getMessage() for record in caplog.records if "report_to" in record.getMessage()]
+    assert said == ["train.report_to: tensorboard failed (ConnectionError: no network); training goes on without it"]

@@ -148,7 +148,7 @@ def test_a_full_disk_leaves_no_half_checkpoint(model_folder, reviews, tmp_path, 
 
     import safetensors.torch
 
-    def full(tensors, file, *_):
+    def full(tensors, file, *_, **named):
         file.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device", str(file))
 
@@ -162,3 +162,186 @@ def test_old_checkpoints_go_and_the_newest_stay(model_folder, reviews, tmp_path)
     train(run_of(model_folder, reviews, tmp_path / "run", LoRA(), SFT(), save_steps=1, save_total_limit=3), quiet=True)
     kept = [place.name for place in checkpoint.found(tmp_path / "run" / "checkpoints")]
     assert kept == ["step-00000004", "step-00000005", "step-00000006"]
+
+
+def stopped_run(model_folder, reviews, folder, **settings):
+    """A run with checkpoints of steps 2, 4 and 5."""
+    run = run_of(model_folder, reviews, folder, LoRA(), SFT(), save_steps=2, save_total_limit=None, **settings)
+    with pytest.raises(Stopped):
+        train(run, [StopsAfter(5)], quiet=True)
+    return folder / "checkpoints"
+
+
+@pytest.mark.parametrize("name", [checkpoint.WEIGHTS, checkpoint.OPTIMIZER, checkpoint.RANDOM, checkpoint.MANIFEST])
+@pytest.mark.parametrize("fault", ["cut", "flip", "gone", "empty"])
+def test_no_damage_to_any_file_goes_unnoticed(tiny, tmp_path, name, fault):
+    from tinyrun import loop_of, sequences_for
+
+    loop = loop_of(tiny, LoRA(), SFT(), sequences_for(SFT()))
+    checkpoint.write(tmp_path, 1, checkpoint.state(loop), {"seconds": 1.5}, None)
+    place = checkpoint.write(tmp_path, 2, checkpoint.state(loop), {"seconds": 1.5}, None)
+    file = place / name
+    content = bytearray(file.read_bytes())
+    for at in range(0, len(content), max(1, len(content) // 40)) if fault == "flip" else [0]:
+        if fault == "flip":
+            spoilt = bytearray(content)
+            spoilt[at] ^= 1
+            file.write_bytes(spoilt)
+        elif fault == "gone":
+            file.unlink()
+        else:
+            file.write_bytes(content[: len(content) // 2] if fault == "cut" else b"")
+        assert checkpoint.damage(place), at
+    said = []
+    assert checkpoint.newest(tmp_path, said.append) == tmp_path / "step-00000001"
+    assert len(said) == 1 and (tmp_path / "damaged-step-00000002").is_dir()
+
+
+def test_empty_future_and_half_written_folders_are_set_aside_or_cleared(model_folder, reviews, tmp_path, capsys):
+    train(run_of(model_folder, reviews, tmp_path / "whole", LoRA(), SFT()), quiet=True)
+    places = stopped_run(model_folder, reviews, tmp_path / "run")
+    (places / "step-00000099").mkdir()
+    (places / ".step-00000006.abc.tmp").mkdir()
+    (places / "step-00000005").rename(places / "step-00000777")
+    (places / "damaged-step-00000777").mkdir()
+    resume(tmp_path / "run")
+    said = capsys.readouterr().err
+    assert "step-00000777 is damaged" in said and "step-00000099 is damaged" in said and "after step 4" in said
+    assert {"damaged-step-00000777", "damaged-step-00000777-2"} <= {place.name for place in places.iterdir()}
+    assert not list(places.glob(".*"))
+    assert weights(tmp_path / "whole") == weights(tmp_path / "run")
+
+
+def test_where_no_checkpoint_can_be_used_nothing_begins_again_by_itself(model_folder, reviews, tmp_path):
+    places = stopped_run(model_folder, reviews, tmp_path / "run")
+    for place in checkpoint.found(places):
+        (place / checkpoint.MANIFEST).unlink()
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match="none of the 3 checkpoints can be used; they are kept"):
+            resume(tmp_path / "run", quiet=True)
+    assert len(list(places.glob("damaged-*"))) == 3
+
+
+def test_a_full_disk_is_said_and_training_goes_on_until_the_third_time(
+    model_folder, reviews, tmp_path, monkeypatch, capsys
+):
+    usage = checkpoint.shutil.disk_usage
+    calls = []
+
+    def room(folder):
+        calls.append(folder)
+        return usage(folder)._replace(free=10) if len(calls) in (2, 3, 5) else usage(folder)
+
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", room)
+    train(run_of(model_folder, reviews, tmp_path / "run", LoRA(), SFT(), save_steps=1))
+    said = capsys.readouterr().err
+    assert said.count("could not be written (the disk is full); the last one is of step 1; training goes on") == 2
+    assert said.count("the last one is of step 4; training goes on") == 1
+    kept = [place.name for place in checkpoint.found(tmp_path / "run" / "checkpoints")]
+    assert kept == ["step-00000004", "step-00000006"]
+
+
+def test_a_stop_that_cannot_be_saved_does_not_say_that_it_was(model_folder, reviews, tmp_path, monkeypatch):
+    usage = checkpoint.shutil.disk_usage
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda folder: usage(folder)._replace(free=10))
+    with pytest.raises(BadEnvironment, match="stopped after step 3, which could not be saved; there is no checkpoint"):
+        train(run_of(model_folder, reviews, tmp_path / "run", LoRA(), SFT()), [StopsAfter(3)], quiet=True)
+
+
+def test_metrics_that_cannot_be_written_are_said_once(model_folder, reviews, tmp_path, monkeypatch, capsys):
+    def full(self, figures):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(RunFolder, "log", full)
+    train(run_of(model_folder, reviews, tmp_path / "run", LoRA(), SFT(), logging_steps=1))
+    assert capsys.readouterr().err.count("metrics.jsonl cannot be written") == 1
+
+
+def test_checkpoints_are_written_in_order_while_training_goes_on(tiny, tmp_path, monkeypatch):
+    """The second waits for the first, which holds what the weights were when it was asked for."""
+    import threading
+
+    from safetensors.torch import load_file
+    from tinyrun import loop_of, sequences_for
+
+    loop = loop_of(tiny, LoRA(), SFT(), sequences_for(SFT()))
+    go_on, done, write = threading.Event(), [], checkpoint.write
+
+    def slow(folder, step, *rest):
+        assert go_on.wait(20)
+        done.append(step)
+        return write(folder, step, *rest)
+
+    monkeypatch.setattr(checkpoint, "write", slow)
+    writer = checkpoint.Writer(tmp_path, None, lambda text: None)
+    name, weight = next(iter(loop.weights.items()))
+    before = weight.detach().clone()
+    writer.save(loop, 1, {})
+    with_torch = weight.detach().add_(1)
+    assert done == [] and with_torch.data_ptr() == weight.data_ptr()
+    go_on.set()
+    writer.save(loop, 2, {})
+    writer.wait()
+    assert done == [1, 2] and writer.saved == 2
+    first, second = (load_file(tmp_path / f"step-0000000{n}" / checkpoint.WEIGHTS)[name] for n in (1, 2))
+    assert first.equal(before) and second.equal(before + 1)
+
+
+def test_a_finished_run_goes_on_where_its_recipe_now_asks_for_more(model_folder, reviews, tmp_path):
+    constant = {"lr_scheduler_type": "constant"}
+    train(run_of(model_folder, reviews, tmp_path / "whole", LoRA(), SFT(), max_steps=8, **constant), quiet=True)
+    train(run_of(model_folder, reviews, tmp_path / "run", LoRA(), SFT(), **constant), quiet=True)
+    changed(tmp_path / "run", "max_steps", 8)
+    resume(tmp_path / "run", quiet=True)
+    assert RunFolder(tmp_path / "run").metrics[-1]["step"] == 8
+    assert weights(tmp_path / "whole") == weights(tmp_path / "run")
+    changed(tmp_path / "run", "max_steps", 7)
+    with pytest.raises(CheckpointError, match="ends after step 7"):
+        resume(tmp_path / "run", quiet=True)
+
+
+class StopsMeasuring:
+    """A callback that sends SIGTERM while the held-out rows are measured."""
+
+    def __new__(cls, monkeypatch):
+        from tunesmith.evaluate.evaluate import Examiner
+
+        loss = Examiner.loss
+
+        def told(self, policy):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return loss(self, policy)
+
+        monkeypatch.setattr(Examiner, "loss", told)
+
+
+def test_a_signal_while_measuring_gives_the_measure_up_and_saves(model_folder, reviews, tmp_path, monkeypatch):
+    StopsMeasuring(monkeypatch)
+    run = run_of(model_folder, reviews, tmp_path / "run", LoRA(), SFT(), eval_strategy="steps", eval_steps=3)
+    with pytest.raises(Stopped, match="after step 3, and saved"):
+        train(run, quiet=True)
+    assert not any("eval_loss" in line for line in RunFolder(tmp_path / "run").metrics)
+
+
+@pytest.mark.parametrize("phase", ["load_model", "measure", "save_tuned"])
+def test_a_signal_in_any_phase_ends_the_run_so_that_it_can_go_on(model_folder, reviews, tmp_path, monkeypatch, phase):
+    from tunesmith.errors import Interrupted
+    from tunesmith.training import train as line
+
+    train(run_of(model_folder, reviews, tmp_path / "whole", LoRA(), SFT()), quiet=True)
+    original = getattr(line, phase)
+
+    def told(*args, **named):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(*args, **named)
+
+    monkeypatch.setattr(line, phase, told)
+    expected = Interrupted if phase == "load_model" else Stopped
+    with pytest.raises(expected, match="stopped by SIGTERM; (there was nothing to save|nothing is lost; go on with)"):
+        train(run_of(model_folder, reviews, tmp_path / "run", LoRA(), SFT()), quiet=True)
+    monkeypatch.setattr(line, phase, original)
+    if expected is Interrupted:
+        assert not (tmp_path / "run").exists()
+        return
+    resume(tmp_path / "run", quiet=True)
+    assert weights(tmp_path / "whole") == weights(tmp_path / "run")

@@ -7,13 +7,16 @@ import logging
 import os
 import signal
 import sys
+from traceback import format_exception
+from typing import Any
 
 import typer
 
 from ..errors import BadEnvironment, Interrupted, Refusal
 from ..files import full
+from ..secret import masked
 from ..start import begin_again
-from . import chat, data, doctor, recipes, runs, train
+from . import chat, data, doctor, faults, recipes, runs, train
 
 app = typer.Typer(
     name="tunesmith",
@@ -23,7 +26,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for module in (train, chat, data, recipes, runs, doctor):
+for module in (train, chat, data, recipes, runs, doctor, faults):
     module.register(app)
 
 TRAINS = {"train", "quickstart", "doctor", "resume"}
@@ -50,6 +53,7 @@ def main(words: list[str] | None = None) -> None:
         app([word for word in words if word != "--debug"])
     except Exception as error:
         if debug:
+            sys.excepthook = trace
             raise
         sentence, code = explain(error)
         sys.stderr.write(f"tunesmith: {sentence}\n" if sentence else "")
@@ -72,4 +76,9 @@ def explain(error: Exception) -> tuple[str, int]:
         return "", 0
     if full(error):
         return f"the disk is full ({error}); make room and try again", BadEnvironment.code
-    return f"{type(error).__name__}: {error}; `--debug` shows where it happened", Refusal.code
+    return masked(f"{type(error).__name__}: {error}; `--debug` shows where it happened"), Refusal.code
+
+
+def trace(*error: Any) -> None:
+    """A traceback, as --debug shows it."""
+    sys.stderr.write(masked("".join(format_exception(*error))))

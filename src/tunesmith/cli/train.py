@@ -1,5 +1,6 @@
 """quickstart, train, eval."""
 
+import re
 import sys
 from dataclasses import asdict
 from importlib.resources import files
@@ -60,13 +61,18 @@ def train(
     if resume is None:
         if recipe is None and not words:
             raise RecipeError("train needs a recipe, such as recipes/quickstart.yaml; `tunesmith init` writes one")
-        carry_out(Path(recipe) if recipe else None, words, as_json, Path(recipe).stem if recipe else "run")
+        carry_out(Path(recipe) if recipe else None, words, as_json, named(recipe or ""))
         return
     if recipe or words:
         raise RecipeError(f"--resume goes on with the recipe in {resume}; leave out {' '.join([recipe or '', *words])}")
     from ..training.train import resume as go_on
 
     show(go_on(resume), as_json)
+
+
+def named(recipe: str) -> str:
+    """The name of a run, after its recipe."""
+    return re.sub(r"[^\w.-]+", "-", Path(recipe).stem).strip(".-") or "run"
 
 
 def carry_out(recipe: Path | None, words: list[str], as_json: bool, name: str) -> None:

@@ -154,14 +154,26 @@ class Renderer:
 
     def text(self, messages: Iterable[Message], answer: bool = False) -> str:
         """The dialogue as the tokenizer's template writes it; with `answer`, up to where the assistant would speak."""
-        from jinja2 import TemplateError
+        return self.written(messages, answer)[0]
+
+    def written(self, messages: Iterable[Message], answer: bool = False) -> tuple[str, list[tuple[int, int]]]:
+        """The same, and where the template itself marks what the assistant generates."""
+        from .chat_template import TooMuch, chat_template
 
         turns = [{"role": message.role, "content": message.content} for message in messages]
+        given = {"messages": turns, "tools": None, "documents": None, "add_generation_prompt": answer}
         try:
-            return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer))
-        except TemplateError as error:
+            template = chat_template(self.tokenizer.get_chat_template())
+            return template.render(**given, **dict[str, Any](self.tokenizer.special_tokens_map))
+        except TooMuch as error:
+            raise DataError(
+                f"the chat template of {self.name} {error}; take the tokenizer of a model that you trust"
+            ) from None
+        except MemoryError:
+            raise
+        except Exception as error:  # somebody else's program: it may fail in any way
             roles = ", ".join(turn["role"] for turn in turns)
-            raise DataError(f"the chat template of {self.name} refuses a dialogue of {roles}: {error}") from None
+            raise DataError(f"the chat template of {self.name} refuses a dialogue of {roles}: {error}") from error
 
     def spans(self, messages: tuple[Message, ...], text: str) -> list[tuple[int, int]]:
         """Where in the text the answers stand that are to be learnt, each with the token that ends it."""
@@ -181,20 +193,11 @@ class Renderer:
 
     def marked(self, messages: tuple[Message, ...]) -> list[tuple[int, int]]:
         """The same where the template itself marks what the assistant generates."""
-        template = str(self.tokenizer.chat_template)
-        if not re.search(r"\{%-?\s*generation\s*-?%\}", template):
+        if not re.search(r"\{%-?\s*generation\s*-?%\}", self.tokenizer.get_chat_template()):
             return []
-        from transformers.utils.chat_template_utils import render_jinja_template
-
-        turns = [{"role": message.role, "content": message.content} for message in messages]
-        _, [spans] = render_jinja_template(
-            conversations=[turns],
-            chat_template=template,
-            return_assistant_tokens_mask=True,
-            **dict[str, Any](self.tokenizer.special_tokens_map),
-        )
+        _, spans = self.written(messages)
         learn = [message.learn for message in messages if message.role == "assistant"]
-        return [(int(start), int(end)) for (start, end), wanted in zip(spans, learn, strict=True) if wanted]
+        return [span for span, wanted in zip(spans, learn, strict=True) if wanted]
 
     def end(self, through: str, before: str, message: Message) -> int:
         """Where an answer ends: after the special token that follows its content, if one does."""

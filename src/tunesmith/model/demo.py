@@ -152,8 +152,10 @@ def dequantise(file: Path, folder: Path) -> None:
     alone = alias(file, folder.parent / "gguf")
     try:
         with quiet():
-            model = AutoModelForCausalLM.from_pretrained(alone, gguf_file=file.name, dtype=torch.float32)
-            tokenizer = AutoTokenizer.from_pretrained(alone, gguf_file=file.name)
+            model = AutoModelForCausalLM.from_pretrained(
+                alone, gguf_file=file.name, dtype=torch.float32, trust_remote_code=False
+            )
+            tokenizer = AutoTokenizer.from_pretrained(alone, gguf_file=file.name, trust_remote_code=False)
     except (ValueError, IndexError, KeyError, struct.error, OSError) as error:
         if isinstance(error, OSError) and error.errno:  # the disk's own; transformers' have no number
             raise

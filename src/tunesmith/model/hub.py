@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from ..config.registry import did_you_mean
 from ..errors import BadEnvironment, DataError, RecipeError
-from ..files import remove, sync
+from ..files import private, remove, sync
 from . import demo
 
 log = logging.getLogger("tunesmith")
@@ -97,6 +97,9 @@ def checked(folder: Path) -> Path:
         raise RecipeError(
             f"{folder}: has no config.json, so it is no model; name the folder that save_pretrained wrote"
         )
+    from .foreign import refuse_code
+
+    refuse_code(folder)
     weights = [file for file in folder.glob("*.safetensors") if not file.name.startswith("adapter_")]
     if not weights:
         raise RecipeError(without_weights(folder))
@@ -176,6 +179,9 @@ def from_hugging_face(name: str, *, data: bool) -> Path:
 
 
 def from_modelscope(path: str, *, data: bool) -> Path:
+    name = path.removeprefix(MODELSCOPE)
+    if not REPOSITORY.fullmatch(name):
+        raise RecipeError(f"'{path}' is no name on ModelScope; expected modelscope:org/name")
     try:
         from modelscope.hub.errors import HubError  # pyright: ignore[reportMissingImports] - an extra
         from modelscope.hub.snapshot_download import (  # pyright: ignore[reportMissingImports] - an extra
@@ -186,7 +192,6 @@ def from_modelscope(path: str, *, data: bool) -> Path:
         raise BadEnvironment(
             f"{path}: needs the package modelscope: run `pip install 'tunesmith[modelscope]'`"
         ) from None
-    name = path.removeprefix(MODELSCOPE)
     log.info("%s: looking it up on ModelScope", name)
     try:
         if data:
@@ -240,6 +245,7 @@ def keep(target: Path, made_of: str, make: Callable[[Path], None], disk: int) ->
     scratch = target.with_name(f".{target.name}.{uuid4().hex[:8]}.tmp")
     folder = scratch / target.name
     try:
+        private(cache())
         folder.mkdir(parents=True)
         sweep(target.parent)
         if shutil.disk_usage(scratch).free < disk * 1_000_000:
@@ -248,7 +254,7 @@ def keep(target: Path, made_of: str, make: Callable[[Path], None], disk: int) ->
         seal(folder, made_of)
         put(folder, target, made_of)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+        if error.errno not in CANNOT_WRITE:
             raise
         raise BadEnvironment(
             f"{target} cannot be written ({error.strerror}); about {disk} MB are needed: "
@@ -257,6 +263,11 @@ def keep(target: Path, made_of: str, make: Callable[[Path], None], disk: int) ->
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return target
+
+
+CANNOT_WRITE = (
+    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST,
+)  # fmt: skip
 
 
 def is_whole(folder: Path, made_of: str) -> bool:

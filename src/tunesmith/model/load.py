@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, RecipeError
 from ..files import whole
+from .foreign import read_config, under_adapter
+from .hub import checked
 
 if TYPE_CHECKING:
     import torch
@@ -24,8 +26,13 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
+        if "custom code" in str(error):
+            raise RecipeError(
+                f"{folder / 'tokenizer_config.json'}: auto_map: the tokenizer needs code that comes with it, which is"
+                " not run; put a tokenizer.json there, as save_pretrained of a fast tokenizer writes it"
+            ) from None
         raise RecipeError(f"model.path: {folder} has no tokenizer that can be read: {first_line(error)}") from None
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -48,7 +55,12 @@ def load_model(
     try:
         with quiet():
             model, info = family.from_pretrained(
-                folder, dtype=dtype(precision), use_safetensors=True, output_loading_info=True, **heads
+                folder,
+                config=read_config(folder, **heads),
+                dtype=dtype(precision),
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
             )
     except SafetensorError as error:
         raise CheckpointError(f"model.path: the weights in {folder} are damaged ({error}); fetch them anew") from None
@@ -118,14 +130,11 @@ def save_tuned(model, tokenizer: PreTrainedTokenizerFast, run: Path, base: str) 
 def load_tuned(run: Path, base: Path, precision: str = "auto", labels: tuple[str, ...] = ()):
     """What `save_tuned` wrote, ready to be asked."""
     if (run / "model").is_dir():
-        return load_model(run / "model", precision, labels)[0].eval()
-    if not (run / "adapter" / "adapter_model.safetensors").is_file():
+        return load_model(checked(run / "model"), precision, labels)[0].eval()
+    if not (run / "adapter").is_dir():
         raise CheckpointError(f"{run}: holds neither adapter/ nor model/; was the run finished?")
-    from peft import PeftModel
-
     with hushed():
-        model, _ = load_model(base, precision, labels)
-        return PeftModel.from_pretrained(model, str(run / "adapter")).eval()
+        return under_adapter(load_model(base, precision, labels)[0], run / "adapter").eval()
 
 
 def quiet():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import fields
 from importlib import import_module
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
 
     from .loop import Loop
+
+log = logging.getLogger("tunesmith")
 
 INTEGRATIONS = {
     "tensorboard": ("transformers.integrations", "TensorBoardCallback"),
@@ -46,7 +49,8 @@ class Callbacks:
     """
 
     def __init__(self, callbacks: Sequence[TrainerCallback], train: Train, folder: Path) -> None:
-        self.callbacks = [*callbacks, *(reporter(name, folder) for name in train.report_to)]
+        self.trackers = {reporter(name, folder): name for name in train.report_to}
+        self.callbacks = [*callbacks, *self.trackers]
         self.made_of: dict[str, Any] = {}
         if not self.callbacks:
             return
@@ -74,9 +78,20 @@ class Callbacks:
         self.call("on_train_begin")
 
     def call(self, event: str, **facts: Any) -> None:
-        """Tell every callback of an event; on_log comes with `logs`, on_evaluate with `metrics`."""
-        for callback in self.callbacks:
-            control = getattr(callback, event)(self.args, self.state, self.control, **self.made_of, **facts)
+        """Tell every callback of an event; on_log comes with `logs`, on_evaluate with `metrics`.
+
+        A tracker that fails, such as for want of a network, is said and told no more; training does not end for it.
+        """
+        for callback in list(self.callbacks):
+            try:
+                control = getattr(callback, event)(self.args, self.state, self.control, **self.made_of, **facts)
+            except Exception as error:
+                if callback not in self.trackers:
+                    raise
+                self.callbacks.remove(callback)
+                name, why = self.trackers[callback], f"{type(error).__name__}: {error}"
+                log.warning("train.report_to: %s failed (%s); training goes on without it", name, why)
+                continue
             self.control = control or self.control
 
     def at(self, step: int, epoch: float) -> None:

@@ -1,26 +1,32 @@
 """What a run needs to go on exactly: the weights that learn, the optimizer, the random state. No pickle anywhere.
 
-A checkpoint is a folder `step-00000120` of safetensors and a manifest. It is written beside its place, synced and
-renamed; one whose manifest does not verify is set aside, never loaded and never deleted.
+A checkpoint is a folder `step-00000120` of safetensors and a manifest, which is written last. It is written beside its
+place, synced and renamed; one whose manifest does not verify is set aside, never loaded and never deleted.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from ..config.layers import values
 from ..config.load import dump
-from ..errors import CheckpointError
-from ..files import remove, whole
+from ..errors import BadEnvironment, CheckpointError
+from ..files import full, remove, sync, whole
 from ..run import Run
+from ..runs import free
 
 if TYPE_CHECKING:
     from .loop import Loop
@@ -28,34 +34,106 @@ if TYPE_CHECKING:
 Facts = dict[str, Any]
 
 
-def save(folder: Path, loop: Loop, step: int, facts: Facts, keep: int | None) -> Path:
-    """Write a checkpoint of a loop after `step`, then remove all but the newest `keep`."""
+class Writer:
+    """Writes a run's checkpoints from copies, in a thread of its own and one after another, while training goes on."""
+
+    def __init__(self, folder: Path, keep: int | None, say: Callable[[str], None]) -> None:
+        self.folder, self.keep, self.say = folder, keep, say
+        self.thread = ThreadPoolExecutor(1, "checkpoint")
+        self.writing: Future | None = None
+        self.last = 0
+        """The step that is being written, or was last."""
+        self.saved: int | None = None
+        """The step of the newest checkpoint that stands."""
+        self.failed = 0
+        """How many in a row could not be written."""
+
+    def save(self, loop: Loop, step: int, facts: Facts) -> None:
+        """Have a checkpoint written of a loop after `step`. Raises as `wait` does for the one before."""
+        self.wait()
+        held = state(loop)
+        size = sum(tensor.nbytes for tensors in held.values() for tensor in tensors.values())
+        copied = size < psutil.virtual_memory().available / 4
+        if copied:
+            held = {file: {name: one.to("cpu", copy=True) for name, one in held[file].items()} for file in held}
+        self.writing, self.last = self.thread.submit(write, self.folder, step, held, facts, self.keep), step
+        if not copied:
+            self.say(f"checkpoint of step {step}: training waits for it; memory is too short for a copy of it")
+            self.wait()
+
+    def wait(self) -> None:
+        """Until the last checkpoint is written. A failure is said; the third in a row is a BadEnvironment."""
+        writing, self.writing = self.writing, None
+        if writing is None:
+            return
+        try:
+            writing.result()
+            self.saved, self.failed = self.last, 0
+        except (OSError, SafetensorError) as error:
+            self.failed += 1
+            last = f"the last one is of step {self.saved}" if self.saved else "there is none yet"
+            why = "the disk is full" if full(error) else str(error)
+            sentence = f"a checkpoint could not be written ({why}); {last}"
+            if self.failed == FAILURES:
+                raise BadEnvironment(
+                    f"{FAILURES} times in a row {sentence}. Make room, then go on with --resume"
+                ) from None
+            self.say(f"{sentence}; training goes on")
+
+
+FAILURES = 3
+ROOM = 1.2
+"""Free space asked for, as a share of what is to be written."""
+
+
+def state(loop: Loop) -> dict[str, dict[str, Tensor]]:
+    """What a checkpoint holds, by file and name."""
+    weights = {name: weight.detach().contiguous() for name, weight in loop.weights.items()}
+    return {WEIGHTS: weights, OPTIMIZER: optimizer_tensors(loop), RANDOM: random_state()}
+
+
+def write(folder: Path, step: int, held: dict[str, dict[str, Tensor]], facts: Facts, keep: int | None) -> Path:
+    """Write the checkpoint of a step, then remove all but the newest `keep`."""
     from safetensors.torch import save_file
 
+    folder.mkdir(parents=True, exist_ok=True)
+    size = sum(tensor.nbytes for tensors in held.values() for tensor in tensors.values())
+    if shutil.disk_usage(folder).free < ROOM * size:
+        raise OSError(errno.ENOSPC, f"it takes {size / 1e6:,.0f} MB", str(folder))
     place = folder / f"step-{step:08d}"
     with whole(place) as beside:
         beside.mkdir()
-        save_file({name: weight.detach().contiguous() for name, weight in loop.weights.items()}, beside / WEIGHTS)
-        save_file(optimizer_tensors(loop), beside / OPTIMIZER)
-        save_file(random_state(), beside / RANDOM)
-        sums = {file.name: {"bytes": file.stat().st_size, "sha256": digest(file)} for file in beside.iterdir()}
+        for name, tensors in held.items():
+            save_file(tensors, beside / name)
+            sync(beside / name)
+        sums = {name: {"bytes": (beside / name).stat().st_size, "sha256": digest(beside / name)} for name in held}
         manifest = {"step": step, "files": sums, **facts}
-        (beside / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        sealed = manifest | {SEAL: seal(manifest)}
+        (beside / MANIFEST).write_text(json.dumps(sealed, indent=1), encoding="utf-8")
     for old in found(folder)[:-keep] if keep else []:
         remove(old)
     return place
 
 
 def newest(folder: Path, say: Callable[[str], None]) -> Path | None:
-    """The newest checkpoint that is whole; damaged ones are set aside, and said."""
+    """The newest checkpoint that is whole; damaged ones are set aside, and said. None if there never was one.
+
+    Raises CheckpointError where there are damaged ones only: to begin again is for the user to decide.
+    """
+    for place in folder.glob(".step-*") if folder.is_dir() else ():
+        remove(place)  # of a process that was killed while it wrote
     for place in reversed(found(folder)):
         fault = damage(place)
         if not fault:
             return place
-        aside = place.with_name(f"damaged-{place.name}")
-        remove(aside)
+        aside = free(place.with_name(f"damaged-{place.name}"))
         place.replace(aside)
         say(f"checkpoint {place.name} is damaged ({fault}); set aside as {aside}")
+    if damaged := sorted(folder.glob("damaged-*")) if folder.is_dir() else []:
+        raise CheckpointError(
+            f"{folder}: none of the {len(damaged)} checkpoints can be used; they are kept, as {damaged[0].name} and so"
+            " on. Remove them to begin this run again from its first step"
+        )
     return None
 
 
@@ -67,6 +145,8 @@ def load(place: Path, loop: Loop, facts: Facts) -> Facts:
     changed = [change for name, change in changes(manifest, facts).items() if name not in APPLIED]
     if changed:
         raise CheckpointError(f"{place}: cannot go on exactly: {'; '.join(changed)}")
+    if manifest["step"] > loop.order.total:
+        raise CheckpointError(f"{place}: the recipe ends after step {loop.order.total}; make train.max_steps larger")
     weights = load_file(place / WEIGHTS)
     if weights.keys() != loop.weights.keys():
         raise CheckpointError(f"{place}: holds other weights than this method trains; the recipe has changed")
@@ -75,16 +155,13 @@ def load(place: Path, loop: Loop, facts: Facts) -> Facts:
             weight.copy_(weights[name])
     load_optimizer(loop, load_file(place / OPTIMIZER))
     place_schedule(loop, manifest["step"])
-    state = load_file(place / RANDOM)
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
+    set_random_state(load_file(place / RANDOM))
     return manifest
 
 
 APPLIED = ("train.learning_rate", "train.num_train_epochs", "train.max_steps")
 """What may change between the sessions of a run: it holds from the checkpoint on."""
-HARMLESS = ("log", "save", "eval", "report", "on_nan")
+HARMLESS = ("log", "save", "eval", "report", "on_nan", "max_skipped", "auto_batch")
 """How the settings of train begin that leave the weights alone."""
 
 
@@ -109,7 +186,7 @@ def changes(manifest: Facts, facts: Facts) -> dict[str, str]:
 
 
 WEIGHTS, OPTIMIZER, RANDOM = "weights.safetensors", "optimizer.safetensors", "random.safetensors"
-MANIFEST = "manifest.json"
+MANIFEST, SEAL = "manifest.json", "sha256"
 
 
 def found(folder: Path) -> list[Path]:
@@ -123,12 +200,19 @@ def damage(place: Path) -> str:
     """What is wrong with a checkpoint; empty if it verifies."""
     try:
         manifest = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
-        for name, expected in manifest["files"].items():
-            if digest(place / name) != expected["sha256"]:
+        if manifest.pop(SEAL) != seal(manifest) or place.name != f"step-{manifest['step']:08d}":
+            return f"{MANIFEST} is not what was written"
+        for name in (WEIGHTS, OPTIMIZER, RANDOM):
+            if digest(place / name) != manifest["files"][name]["sha256"]:
                 return f"{name} is not what was written"
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{type(error).__name__}: {error}"
     return ""
+
+
+def seal(manifest: Facts) -> str:
+    """A hash of what a manifest says."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def digest(file: Path) -> str:
@@ -168,3 +252,9 @@ def place_schedule(loop: Loop, step: int) -> None:
 def random_state() -> dict[str, Tensor]:
     state = {"cpu": torch.get_rng_state()}
     return state | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+
+
+def set_random_state(state: dict[str, Tensor]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

@@ -93,7 +93,7 @@ def repeats(loop: Loop, train: Train, start: dict[str, Tensor]) -> Iterator[Find
         with TemporaryDirectory() as folder:
             first = afresh()
             next(first.fit())
-            place = checkpoint.save(Path(folder), first, 1, {}, None)
+            place = checkpoint.write(Path(folder), 1, checkpoint.state(first), {}, None)
             resumed = afresh()
             checkpoint.load(place, resumed, {})
             list(resumed.fit(1))

@@ -14,9 +14,11 @@ from ..data.batch import Layout, beginning, pad, share
 from ..data.render import Tokens
 from ..errors import Diverged
 from ..model.learning import adding_up
+from ..model.load import memory_error
 from ..model.policy import Policy
 from ..objectives.base import Loss, Objective, Tally
 from ..run import Train
+from .checkpoint import random_state, set_random_state
 from .optim import optimizer, schedule
 from .order import Order
 from .trouble import suspects
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
     from ..model.kept import Kept
 
-AT_ONCE = 960
+AT_ONCE = 832
 """Tokens that a CPU computes at once; more is hardly faster, and takes memory in proportion."""
 
 
@@ -67,6 +69,8 @@ class Loop:
     """States that need not be computed again."""
     cutoff: int = 2048
     """Tokens in a row that is filled up."""
+    cuts: int = 1
+    """Into how many times as many parts a batch is cut, so that it fits into memory."""
     order: Order = field(init=False)
 
     def __post_init__(self) -> None:
@@ -108,7 +112,25 @@ class Loop:
             yield step
 
     def gradient(self, number: int) -> tuple[dict[str, Tally], int]:
-        """Add up the gradients of a step's batches, undivided; what they measured, and how many tokens they had."""
+        """Add up the gradients of a step's batches, undivided; what they measured, and how many tokens they had.
+
+        With auto_batch, batches that do not fit into memory are cut in halves until they do.
+        """
+        before = random_state()
+        while True:
+            try:
+                return self.summed(number)
+            except (MemoryError, RuntimeError) as error:
+                smallest = max(map(len, self.parts(number))) == 1
+                if not self.train.auto_batch or smallest or not memory_error(error):
+                    raise
+            self.cuts *= 2
+            set_random_state(before)
+            self.optimizer.zero_grad(set_to_none=False)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def summed(self, number: int) -> tuple[dict[str, Tally], int]:
         tallies: dict[str, Tally] = {}
         tokens = 0
         for chosen in self.parts(number):
@@ -154,7 +176,8 @@ class Loop:
             whole = self.layout is pad or self.accelerator.device.type != "cpu" or self.train.optimizer_in_backward
             common = beginning([self.sequences[example] for example in chosen]) if self.layout is share else 0
             lengths = {example: len(self.sequences[example].ids) - common for example in chosen}
-            parts: list[list[int]] = [[] for _ in range(1 if whole else -(-sum(lengths.values()) // AT_ONCE))]
+            count = 1 if whole else -(-sum(lengths.values()) // AT_ONCE)
+            parts: list[list[int]] = [[] for _ in range(count * self.cuts)]
             for example in sorted(chosen, key=lengths.__getitem__, reverse=True) if len(parts) > 1 else chosen:
                 min(parts, key=lambda part: sum(lengths[one] for one in part)).append(example)
             yield from filter(None, parts)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
-from ..errors import Diverged, Stopped
+from ..errors import BadEnvironment, Diverged, Stopped
 from ..evaluate.evaluate import Examiner
 from ..objectives.base import Tally
 from ..runs import RunFolder
@@ -15,6 +16,7 @@ from .callbacks import Callbacks
 from .loop import Loop, Step
 from .progress import Progress
 from .signals import Signals
+from .trouble import Spikes, rows
 
 
 @dataclass
@@ -26,6 +28,8 @@ class Taken:
     tokens: int = 0
     skipped: int = 0
     """Steps that were not taken because they were no numbers."""
+    spikes: int = 0
+    """Steps whose loss stood far above what was usual."""
     window: dict[str, Tally] = field(default_factory=dict)
     """What was measured since the last line of metrics."""
 
@@ -55,6 +59,14 @@ class Between:
     progress: Progress
     facts: checkpoint.Facts
     """What must not have changed when a checkpoint is loaded."""
+    spikes: Spikes = field(default_factory=Spikes)
+    unwritten: int = 0
+    """Lines of metrics that could not be written."""
+
+    @cached_property
+    def writer(self) -> checkpoint.Writer:
+        keep = self.loop.train.save_total_limit
+        return checkpoint.Writer(self.folder.path / "checkpoints", keep, self.progress.say)
 
     def take_steps(self, signals: Signals) -> Taken:
         """Take the steps that are left, from the newest whole checkpoint if there is one.
@@ -65,22 +77,53 @@ class Between:
         self.progress.begin(taken.step, self.loop.order.total)
         self.callbacks.begin(self.loop, self.watch.material.renderer.tokenizer, taken.step)
         signals.stepping = True
-        began = time.perf_counter()
+        began, cuts = time.perf_counter(), self.loop.cuts
         steps = self.loop.fit(taken.step, self.callbacks.call)
         while step := self.next(steps, taken):
             taken.add(step, time.perf_counter() - began)
-            if step.skipped:
-                self.progress.say(f"step {step.number} was not taken ({taken.skipped} so far): {step.skipped}")
-            self.after(step, taken, signals.stop)
+            if self.loop.cuts > cuts:
+                cuts = self.loop.cuts
+                self.progress.say(
+                    f"step {step.number}: out of memory; from here on batches are cut {cuts} times as small"
+                )
+            self.judge(step, taken)
+            self.after(step, taken, signals)
             if signals.stop:
-                raise Stopped(f"stopped after step {step.number}, and saved; go on with: {going_on(self.folder)}")
+                self.stopped(step)
             if self.callbacks.asked("training_stop"):
                 self.progress.say(f"a callback stopped the training after step {step.number}")
                 break
             began = time.perf_counter()
+        self.writer.wait()
         signals.stepping = False
         self.callbacks.call("on_train_end")
         return taken
+
+    def judge(self, step: Step, taken: Taken) -> None:
+        """Say what is wrong with a step, if anything. Raises Diverged, saved, when too many were not taken."""
+        if step.skipped:
+            self.progress.say(f"step {step.number} was not taken ({taken.skipped} so far): {step.skipped}")
+            if taken.skipped > self.loop.train.max_skipped_steps:
+                self.save(taken)
+                self.writer.wait()
+                raise Diverged(
+                    f"{taken.skipped} steps were not taken, more than train.max_skipped_steps allows; the last one:"
+                    f" {step.skipped}"
+                )
+        elif self.spikes.seen(step.loss):
+            taken.spikes += 1
+            self.progress.say(
+                f"step {step.number}: a spike, loss {step.loss:.4g} where {self.spikes.usual:.4g} is usual"
+                f" ({taken.spikes} so far), with the rows {rows(self.loop, step.number - 1)}"
+            )
+
+    def stopped(self, step: Step) -> None:
+        """Raise Stopped, with what is saved."""
+        self.writer.wait()
+        if self.writer.saved == step.number:
+            raise Stopped(f"stopped after step {step.number}, and saved; go on with: {going_on(self.folder)}")
+        last = f"the last checkpoint is of step {self.writer.saved}" if self.writer.saved else "there is no checkpoint"
+        raise BadEnvironment(f"stopped after step {step.number}, which could not be saved; {last}")
 
     def next(self, steps: Iterator[Step], taken: Taken) -> Step | None:
         """Take a step. If it cannot be taken, the weights as they stand before it are saved."""
@@ -90,28 +133,26 @@ class Between:
             sound = all(bool(weight.isfinite().all()) for weight in self.loop.weights.values())
             if sound and taken.step and self.loop.train.save_strategy != "no":
                 self.save(taken)
+                self.writer.wait()
             raise
 
     def restore(self) -> Taken:
         """Where the newest whole checkpoint stands, or the beginning."""
-        place = checkpoint.newest(self.checkpoints, self.progress.say)
+        place = checkpoint.newest(self.writer.folder, self.progress.say)
         if place is None:
             self.folder.rewind(0)
             return Taken()
         manifest = checkpoint.load(place, self.loop, self.facts)
-        step, tokens, skipped = (int(manifest[name]) for name in ("step", "tokens", "skipped"))
-        taken = Taken(step, float(manifest["seconds"]), tokens, skipped)
+        step, tokens, skipped, spikes = (int(manifest[name]) for name in ("step", "tokens", "skipped", "spikes"))
+        taken = Taken(step, float(manifest["seconds"]), tokens, skipped, spikes)
+        self.writer.saved, self.loop.cuts = step, int(manifest["cuts"])
         self.folder.rewind(taken.step)
         self.progress.say(
             "; ".join([f"going on after step {taken.step}", *checkpoint.changes(manifest, self.facts).values()])
         )
         return taken
 
-    @property
-    def checkpoints(self):
-        return self.folder.path / "checkpoints"
-
-    def after(self, step: Step, taken: Taken, stop: bool) -> None:
+    def after(self, step: Step, taken: Taken, signals: Signals) -> None:
         """What is due after a step: tell the callbacks, log, measure, save."""
         train, number, last = self.loop.train, step.number, step.number == self.loop.order.total
         epoch = self.loop.order.epoch_steps
@@ -122,9 +163,10 @@ class Between:
         if line:
             self.log(step, taken)
         if due(train.eval_strategy, number, train.eval_steps, epoch) or self.callbacks.asked("evaluate"):
-            self.measure(number)
+            with signals.aside():
+                self.measure(number)
         wanted = due(train.save_strategy, number, train.save_steps, epoch) or (last and train.save_strategy != "no")
-        if wanted or stop or self.callbacks.asked("save"):
+        if wanted or signals.stop or self.callbacks.asked("save"):
             self.save(taken)
         if number % epoch == 0 or last:
             self.callbacks.call("on_epoch_end")
@@ -135,18 +177,30 @@ class Between:
         figures |= {"grad_norm": step.grad_norm, "learning_rate": step.learning_rate}
         figures["epoch"] = step.number / self.loop.order.epoch_steps
         taken.window = {}
-        self.folder.log({"step": step.number, **figures, "tokens": taken.tokens, "tokens_per_second": taken.speed})
+        self.write({"step": step.number, **figures, "tokens": taken.tokens, "tokens_per_second": taken.speed})
         self.callbacks.log(figures)
+
+    def write(self, figures: dict[str, float]) -> None:
+        """Add a line to the run's metrics. Training does not end for want of it; that is said once."""
+        try:
+            self.folder.log(figures)
+        except OSError as error:
+            if not self.unwritten:
+                self.progress.say(f"metrics.jsonl cannot be written ({error.strerror}); training goes on without")
+            self.unwritten += 1
 
     def measure(self, number: int) -> None:
         loss = self.watch.loss(self.loop.policy)
-        self.folder.log({"step": number, "eval_loss": loss})
+        self.write({"step": number, "eval_loss": loss})
         self.progress.say(f"step {number}: loss on {len(self.watch.examples)} held-out rows {loss:.4f}")
         self.callbacks.call("on_evaluate", metrics={"eval_loss": loss})
 
     def save(self, taken: Taken) -> None:
-        facts = self.facts | {name: getattr(taken, name) for name in ("seconds", "tokens", "skipped")}
-        checkpoint.save(self.checkpoints, self.loop, taken.step, facts, self.loop.train.save_total_limit)
+        facts = self.facts | {name: getattr(taken, name) for name in ("seconds", "tokens", "skipped", "spikes")}
+        facts["cuts"] = self.loop.cuts  # a resumed run rounds as this one does
+        self.writer.save(self.loop, taken.step, facts)
+        if self.callbacks.callbacks:
+            self.writer.wait()  # they expect to find it
         self.callbacks.call("on_save")
 
 

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..config.layers import values
+from ..config.load import dump
 from ..data.batch import pad, share
 from ..data.material import Material, prepare
 from ..errors import BadEnvironment, OutOfMemory, RecipeError
@@ -24,12 +26,13 @@ from ..model.policy import Policy
 from ..owner import hold
 from ..run import Run
 from ..runs import RunFolder, claim, create, now
+from ..secret import holds_secret
 from . import checkpoint
 from .callbacks import Callbacks
 from .loop import Loop
 from .progress import Progress
 from .signals import Signals
-from .steps import Between, Taken
+from .steps import Between, going_on
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -74,13 +77,17 @@ def train(
 def resume(folder: Path, callbacks: Sequence[TrainerCallback] = (), *, quiet: bool = False) -> Result:
     """Go on with a run that was stopped, exactly as if it had not been.
 
-    Raises CheckpointError where the folder is no run's, or another process runs it.
+    A finished run says what it came to, unless its recipe now asks for more steps: it then goes on from its last
+    checkpoint, with the learning rate where a run of that length has it. Raises CheckpointError where the folder is no
+    run's, or another process runs it.
     """
     opened, progress = RunFolder(folder), Progress(quiet)
     opened.recipe()  # nothing is written into a folder that is no run's
     with hold(folder, progress.say):
         run, facts = opened.recipe().value, opened.facts
-        if facts.get("status") == "finished":
+        if facts["status"] == "finished" and facts["length"] != length(run):
+            opened.note(after=None)  # it will be another model
+        elif facts["status"] == "finished":
             progress.say(f"{folder} is finished; this is what it came to")
             return Result(**facts["result"])
         return follow(run, opened, callbacks, progress, facts["origins"])
@@ -98,13 +105,14 @@ def follow(
         material = prepare(run, locate_data(run.data.path), held_out, tokenizer, progress.say)
         loop = build(run, base, material, progress)
         create(folder, run, origins)
+        signals.resume = going_on(folder)
         loop.kept = keep(loop.policy, material.sequences, loop.order.epochs, folder.path, progress.say)
         folder.note(status="running", counts=material.counts, labels=material.labels, parameters=size(loop.policy))
 
         examiner = Examiner(material, run.objective, run.eval, loop.layout, material.test)
         before = measure(examiner, loop.policy, "before", folder, progress)
         watch = Examiner(material, run.objective, run.eval, loop.layout, material.validation)
-        facts = {"data": material.fingerprint} | checkpoint.deciding(run)
+        facts = {"data": material.fingerprint, "processes": loop.accelerator.num_processes} | checkpoint.deciding(run)
         taken = Between(loop, folder, hooks, watch, progress, facts).take_steps(signals)
         if loop.kept:
             loop.kept.close()
@@ -114,7 +122,8 @@ def follow(
         )
         after = measure(examiner, loop.policy, "after", folder, progress)
 
-        result = finish(folder, taken, before, after)
+        result = Result(before, after, taken.seconds, taken.speed, peak_memory_mb(), str(folder.path))
+        folder.note(status="finished", ended=now(), result=asdict(result), length=length(run))
         write_report(folder.path)
         progress.say(f"saved {saved} and {folder.path / 'report.html'}")
         return result
@@ -124,6 +133,12 @@ def refuse(run: Run) -> None:
     """What cannot be, said before anything is read."""
     import torch
 
+    for key, value in values(dump(run)):
+        if holds_secret(str(value)):
+            raise RecipeError(
+                f"{'.'.join(key)}: holds a password or a token, and every file of the run would show it; leave it out"
+                " and keep it in the environment, such as HF_TOKEN, or download first and name the local folder"
+            )
     train, processes = run.train, int(os.environ.get("WORLD_SIZE", "1"))
     alone = "several processes are not supported yet; start tunesmith by itself, not by torchrun"
     early = "train.optimizer_in_backward changes weights before all of the gradient is known"
@@ -137,6 +152,7 @@ def refuse(run: Run) -> None:
         f"{early}: it cannot be added up; set train.gradient_accumulation_steps=1": train.gradient_accumulation_steps
         > 1,
         f"{early}: a step cannot be left out; set train.on_nan=stop": train.on_nan == "skip",
+        f"{early}: it cannot be cut into parts; set train.auto_batch=false": train.auto_batch,
         f"{early}: its overflow cannot be seen; set train.fp16=false": train.fp16,
     }
     for sentence, clash in clashes.items():
@@ -256,11 +272,9 @@ def measure(examiner: Examiner, policy: Policy, side: str, folder: RunFolder, pr
     return scores
 
 
-def finish(folder: RunFolder, taken: Taken, before: dict | None, after: dict | None) -> Result:
-    """What the run came to, noted in its folder."""
-    result = Result(before, after, taken.seconds, taken.speed, peak_memory_mb(), str(folder.path))
-    folder.note(status="finished", ended=now(), result=asdict(result))
-    return result
+def length(run: Run) -> list[float]:
+    """How long a run goes on, as its recipe says it."""
+    return [run.train.num_train_epochs, run.train.max_steps]
 
 
 def size(policy: Policy) -> dict[str, int]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
+from dataclasses import dataclass, field
+from statistics import median
 from typing import TYPE_CHECKING
 
 import torch
@@ -34,7 +37,7 @@ def suspects(loop: Loop, number: int) -> str:
                 hook.remove()
         if found or not bool(torch.as_tensor(loss.sum).isfinite()):
             where = f"{plain(found[0])} is the first module that" if found else "the loss itself"
-            return f"{where} makes what is no number, of the rows {rows(loop, chosen)}"
+            return f"{where} makes what is no number, of the rows {origins(loop, chosen)}"
     for name, weight in loop.weights.items():
         if weight.grad is not None and not bool(weight.grad.isfinite().all()):
             return f"the forward pass is sound; the gradient of {plain(name)} is the first that is no number"
@@ -50,11 +53,39 @@ def watch(name: str, found: list[str]):
     return look
 
 
-def rows(loop: Loop, chosen: list[int]) -> str:
-    """Where the examples of a batch were read."""
-    origins = list(dict.fromkeys(loop.sequences[n].origin or f"number {n}" for n in chosen))
-    more = f" and {len(origins) - SHOWN} more" if len(origins) > SHOWN else ""
-    return ", ".join(origins[:SHOWN]) + more
+def rows(loop: Loop, number: int) -> str:
+    """Where the examples of a step were read."""
+    return origins(loop, [n for batch in loop.order.batches(number) for n in batch])
+
+
+def origins(loop: Loop, chosen: list[int]) -> str:
+    """Where some examples were read."""
+    found = list(dict.fromkeys(loop.sequences[n].origin or f"number {n}" for n in chosen))
+    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return ", ".join(found[:SHOWN]) + more
+
+
+@dataclass
+class Spikes:
+    """Tells a loss that stands out from the ones before it."""
+
+    losses: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    usual: float = float("nan")
+    """The median of the last losses."""
+
+    def seen(self, loss: float) -> bool:
+        """Whether a step's loss is above the last ones' median by FAR times what they usually differ from it."""
+        spike = False
+        if len(self.losses) == WINDOW:
+            self.usual = median(self.losses)
+            spread = median(abs(one - self.usual) for one in self.losses)
+            spike = loss - self.usual > FAR * max(spread, 0.01 * abs(self.usual))
+        self.losses.append(loss)
+        return spike
+
+
+WINDOW = 30
+FAR = 10
 
 
 def plain(name: str) -> str:
