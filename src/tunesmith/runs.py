@@ -124,14 +124,20 @@ def create(folder: RunFolder, run: Run, origins: Mapping[str, str]) -> None:
 
 def fresh(folder: Path) -> Path:
     """Make the folder, or that with the first number behind its name that is free; no two processes make the same."""
-    number, place = 1, folder
     while True:
-        try:
+        place = free(folder)
+        with suppress(FileExistsError):  # another process was quicker
             place.mkdir(mode=0o700, parents=True)
             return place
-        except FileExistsError:
-            number += 1
-            place = folder.with_name(f"{folder.name}-{number}")
+
+
+def free(folder: Path) -> Path:
+    """The folder, or with the first number behind its name that is free."""
+    number, place = 1, folder
+    while place.exists() or place.is_symlink():
+        number += 1
+        place = folder.with_name(f"{folder.name}-{number}")
+    return place
 
 
 def discard(folder: RunFolder) -> int:
