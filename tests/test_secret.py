@@ -225,4 +225,5 @@ def test_a_run_is_named_after_its_recipe(recipe, name, tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     assert named(recipe) == name
-    assert claim(Run(model=Model(path="a"), data=Data(path="b")), named(recipe)).path.name == name
+    with claim(Run(model=Model(path="a"), data=Data(path="b")), named(recipe), print) as folder:
+        assert folder.path.name == name

@@ -59,8 +59,8 @@ def sync(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there."""
-    if path.is_dir():
+    """Remove a file, a folder or a link, if it is there; what a link leads to stays."""
+    if path.is_dir() and not path.is_symlink():
         rmtree(path)
     else:
         path.unlink(missing_ok=True)

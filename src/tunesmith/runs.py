@@ -3,6 +3,7 @@
 recipe.yaml       every effective value, with where it came from
 manifest.json     the run's passport: see passport.py
 run.json          status, counts of the data, figures
+owner.json        the process that runs it now
 metrics.jsonl     a line for each logged step
 checkpoints/      what `--resume` needs
 adapter/ model/   what was learnt, as PEFT or transformers load it
@@ -14,7 +15,8 @@ from __future__ import annotations
 import json
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -23,7 +25,9 @@ from typing import Any
 
 from .config.load import Loaded, load, to_yaml
 from .errors import CheckpointError, RecipeError
-from .files import private, write
+from .files import private, remove, write
+from .owner import NAME as OWNER
+from .owner import hold, owner
 from .run import Run
 
 NAME = r"\w[\w.-]*"
@@ -50,6 +54,12 @@ class RunFolder:
         known = self.facts if (self.path / "run.json").exists() else {}
         write(self.path / "run.json", json.dumps(known | facts, indent=1, ensure_ascii=False))
 
+    @property
+    def status(self) -> str:
+        """How the run stands: what run.json says, unless a process runs it, or one did and is gone ("died")."""
+        said = self.facts.get("status", "")
+        return "running" if owner(self.path) else "died" if said == "running" else said
+
     def recipe(self, words: list[str] | tuple[str, ...] = ()) -> Loaded[Run]:
         """The recipe that the run was made with."""
         if not (self.path / "recipe.yaml").is_file():
@@ -74,40 +84,79 @@ class RunFolder:
         write(self.path / "metrics.jsonl", "".join(kept))
 
 
-def claim(run: Run, name: str) -> RunFolder:
-    """Where a new run will stand: `run.output`, which must not hold anything yet, or the first free runs/NAME."""
-    if run.output is None:
-        if not re.fullmatch(NAME, name):
-            raise RecipeError(f"name: '{name}' cannot name a run: use letters, digits and . _ -, or set output")
-        return RunFolder(free(Path("runs") / name))
-    folder = Path(run.output)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RecipeError(
-            f"output: {folder} holds something already; name another folder,"
-            f" or go on with that run by `tunesmith train --resume {folder}`"
-        )
-    return RunFolder(folder)
+@contextmanager
+def claim(run: Run, name: str, say: Callable[[str], None]) -> Iterator[RunFolder]:
+    """The folder of a new run, owned within it: `run.output`, which must not hold anything yet, or a free runs/NAME.
+
+    Of two processes that start at once, the second gets another number under runs/; with the same `output` it is
+    refused as a mistake of the recipe. A folder that was made here and is empty in the end goes again.
+    """
+    if run.output is None and not re.fullmatch(NAME, name):
+        raise RecipeError(f"name: '{name}' cannot name a run: use letters, digits and . _ -, or set output")
+    place = Path("runs") / name if run.output is None else Path(run.output)
+    new = run.output is None or not place.exists()
+    try:
+        if run.output is None:
+            place = fresh(place)
+        private(place)
+    except OSError as error:
+        raise RecipeError(f"output: {place} cannot be made: {error.strerror}") from None
+    try:
+        with hold(place, say, RecipeError):
+            if any(part.name != OWNER for part in place.iterdir()):
+                raise RecipeError(
+                    f"output: {place} holds something already; name another folder,"
+                    f" or go on with that run by `tunesmith train --resume {place}`"
+                )
+            yield RunFolder(place)
+    finally:
+        if new:
+            with suppress(OSError):  # it holds something, as it should
+                place.rmdir()
 
 
 def create(folder: RunFolder, run: Run, origins: Mapping[str, str]) -> None:
-    """Make the folder of a run, with its recipe; that of a run that goes on stays as it is."""
+    """Begin the folder of a run with its recipe; that of a run that goes on stays as it is."""
     if (folder.path / "run.json").exists():
         return
-    try:
-        private(folder.path)
-    except OSError as error:
-        raise RecipeError(f"output: {folder.path} cannot be made: {error.strerror}") from None
     write(folder.path / "recipe.yaml", to_yaml(run, origins))
     folder.note(status="running", started=now(), name=folder.path.name)
+
+
+def fresh(folder: Path) -> Path:
+    """Make the folder, or that with the first number behind its name that is free; no two processes make the same."""
+    while True:
+        place = free(folder)
+        with suppress(FileExistsError):  # another process was quicker
+            place.mkdir(mode=0o700, parents=True)
+            return place
 
 
 def free(folder: Path) -> Path:
     """The folder, or with the first number behind its name that is free."""
     number, place = 1, folder
-    while place.exists():
+    while place.exists() or place.is_symlink():
         number += 1
         place = folder.with_name(f"{folder.name}-{number}")
     return place
+
+
+def discard(folder: RunFolder) -> int:
+    """Remove a run's folder, and nothing that its links lead to; how many bytes its files had."""
+    path = folder.path.resolve()
+    if folder.path.is_symlink():
+        raise CheckpointError(f"{folder.path}: is a link; name the folder that it leads to, {path}")
+    marks = ("recipe.yaml", "run.json")
+    for mark in marks:
+        if not (path / mark).is_file():
+            raise CheckpointError(f"{folder.path}: is no run folder: it has no {mark}; nothing was removed")
+    with hold(folder.path, lambda _: None):
+        freed = sum(file.lstat().st_size for file in path.rglob("*") if file.name != OWNER and not file.is_dir())
+        for part in sorted(path.iterdir(), key=lambda part: part.name in marks):  # cut off, it can be done again
+            if part.name != OWNER:
+                remove(part)
+    path.rmdir()
+    return freed
 
 
 def listed(root: Path) -> list[RunFolder]:

@@ -29,7 +29,7 @@ app = typer.Typer(
 for module in (train, chat, data, recipes, runs, reproduce, doctor, faults):
     module.register(app)
 
-TRAINS = {"train", "quickstart", "reproduce", "doctor"}
+TRAINS = {"train", "quickstart", "resume", "reproduce", "doctor"}
 
 
 @app.callback()

@@ -1,4 +1,4 @@
-"""runs list, show, diff."""
+"""runs list, show, diff, stop, resume, rm."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -6,16 +6,19 @@ from typing import Annotated, Any
 import typer
 
 from .show import json_out, line, table
-from .train import Json
+from .train import Json, show
 
 Folder = Annotated[Path, typer.Argument(help="A run's folder.")]
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(help="What was run: list, show, diff.", no_args_is_help=True)
+    group = typer.Typer(help="What was run, and what runs: list, show, diff, stop, resume, rm.", no_args_is_help=True)
     group.command("list")(list_runs)
     group.command("show")(show_run)
     group.command("diff")(diff_runs)
+    group.command("stop")(stop_run)
+    group.command("resume")(resume_run)
+    group.command("rm")(remove_run)
     app.add_typer(group, name="runs")
 
 
@@ -25,7 +28,7 @@ def list_runs(
     """The runs in a folder, the oldest first."""
     from ..runs import listed
 
-    runs = [brief(run.path, run.facts) for run in listed(root)]
+    runs = [brief(run.path, run.facts | {"status": run.status}) for run in listed(root)]
     if as_json:
         json_out(runs)
         return
@@ -63,12 +66,12 @@ def show_run(run: Folder, as_json: Json = False) -> None:
     from ..runs import RunFolder
 
     opened = RunFolder(run)
-    facts = opened.facts
+    facts: dict[str, Any] = opened.facts | {"status": opened.status}
     known = passport.read(run) if (run / passport.NAME).exists() else {}
     if as_json:
         json_out(facts | {"passport": known})
         return
-    line(f"{run}: {facts.get('status')}, started {facts.get('started')}")
+    line(f"{run}: {facts['status']}, started {facts.get('started')}")
     line()
     line(to_yaml(opened.recipe().value, passport.origins(known)))
     parts = {name: facts.get(name) for name in ("counts", "parameters", "result")}
@@ -103,3 +106,36 @@ def flat(tree: Any, path: str = "") -> dict[str, Any]:
     return {
         name: value for key, branch in tree.items() for name, value in flat(branch, f"{path}.{key}".lstrip(".")).items()
     }
+
+
+def stop_run(
+    run: Folder, timeout: Annotated[float, typer.Option(help="Seconds to wait until it has saved.", min=0)] = 60
+) -> None:
+    """Have a run that is going on save and end, as Ctrl-C would; `runs resume` goes on with it."""
+    from ..owner import owner, stop
+    from ..runs import RunFolder
+
+    opened = RunFolder(run)
+    if owner(run) is None:
+        line(f"{run}: does not run; its status is {opened.status}")
+        return
+    stop(run, timeout)
+    if not (run / "run.json").exists():
+        line(f"{run}: ended before there was anything to save")
+        return
+    status = opened.status
+    line(f"{run}: {opened.facts['reason'] if status in ('stopped', 'interrupted') else status}")
+
+
+def resume_run(run: Folder, as_json: Json = False) -> None:
+    """Go on with a run that was stopped or died, as `train --resume` does."""
+    from ..training.train import resume
+
+    show(resume(run), as_json)
+
+
+def remove_run(run: Folder) -> None:
+    """Remove a run's folder with all that it learnt; not while it runs."""
+    from ..runs import RunFolder, discard
+
+    line(f"removed {run}: {discard(RunFolder(run)) / 2**20:.1f} MB freed")

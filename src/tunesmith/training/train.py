@@ -24,6 +24,7 @@ from ..model.hub import locate, locate_data
 from ..model.kept import keep
 from ..model.load import attach, load_model, load_tokenizer, memory_error, save_tuned
 from ..model.policy import Policy
+from ..owner import hold
 from ..run import Run
 from ..runs import RunFolder, claim, create, now
 from ..secret import holds_secret
@@ -69,24 +70,29 @@ def train(
     run cannot be done, and `Stopped` after a signal.
     """
     refuse(run)
-    return follow(run, claim(run, name), callbacks, Progress(quiet), origins or {})
+    progress = Progress(quiet)
+    with claim(run, name, progress.say) as folder:
+        return follow(run, folder, callbacks, progress, origins or {})
 
 
 def resume(folder: Path, callbacks: Sequence[TrainerCallback] = (), *, quiet: bool = False) -> Result:
     """Go on with a run that was stopped, exactly as if it had not been.
 
     A finished run says what it came to, unless its recipe now asks for more steps: it then goes on from its last
-    checkpoint, with the learning rate where a run of that length has it.
+    checkpoint, with the learning rate where a run of that length has it. Raises CheckpointError where the folder is no
+    run's, or another process runs it.
     """
     opened, progress = RunFolder(folder), Progress(quiet)
-    recipe, facts = opened.recipe(), opened.facts
-    run = recipe.value
-    if facts["status"] == "finished" and facts["length"] != length(run):
-        opened.note(after=None)  # it will be another model
-    elif facts["status"] == "finished":
-        progress.say(f"{folder} is finished; this is what it came to")
-        return Result(**facts["result"])
-    return follow(run, opened, callbacks, progress, recipe.origins)
+    opened.recipe()  # nothing is written into a folder that is no run's
+    with hold(folder, progress.say):
+        recipe, facts = opened.recipe(), opened.facts
+        run = recipe.value
+        if facts["status"] == "finished" and facts["length"] != length(run):
+            opened.note(after=None)  # it will be another model
+        elif facts["status"] == "finished":
+            progress.say(f"{folder} is finished; this is what it came to")
+            return Result(**facts["result"])
+        return follow(run, opened, callbacks, progress, recipe.origins)
 
 
 def follow(
