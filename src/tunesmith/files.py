@@ -1,6 +1,7 @@
 """Files and folders that are there whole, or not at all."""
 
 import errno
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,3 +65,9 @@ def remove(path: Path) -> None:
         rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def sha256(file: Path) -> str:
+    """The hash of a file's content, in hexadecimal digits."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -90,3 +90,15 @@ def onednn() -> bool:
     """Whether products in float32 go to oneDNN, by the door that torch.compile uses as well."""
     quicker = torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.backends.mkldnn.is_available()
     return quicker and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def random_state() -> dict[str, Tensor]:
+    """Where torch's random numbers stand, by device."""
+    state = {"cpu": torch.get_rng_state()}
+    return state | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+
+
+def set_random_state(state: dict[str, Tensor]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from .config.load import dump, leaves, setting
 from .data.source import splits
 from .errors import CheckpointError
-from .files import write
+from .files import sha256, write
 from .run import Run
 from .runs import versions
 
@@ -204,12 +204,7 @@ def sums(files: Mapping[str, Path]) -> Sums:
     """The sha256 of files, in the order of their names; several at once, as hashing leaves Python's lock to others."""
     names = sorted(files)
     with ThreadPoolExecutor(4) as pool:
-        return dict(zip(names, pool.map(sum_of, [files[name] for name in names]), strict=True))
-
-
-def sum_of(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+        return dict(zip(names, pool.map(sha256, [files[name] for name in names]), strict=True))
 
 
 def in_memory(weights: Mapping[str, Tensor]) -> str:

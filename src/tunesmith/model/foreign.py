@@ -6,11 +6,11 @@ are no safetensors are not.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, RecipeError
-from .hub import read_json
 
 SAFE = (".safetensors", ".safetensors.index.json")
 
@@ -40,6 +40,13 @@ def refuse_code(folder: Path) -> None:
         raise RecipeError(
             f"{folder}: holds an adapter_config.json beside the model, which would be laid over it; move it away"
         )
+
+
+def read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RecipeError(f"{file}: is not JSON ({error}); copy or download it again") from None
 
 
 def read_config(folder: Path, **heads: Any):

@@ -10,13 +10,13 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 from ..config.registry import did_you_mean
 from ..errors import BadEnvironment, DataError, RecipeError
 from ..files import private, remove, sync
 from . import demo
+from .foreign import read_json, refuse_code
 
 log = logging.getLogger("tunesmith")
 
@@ -97,8 +97,6 @@ def checked(folder: Path) -> Path:
         raise RecipeError(
             f"{folder}: has no config.json, so it is no model; name the folder that save_pretrained wrote"
         )
-    from .foreign import refuse_code
-
     refuse_code(folder)
     weights = [file for file in folder.glob("*.safetensors") if not file.name.startswith("adapter_")]
     if not weights:
@@ -138,13 +136,6 @@ def check_length(file: Path) -> None:
     ends = [entry["data_offsets"][1] for name, entry in tensors.items() if name != "__metadata__"]
     if not ends or 8 + head + max(ends) != size:
         raise RecipeError(f"{file}: is cut short or damaged ({size:,} bytes); copy or download it again")
-
-
-def read_json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RecipeError(f"{file}: is not JSON ({error}); copy or download it again") from None
 
 
 # --- other people's hubs ----------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ place, synced and renamed; one whose manifest does not verify is set aside, neve
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import re
 import shutil
@@ -24,7 +23,9 @@ from torch import Tensor
 from ..config.layers import values
 from ..config.load import dump
 from ..errors import BadEnvironment, CheckpointError
-from ..files import full, remove, sync, whole
+from ..files import full, remove, sha256, sync, whole
+from ..machine import random_state, set_random_state
+from ..passport import digest
 from ..run import Run
 from ..runs import free
 
@@ -106,9 +107,9 @@ def write(folder: Path, step: int, held: dict[str, dict[str, Tensor]], facts: Fa
         for name, tensors in held.items():
             save_file(tensors, beside / name)
             sync(beside / name)
-        sums = {name: {"bytes": (beside / name).stat().st_size, "sha256": digest(beside / name)} for name in held}
+        sums = {name: {"bytes": (beside / name).stat().st_size, "sha256": sha256(beside / name)} for name in held}
         manifest = {"step": step, "files": sums, **facts}
-        sealed = manifest | {SEAL: seal(manifest)}
+        sealed = manifest | {SEAL: digest(manifest)}
         (beside / MANIFEST).write_text(json.dumps(sealed, indent=1), encoding="utf-8")
     for old in found(folder)[:-keep] if keep else []:
         remove(old)
@@ -200,24 +201,14 @@ def damage(place: Path) -> str:
     """What is wrong with a checkpoint; empty if it verifies."""
     try:
         manifest = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
-        if manifest.pop(SEAL) != seal(manifest) or place.name != f"step-{manifest['step']:08d}":
+        if manifest.pop(SEAL) != digest(manifest) or place.name != f"step-{manifest['step']:08d}":
             return f"{MANIFEST} is not what was written"
         for name in (WEIGHTS, OPTIMIZER, RANDOM):
-            if digest(place / name) != manifest["files"][name]["sha256"]:
+            if sha256(place / name) != manifest["files"][name]["sha256"]:
                 return f"{name} is not what was written"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{type(error).__name__}: {error}"
     return ""
-
-
-def seal(manifest: Facts) -> str:
-    """A hash of what a manifest says."""
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-
-
-def digest(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def optimizer_tensors(loop: Loop) -> dict[str, Tensor]:
@@ -247,14 +238,3 @@ def place_schedule(loop: Loop, step: int) -> None:
     )
     for group, rate in zip(loop.optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
-
-
-def random_state() -> dict[str, Tensor]:
-    state = {"cpu": torch.get_rng_state()}
-    return state | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
-
-
-def set_random_state(state: dict[str, Tensor]) -> None:
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])

@@ -13,12 +13,12 @@ import torch
 from ..data.batch import Layout, beginning, pad, share
 from ..data.render import Tokens
 from ..errors import Diverged
+from ..machine import random_state, set_random_state
 from ..model.learning import adding_up
 from ..model.load import memory_error
 from ..model.policy import Policy
 from ..objectives.base import Loss, Objective, Tally
 from ..run import Train
-from .checkpoint import random_state, set_random_state
 from .optim import optimizer, schedule
 from .order import Order
 from .trouble import suspects

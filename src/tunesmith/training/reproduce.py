@@ -9,6 +9,7 @@ from typing import Any
 
 from .. import passport
 from ..errors import CheckpointError, DataError, RecipeError
+from ..files import sha256
 from ..model.hub import locate, locate_data
 from ..run import Run
 from ..runs import RunFolder
@@ -97,7 +98,7 @@ def check(folder: Path, known: passport.Passport, run: Run, say: Callable[[str],
         raise RecipeError(f"{recipe}: is not what the run began with: {', '.join(settled(run, known))}")
     for name, expected in known["result"].items():
         file = folder / name
-        if name != passport.TRAINED and (not file.is_file() or passport.sum_of(file) != expected):
+        if name != passport.TRAINED and (not file.is_file() or sha256(file) != expected):
             raise CheckpointError(f"{file}: is not what the run wrote; its hash in {passport.NAME} is another")
     held_out = locate_data(run.data.eval_path) if run.data.eval_path else None
     now = passport.inputs(locate(run.model.path), locate_data(run.data.path), held_out, say)
