@@ -31,23 +31,53 @@ class Model:
 
 
 @record
-class Data:
-    """What to learn from."""
+class Source:
+    """Where rows come from."""
 
     path: str
-    """A file (json, jsonl, csv, tsv, parquet, txt), a folder, org/name on the Hub, modelscope:org/name, demo/NAME."""
+    """A file, a folder, a pattern such as data/*.jsonl, an https:// address, org/name on the Hub, modelscope:org/name,
+    demo/NAME."""
     format: AnyFormat = Auto()
     """How a row is read; detected from the columns unless given."""
+    max_samples: Count | None = None
+    """Train on this many of its rows only, drawn by the seed."""
+    weight: Positive = 1.0
+    """Its share of what is trained on, beside those of other sources; counts where these are interleaved."""
+    sha256: str | None = None
+    """What an https:// file must hash to; needed for one."""
+    media_dir: str | None = None
+    """Folder that the paths of images, videos and audios start from; the folder of the data unless given."""
+
+
+@record
+class Data(Source):
+    """What to learn from."""
+
+    also: tuple[Source, ...] = ()
+    """More sources, each with a path, a format, max_samples and a weight of its own."""
+    mixing: Literal["concatenate", "interleave_under", "interleave_over"] = "concatenate"
+    """concatenate takes every row once; the others take of each source its share, until the first is used up (under),
+    or until each is (over), rows of the others coming again."""
+    temperature: Positive | None = None
+    """Interleaved, the shares are the weights times the sources' sizes to the power of 1/temperature; unless it is
+    given, the weights alone."""
     eval_path: str | None = None
     """Held-out rows to measure on; else the source's own test split, else a share of the rows."""
     eval_size: Fraction = 0.1
     """Share of the rows held out, by a hash of their content, where the source has no test split."""
     max_length: Count = 2048
-    """Longest sequence in tokens; a longer one is cut at the end, and counted."""
-    max_samples: Count | None = None
-    """Train on this many rows only, drawn by the seed."""
+    """Longest sequence in tokens; what becomes of a longer one says truncation."""
+    truncation: Literal["right", "left", "split", "drop"] = "right"
+    """Cut a longer sequence at its end or at its beginning, make several of a text, or leave it out; all is counted.
+    Texts of pretrain are always split, unless they are to be left out."""
+    train_on: tuple[Literal["assistant", "last", "system", "user", "tool", "all"], ...] = ("assistant",)
+    """Whose turns are learnt: by role, the last turn alone, or all of the text; weights in the data go before."""
+    thinking: Literal["keep", "drop"] = "keep"
+    """What becomes of what the assistant thinks before it answers."""
     on_bad_row: Literal["error", "skip"] = "error"
     """What a row does that cannot be read or has nothing to learn: stop the run, or be left out and counted."""
+    on_lint: Literal["stop", "warn"] = "stop"
+    """What the checks of the data do that find an error: stop the run before it starts, or only say so."""
 
 
 @record

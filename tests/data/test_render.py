@@ -40,7 +40,7 @@ def test_what_is_learnt_is_the_answers_and_their_stop_tokens(tokenizer):
 
 def test_a_turn_marked_so_is_not_learnt(tokenizer):
     renderer = Renderer(tokenizer, 512)
-    turns = (*TURNS[:2], Message("assistant", "three", learn=False), *TURNS[3:])
+    turns = (*TURNS[:2], Message("assistant", "three", weight=0), *TURNS[3:])
     assert learnt(renderer, renderer.dialogue(dialogue(turns))) == [" yes\n\nno <|im_end|>"]
 
 

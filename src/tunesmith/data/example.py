@@ -1,6 +1,18 @@
 """What a row means, whatever file it came from."""
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Call:
+    """A tool that the assistant calls."""
+
+    name: str
+    arguments: dict[str, Any]
+    id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -8,10 +20,18 @@ class Message:
     """One turn of a dialogue."""
 
     role: str
-    """system, user or assistant."""
+    """system, user, assistant or tool."""
     content: str
-    learn: bool = True
-    """Whether an assistant's turn is a target."""
+    weight: float | None = None
+    """How much the turn counts in the loss, 0 not at all; None leaves it to `data.train_on`."""
+    thinking: str | None = None
+    """What the assistant thinks before it speaks."""
+    calls: tuple[Call, ...] = ()
+    """The tools that the assistant calls."""
+    name: str | None = None
+    """Of a tool's turn, which tool says this."""
+    call_id: str | None = None
+    """Of a tool's turn, which call it answers."""
 
 
 @dataclass(frozen=True)
@@ -22,13 +42,36 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Media:
+    """Paths or addresses of what a dialogue speaks of, in its order."""
+
+    images: tuple[str, ...] = ()
+    videos: tuple[str, ...] = ()
+    audios: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Example:
-    """A prompt and its answers; or a text, which may have a label."""
+    """A prompt and its answers, better ones first; or a text, which may have labels; or tokens as they are."""
 
     prompt: tuple[Message, ...] = ()
     answers: tuple[Answer, ...] = ()
+    liked: bool | None = None
+    """Whether people liked the one answer."""
+    truth: str | None = None
+    """What is right, for rewards to check answers against."""
     text: str | None = None
     label: str | None = None
+    """The text's class."""
+    labels: tuple[str, ...] | None = None
+    """Its classes, where it may have several or none."""
+    score: float | None = None
+    """Where it stands on a scale."""
+    tokens: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    """Token ids, and of each the id that is to be learnt there, or -100."""
+    tools: tuple[dict[str, Any], ...] = ()
+    """JSON schemas of the tools that may be called."""
+    media: Media = field(default_factory=Media)
     origin: str = ""
     """Where it was read, as file:line."""
 
@@ -38,6 +81,6 @@ class Example:
         return self.answers[0].messages[-1].content if self.answers else self.label
 
 
-def dialogue(messages: tuple[Message, ...]) -> Example:
+def dialogue(messages: tuple[Message, ...], **more: Any) -> Example:
     """A dialogue as an example: its last turn is the answer, and all before it the prompt."""
-    return Example(prompt=messages[:-1], answers=(Answer(messages[-1:]),))
+    return Example(prompt=messages[:-1], answers=(Answer(messages[-1:]),), **more)

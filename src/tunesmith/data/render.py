@@ -44,6 +44,10 @@ class Tokens:
     """Where its example was read."""
 
 
+def learnt(message: Message) -> bool:
+    return message.role == "assistant" and message.weight != 0
+
+
 class NoTarget(ValueError):
     """An example in which nothing is to be learnt."""
 
@@ -181,7 +185,7 @@ class Renderer:
             return marked
         found = []
         for n, message in enumerate(messages):
-            if message.role != "assistant" or not message.learn:
+            if not learnt(message):
                 continue
             before, through = self.text(messages[:n], answer=True), self.text(messages[: n + 1])
             if not (text.startswith(through) and through.startswith(before)):
@@ -196,7 +200,7 @@ class Renderer:
         if not re.search(r"\{%-?\s*generation\s*-?%\}", self.tokenizer.get_chat_template()):
             return []
         _, spans = self.written(messages)
-        learn = [message.learn for message in messages if message.role == "assistant"]
+        learn = [learnt(message) for message in messages if message.role == "assistant"]
         return [span for span, wanted in zip(spans, learn, strict=True) if wanted]
 
     def end(self, through: str, before: str, message: Message) -> int:

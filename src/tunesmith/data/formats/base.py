@@ -26,6 +26,10 @@ class Format:
         """What the row means; a ValueError says what is wrong with it."""
         raise NotImplementedError
 
+    def write(self, example: Example) -> Row:
+        """The row that reads as this example; a ValueError says what such a row cannot hold."""
+        raise NotImplementedError
+
     def columns(self) -> list[str]:
         """The columns that a row must have."""
         return [column for option, column in self.named().items() if option not in self.optional]

@@ -33,5 +33,5 @@ def turn(item, role: str, content: str, roles: dict[str, str]) -> Message:
         raise ValueError(f"a turn must be {{{role}, {content}}} with text in {content} (got {item!r})")
     if item.get(role) not in roles:
         raise ValueError(f"unknown {role} {item.get(role)!r}; known: {', '.join(roles)}")
-    learn = item.get("train", True) is not False and item.get("weight", 1) != 0
-    return Message(roles[item[role]], item[content], learn)
+    weight = 0 if item.get("train") is False else item.get("weight")
+    return Message(roles[item[role]], item[content], weight)

@@ -1,0 +1,1 @@
+"""What is wrong with data: the rules, a file for each kind."""
