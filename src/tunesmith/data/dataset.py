@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import DataError
+from .detect import LOOKED_AT, detect
 from .example import Example
 from .formats.auto import Auto
-from .formats.base import Format, detect
+from .formats.base import Format
 from .source import Row, read, splits
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ class Dataset:
     """Examples by use, how they were read, and how many were left out."""
 
     format: Format
+    reading: str
+    """How the rows are read, and why so."""
     train: list[Example] = field(default_factory=list)
     validation: list[Example] = field(default_factory=list)
     """Measured while training."""
@@ -51,9 +54,10 @@ def gather(data: Data, where: Path, held_out: Path | None, seed: int) -> Dataset
         chosen = [share(row) < data.eval_size for row in rows["train"]]
         rows["test"] = [row for row, out in zip(rows["train"], chosen, strict=True) if out]
         rows["train"] = [row for row, out in zip(rows["train"], chosen, strict=True) if not out]
-    first = (rows["train"] or rows["test"])[0].values
-    dataset = Dataset(detect(first, str(where)) if isinstance(data.format, Auto) else data.format)
-    dataset.unread = [column for column in first if column not in dataset.format.read_columns()]
+    first = [row.values for row in (rows["train"] or rows["test"])[:LOOKED_AT]]
+    told = isinstance(data.format, Auto)
+    dataset = Dataset(*(detect(first, str(where)) if told else (data.format, data.format.described())))
+    dataset.unread = [column for column in first[0] if column not in dataset.format.read_columns()]
     dataset.train = draw(examples(dataset, rows["train"], data.on_bad_row), data.max_samples, seed)
     test, validation = rows.get("test"), rows.get("validation")
     dataset.test = examples(dataset, test or validation or [], data.on_bad_row)
@@ -67,22 +71,11 @@ def examples(dataset: Dataset, rows: list[Row], on_bad_row: str) -> list[Example
     found = []
     for origin, values in rows:
         try:
-            check(dataset.format, values)
-            found.append(replace(dataset.format.read(values), origin=origin))
+            found += [replace(example, origin=origin) for example in dataset.format.examples(values)]
         except ValueError as error:
             sentence = f"{origin}: cannot be read as {dataset.format.name}: {error}"
             leave_out(dataset, "unreadable", sentence, on_bad_row)
     return found
-
-
-def check(format_: Format, values: dict) -> None:
-    """Refuse a row that lacks a column, or holds what would be lost."""
-    missing = [column for column in format_.columns() if column not in values]
-    if missing:
-        raise ValueError(f"needs the column {', '.join(missing)} (has {', '.join(values)})")
-    lost = [column for column in ("images", "videos", "audios", "tools") if values.get(column)]
-    if lost:
-        raise ValueError(f"holds {', '.join(lost)}, which cannot be learnt from yet")
 
 
 def leave_out(dataset: Dataset, reason: str, sentence: str, on_bad_row: str) -> None:
