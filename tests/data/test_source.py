@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from tunesmith.data.formats.base import detect, format_
+from tunesmith.data.detect import detect
+from tunesmith.data.formats.base import format_
 from tunesmith.data.source import read, splits
 from tunesmith.errors import DataError
 
@@ -85,14 +86,14 @@ def test_a_folder_is_split_by_its_files_names(tmp_path):
     ],
 )
 def test_a_format_is_told_by_its_columns(row, name):
-    assert detect(row, "rows").name == name
+    assert detect([row], "rows")[0].name == name
 
 
 def test_columns_that_fit_nothing_or_several_are_refused():
     with pytest.raises(DataError, match="no format has the columns a, b"):
-        detect({"a": 1, "b": 2}, "rows")
+        detect([{"a": 1, "b": 2}], "rows")
     with pytest.raises(DataError, match="several ways"):
-        detect({"text": "", "label": "", "prompt": "", "completion": ""}, "rows")
+        detect([{"text": "", "label": "", "prompt": "", "completion": ""}], "rows")
 
 
 def test_all_formats_read_the_same_dialogue():

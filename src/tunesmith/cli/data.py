@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .data_convert import convert
 from .show import json_out, line, piece
 from .train import WORDS, Json
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Look at what is learnt.", no_args_is_help=True)
     group.command("preview", context_settings=WORDS)(preview)
+    group.command("convert", context_settings=WORDS)(convert)
     app.add_typer(group, name="data")
 
 

@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from heapq import heappush, heappushpop
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from .example import Example
-from .formats.base import Format
 from .places import Place
 from .render import NoTarget, Renderer, Tokens
 from .source import Row, read
@@ -32,7 +31,7 @@ class Item(NamedTuple):
     split: str
     """train, validation or test."""
     example: Example | None = None
-    """What it means; None if it could not be read."""
+    """What it means; None if it could not be read, or was left out on purpose."""
     tokens: tuple[Tokens, ...] = ()
     """Its sequences, if it is trained on; none if there is nothing to learn."""
     fault: str | None = None
@@ -101,42 +100,39 @@ class Pass:
 
     def judged(self, chunk: list[tuple[str, Row]]) -> Iterator[Item]:
         """A few rows, read and those to train on rendered."""
-        read_ = [self.example(row) for _, row in chunk]
+        read_ = [self.meant(row) for _, row in chunk]
         train = [
-            one for one, (split, _) in zip(read_, chunk, strict=True) if isinstance(one, Example) and split == "train"
+            one
+            for found, (split, _) in zip(read_, chunk, strict=True)
+            if split == "train" and not isinstance(found, str)
+            for one in found
         ]
         rendered = iter(self.renderer.render_many(train, self.targets))
-        for (split, row), one in zip(chunk, read_, strict=True):
-            if isinstance(one, str):
-                yield Item(row, split, fault=one)
-            elif split != "train":
-                self.held.setdefault(split, Drawn(self.measured)).add(number(digest(row)), one)
-                yield Item(row, split, one)
-            else:
-                made = next(rendered)
-                if isinstance(made, NoTarget):
-                    yield Item(row, split, one, fault=f"{row.origin}: {made}")
+        for (split, row), found in zip(chunk, read_, strict=True):
+            if isinstance(found, str):
+                yield Item(row, split, fault=found)
+                continue
+            if not found:
+                yield Item(row, split)
+            for example in found:
+                if split == "train":
+                    yield self.trained(row, example, next(rendered))
                 else:
-                    yield Item(row, split, one, tuple(made))
+                    self.held.setdefault(split, Drawn(self.measured)).add(number(digest(row)), example)
+                    yield Item(row, split, example)
 
-    def example(self, row: Row) -> Example | str:
+    def trained(self, row: Row, example: Example, made: list[Tokens] | NoTarget) -> Item:
+        if isinstance(made, NoTarget):
+            return Item(row, "train", example, fault=f"{row.origin}: {made}")
+        return Item(row, "train", example, tuple(made))
+
+    def meant(self, row: Row) -> list[Example] | str:
         """What a row means, or what is wrong with it."""
         way = self.place.format
         try:
-            check(way, row.values)
-            return replace(way.read(row.values), origin=row.origin)
+            return [replace(example, origin=row.origin) for example in way.examples(row.values)]
         except ValueError as error:
             return f"{row.origin}: cannot be read as {way.name}: {error}"
-
-
-def check(format_: Format, values: dict[str, Any]) -> None:
-    """Refuse a row that lacks a column, or holds what would be lost."""
-    missing = [column for column in format_.columns() if column not in values]
-    if missing:
-        raise ValueError(f"needs the column {', '.join(missing)} (has {', '.join(values)})")
-    lost = [column for column in ("images", "videos", "audios", "tools") if values.get(column)]
-    if lost:
-        raise ValueError(f"holds {', '.join(lost)}, which cannot be learnt from yet")
 
 
 def digest(row: Row) -> bytes:

@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import DataError
+from ..files import sha256
+from .detect import LOOKED_AT, detect
 from .formats.auto import Auto
-from .formats.base import Format, detect
+from .formats.base import Format
 from .source import read, splits
 
 if TYPE_CHECKING:
     from ..run import Data, Source
-
-LOOKED_AT = 200
-"""Rows from whose columns a format is told."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,8 @@ class Place:
     format: Format
     most: int | None = None
     """How many of its rows are trained on."""
+    reading: str = ""
+    """How its rows are read, and why so."""
     share: float = 0.0
     """How much of the rows to train on is held out instead."""
     unread: tuple[str, ...] = ()
@@ -61,12 +62,13 @@ def read_through(file: Path) -> tuple[str, int]:
 
 
 def sums(found: Sequence[Place]) -> dict[str, str]:
-    """The hash of every file; those of all sources but the first are named with their source."""
-    return {
+    """The hash of every file that is read, code for reading rows too; those of further sources bear their names."""
+    rows = {
         name if place is found[0] else f"{place.name}: {name}": digest
         for place in found
         for name, (digest, _) in place.read_through.items()
     }
+    return rows | {str(file): sha256(file) for place in found for file in place.format.code()}
 
 
 def places(data: Data, locate: Callable[[str], Path]) -> list[Place]:
@@ -93,6 +95,9 @@ def place(source: Source, root: Path, files: dict[str, list[Path]]) -> Place:
     first = list(islice(read(next(iter(files.values()))), LOOKED_AT))
     if not first:
         raise DataError(f"{root}: holds no rows; expected at least one")
-    way = detect(first[0].values, str(root)) if isinstance(source.format, Auto) else source.format
+    if isinstance(source.format, Auto):
+        way, reading = detect([row.values for row in first], str(root))
+    else:
+        way, reading = source.format, source.format.described()
     unread = tuple(column for column in first[0].values if column not in way.read_columns())
-    return Place(source.path, root, files, way, most=source.max_samples, unread=unread)
+    return Place(source.path, root, files, way, most=source.max_samples, unread=unread, reading=reading)

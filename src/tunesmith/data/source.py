@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import DataError
+from .guard import unguarded
 
 
 class Row(NamedTuple):
@@ -115,7 +116,10 @@ def table(file: Path) -> Iterator[Row]:
     for cells in lines:
         if len(cells) != len(head):
             raise DataError(f"{file}:{lines.line_num}: has {len(cells)} cells where the head has {len(head)}")
-        yield Row(f"{file}:{lines.line_num}", dict(zip(head, cells, strict=True)))
+        try:
+            yield Row(f"{file}:{lines.line_num}", unguarded(dict(zip(head, cells, strict=True))))
+        except ValueError as error:
+            raise DataError(f"{file}:{lines.line_num}: {error}") from None
 
 
 def parquet(file: Path) -> Iterator[Row]:
