@@ -50,8 +50,9 @@ class Process(Format):
 
     def called(self, row: Row) -> Any:
         """What the function makes of a row."""
+        function = self.loaded
         try:
-            return self.loaded(deepcopy(row))
+            return function(deepcopy(row))
         except (Exception, SystemExit) as error:
             raise ValueError(f"{self.function} of {self.file}{self.line(error)} raised {said(error)}") from error
 
