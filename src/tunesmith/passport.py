@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .config.load import dump, leaves, setting
-from .data.source import splits
+from .data.source import Place, splits
 from .errors import CheckpointError
 from .files import sha256, write
 from .run import Run
@@ -63,7 +63,7 @@ def make(
     return {"hashes": hashes | {"environment": digest([found["versions"], found["machine"]])}, **found}
 
 
-def inputs(base: Path, data: Path, held_out: Path | None, say: Callable[[str], None]) -> dict[str, Sums]:
+def inputs(base: Path, data: Place, held_out: Place | None, say: Callable[[str], None]) -> dict[str, Sums]:
     """The sums of the files that a run reads."""
     began = time.perf_counter()
     rows = {name: file for name, file in named(data)}
@@ -78,11 +78,12 @@ def inputs(base: Path, data: Path, held_out: Path | None, say: Callable[[str], N
     return found
 
 
-def named(source: Path) -> Iterator[tuple[str, Path]]:
+def named(source: Place) -> Iterator[tuple[str, Path]]:
     """The files of a source of rows, by their names below it."""
+    root = source if isinstance(source, Path) else source.path.parent
     for files in splits(source).values():
         for file in files:
-            yield file.name if file == source else file.relative_to(source).as_posix(), file
+            yield file.relative_to(root).as_posix() if file != root and file.is_relative_to(root) else file.name, file
 
 
 def recipe(run: Run) -> str:

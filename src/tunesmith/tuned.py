@@ -95,7 +95,7 @@ class Tuned:
         """Measure it on the held-out rows of its recipe."""
         run = self.run
         held_out = locate_data(run.data.eval_path) if run.data.eval_path else None
-        material = prepare(run, locate_data(run.data.path), held_out, self.tokenizer, say)
+        material = prepare(run, locate_data(run.data.path, run.data.sha256), held_out, self.tokenizer, say)
         policy = Policy(self.model)
         layout = policy.layout()
         return Examiner(material, run.objective, run.eval, layout, material.test).measure(policy)

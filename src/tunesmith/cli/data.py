@@ -40,7 +40,7 @@ def preview(
     run = load(Run, recipe, context.args, renamed=RENAMED).value
     tokenizer = load_tokenizer(locate(run.model.path))
     held_out = locate_data(run.data.eval_path) if run.data.eval_path else None
-    material = prepare(run, locate_data(run.data.path), held_out, tokenizer, Progress().say)
+    material = prepare(run, locate_data(run.data.path, run.data.sha256), held_out, tokenizer, Progress().say)
     sequences = material.sequences[:samples]
     if as_json:
         json_out([listed(tokens, tokenizer) for tokens in sequences])

@@ -38,7 +38,7 @@ def doctor(
     run = replace(run, eval=replace(run.eval, enabled=False))
     refuse(run)
     progress, base = Progress(), locate(run.model.path)
-    material = prepare(run, locate_data(run.data.path), None, load_tokenizer(base), progress.say)
+    material = prepare(run, locate_data(run.data.path, run.data.sha256), None, load_tokenizer(base), progress.say)
     material.sequences = material.sequences[:rows]
     findings = list(examine(build(run, base, material, progress)))
     if as_json:

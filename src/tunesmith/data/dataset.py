@@ -7,14 +7,13 @@ import json
 import random
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import DataError
 from .example import Example
 from .formats.auto import Auto
 from .formats.base import Format, detect
-from .source import Row, read, splits
+from .source import Named, Place, Row, read, splits
 
 if TYPE_CHECKING:
     from ..run import Data
@@ -37,14 +36,19 @@ class Dataset:
     """Columns of the first row that the format does not look at."""
 
 
-def gather(data: Data, where: Path, held_out: Path | None, seed: int) -> Dataset:
+def gather(data: Data, where: Place, held_out: Place | None, seed: int) -> Dataset:
     """Read the source at `where` and the held-out rows at `held_out`; where there are none, hold out a share.
 
     The share is chosen by a hash of each row's content, so a row stays on its side when rows are added.
     """
-    rows = {split: list(read(files)) for split, files in splits(where).items()}
+    dataset = Dataset(where.format if isinstance(where, Named) and isinstance(data.format, Auto) else data.format)
+
+    def bad(sentence: str) -> None:
+        leave_out(dataset, "unreadable", sentence, data.on_bad_row)
+
+    rows = {split: list(read(files, bad)) for split, files in splits(where).items()}
     if held_out:
-        rows["test"] = [row for files in splits(held_out).values() for row in read(files)]
+        rows["test"] = [row for files in splits(held_out).values() for row in read(files, bad)]
     if not rows["train"]:
         raise DataError(f"{where}: holds no rows; expected at least one")
     if "test" not in rows and "validation" not in rows:
@@ -52,9 +56,11 @@ def gather(data: Data, where: Path, held_out: Path | None, seed: int) -> Dataset
         rows["test"] = [row for row, out in zip(rows["train"], chosen, strict=True) if out]
         rows["train"] = [row for row, out in zip(rows["train"], chosen, strict=True) if not out]
     first = (rows["train"] or rows["test"])[0].values
-    dataset = Dataset(detect(first, str(where)) if isinstance(data.format, Auto) else data.format)
+    if isinstance(dataset.format, Auto):
+        dataset.format = detect(first, str(where))
     dataset.unread = [column for column in first if column not in dataset.format.read_columns()]
-    dataset.train = draw(examples(dataset, rows["train"], data.on_bad_row), data.max_samples, seed)
+    most = data.max_samples or (where.max_samples if isinstance(where, Named) else None)
+    dataset.train = draw(examples(dataset, rows["train"], data.on_bad_row), most, seed)
     test, validation = rows.get("test"), rows.get("validation")
     dataset.test = examples(dataset, test or validation or [], data.on_bad_row)
     dataset.validation = examples(dataset, validation or [], data.on_bad_row) or dataset.test

@@ -7,12 +7,12 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .dataset import Dataset, draw, gather, leave_out
 from .example import Example
 from .render import NoTarget, Renderer, Tokens
+from .source import Place
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -48,7 +48,7 @@ class Material:
 
 
 def prepare(
-    run: Run, where: Path, held_out: Path | None, tokenizer: PreTrainedTokenizerFast, say: Callable[[str], None]
+    run: Run, where: Place, held_out: Place | None, tokenizer: PreTrainedTokenizerFast, say: Callable[[str], None]
 ) -> Material:
     """Read and render a run's data; what was left out or cut is counted and said."""
     targets = run.objective.targets

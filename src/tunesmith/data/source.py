@@ -1,19 +1,24 @@
 """Where rows come from: the files of a source, by what they are for, and the rows of each file."""
 
+from __future__ import annotations
+
 import json
 import logging
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
+from .formats.base import Format
 from .readers.arrow_rows import arrow, parquet
 from .readers.json_rows import array, jsonl
 from .readers.row import Bad, Row, refuse
 from .readers.stream import PACKED
 from .readers.text_rows import plain, table
 
-__all__ = ["READERS", "Bad", "Row", "read", "splits"]
+__all__ = ["READERS", "Bad", "Named", "Place", "Row", "read", "splits"]
 
 log = logging.getLogger("tunesmith")
 
@@ -27,11 +32,31 @@ READERS = {
     ".arrow": arrow,
 }
 PACKABLE = {".json", ".jsonl", ".csv", ".tsv", ".txt"}
+SUFFIXES = (*READERS, *(f"{kind}{packer}" for kind in sorted(PACKABLE) for packer in PACKED))
 EXPECTED = f"{', '.join(READERS)}; text files also packed as {' or '.join(PACKED)}"
 ABOUT = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}
 """Files that speak of the data."""
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test", "eval")}
 PATTERN = frozenset("*?[")
+
+
+@dataclass(frozen=True)
+class Named:
+    """Rows that somebody else has already said how to read."""
+
+    path: Path
+    """What they are called."""
+    files: dict[str, list[Path]]
+    """By split."""
+    format: Format
+    max_samples: int | None = None
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+Place = Path | Named
+"""Where rows are."""
 
 
 def read(files: list[Path], bad: Bad = refuse) -> Iterator[Row]:
@@ -55,53 +80,54 @@ def kind_of(file: Path) -> str:
     return suffixes[-1] if suffixes and suffixes[-1] in READERS else ""
 
 
-def splits(path: Path) -> dict[str, list[Path]]:
+def splits(place: Place) -> dict[str, list[Path]]:
     """The files of each split: those of a folder or of a pattern by their names, a single file is all `train`."""
-    if path.is_file():
-        return {"train": [path]}
-    if not path.exists() and PATTERN & set(str(path)):
-        return sorted_out(path, matching(path))
-    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
-        return saved(path)
-    return sorted_out(path, inside(path, path.rglob("*")))
-
-
-def sorted_out(path: Path, files: list[Path]) -> dict[str, list[Path]]:
-    named = {split: [file for file in files if split_of(file, path) == split] for split in SPLITS}
+    if isinstance(place, Named):
+        return place.files
+    if place.is_file():
+        return {"train": [place]}
+    if (place / "dataset_dict.json").is_file() or (place / "state.json").is_file():
+        return saved(place)
+    files = files_of(place)
+    named = {split: [file for file in files if split_of(file, place) == split] for split in SPLITS}
     found = {split: files for split, files in named.items() if files}
-    rest = [file for file in files if split_of(file, path) is None]
+    rest = [file for file in files if split_of(file, place) is None]
     if "train" not in found and rest:
         found["train"] = rest
     elif rest:
-        log.info("%s: beside files of train there are some of no split, which are not read: %s", path, listed(rest))
+        log.info("%s: of no split, and not read: %s", place, listed(rest))
     if not found.get("train"):
-        raise DataError(f"{path}: no file to train on; expected one of {EXPECTED}")
+        raise DataError(f"{place}: no file to train on; expected one of {EXPECTED}")
     return found
 
 
 def split_of(file: Path, root: Path) -> str | None:
     """What a file is for: the first word of its name says it, or else the name of a folder that it is in."""
-    word = file.name.replace("-", ".").replace("_", ".").split(".")[0]
-    folders = file.relative_to(root).parts[:-1] if file.is_relative_to(root) else ()
-    for name in (word, *reversed(folders)):
+    for name in (re.split("[-_.]", file.name)[0], *reversed(below(file, root)[:-1])):
         for split, words in SPLITS.items():
             if name in words:
                 return split
     return None
 
 
+def below(file: Path, root: Path) -> tuple[str, ...]:
+    return file.relative_to(root).parts if file.is_relative_to(root) else (file.name,)
+
+
 def listed(files: list[Path]) -> str:
     return ", ".join(file.name for file in files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
 
 
-def matching(pattern: Path) -> list[Path]:
-    """The files that a pattern such as data/*.jsonl matches."""
-    first = next(n for n, part in enumerate(pattern.parts) if PATTERN & set(part))
-    root = Path(*pattern.parts[:first])
-    files = inside(root, root.glob(str(Path(*pattern.parts[first:]))))
-    if not files:
-        raise DataError(f"{pattern}: matches no file that can be read; expected one of {EXPECTED}")
-    return files
+def files_of(place: Path) -> list[Path]:
+    """The files of rows in a folder, or those that a pattern such as data/*.jsonl matches."""
+    first = next((n for n, part in enumerate(place.parts) if PATTERN & set(part)), None)
+    if place.exists() or first is None:
+        return inside(place, place.rglob("*"))
+    root = Path(*place.parts[:first])
+    try:
+        return inside(root, root.glob(str(Path(*place.parts[first:]))))
+    except ValueError as error:
+        raise DataError(f"{place}: is no pattern of files: {error}") from None
 
 
 def inside(root: Path, found: Iterator[Path]) -> list[Path]:
@@ -111,16 +137,21 @@ def inside(root: Path, found: Iterator[Path]) -> list[Path]:
 
 
 def hidden(file: Path, root: Path) -> bool:
-    return any(part.startswith(".") for part in file.relative_to(root).parts)
+    return any(part.startswith(".") for part in below(file, root))
 
 
 def checked(file: Path, root: Path) -> Path:
     """A file of a folder; a DataError if it is really somewhere else, for whoever made the folder chose that."""
+    if within(file, root):
+        return file
+    raise DataError(f"{file}: leads out of {root}, to {file.resolve()}; name that file itself if you mean it")
+
+
+def within(file: Path, root: Path) -> bool:
+    """Whether a path leads to somewhere in a folder, links followed."""
     real, home = file.resolve(), root.resolve()
     blobs = home.parent.parent / "blobs"  # where Hugging Face's cache keeps what its snapshots link to
-    if real.is_relative_to(home) or (home.parent.name == "snapshots" and real.is_relative_to(blobs)):
-        return file
-    raise DataError(f"{file}: leads out of {root}, to {real}; name that file itself if you mean it")
+    return real.is_relative_to(home) or (home.parent.name == "snapshots" and real.is_relative_to(blobs))
 
 
 # --- folders that `datasets` has saved --------------------------------------------------------------------------------

@@ -104,7 +104,7 @@ def follow(
         base = locate(run.model.path)
         tokenizer = load_tokenizer(base)
         held_out = locate_data(run.data.eval_path) if run.data.eval_path else None
-        source = locate_data(run.data.path)
+        source = locate_data(run.data.path, run.data.sha256)
         material = prepare(run, source, held_out, tokenizer, progress.say)
         loop = build(run, base, material, progress)
         create(folder, run, origins)

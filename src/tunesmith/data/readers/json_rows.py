@@ -29,7 +29,7 @@ def jsonl(file: Path, bad: Bad) -> Iterator[Row]:
         if line.isspace():
             continue
         try:
-            yield Row(f"{file}:{number}", row(line))
+            yield Row(f"{file}:{number}", row(line.rstrip()))
         except ValueError as error:
             bad(fault(file, number, line, error))
 
@@ -113,13 +113,13 @@ def array(file: Path, bad: Bad) -> Iterator[Row]:
 
     They are read one by one, so that each has its line and only one need be held.
     """
-    if one_a_line(file):
-        yield from jsonl(file, bad)
-        return
     with opened(file) as content:
         text = Json(file, content)
         first = text.peek()
         if not first:
+            return
+        if first == "{" and one_a_line(file):
+            yield from jsonl(file, bad)
             return
         if first not in "[{":
             raise DataError(f"{file}:{text.here()}: must begin with [ or {{ (begins with {first!r})")

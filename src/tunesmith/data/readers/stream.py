@@ -87,7 +87,7 @@ def text_of(file: Path, number: int, line: bytes) -> str:
     except UnicodeDecodeError as error:
         raise ValueError(f"{file}:{number}: {foreign(number, line, error)}") from None
     if "\0" in text:
-        raise ValueError(f"{file}:{number}: holds a NUL byte, so it is no text; mend the line")
+        raise ValueError(f"{file}:{number}: holds a NUL byte, so it is no text")
     return text
 
 
