@@ -176,9 +176,7 @@ def test_a_repository_is_asked_for_where_one_is_named(folder, tmp_path_factory, 
 
     def files(**entry):
         found = named(folder({"ms_hub_url": "a/ms", "file_name": "rows.json"} | entry) / "rows", hub)
-        return {
-            split: [os.path.relpath(file, repository) for file in files] for split, files in splits(found).items()
-        }
+        return {split: [os.path.relpath(file, repository) for file in files] for split, files in splits(found).items()}
 
     assert files(hf_hub_url="a/hf", subset="de") == {"train": ["de/train.jsonl"]}
     assert files(split="test") == {"train": ["test-0.jsonl"]}

@@ -6,7 +6,8 @@ import json
 import pytest
 
 from tunesmith.data.dataset import gather
-from tunesmith.data.formats.base import detect, format_
+from tunesmith.data.detect import detect
+from tunesmith.data.formats.base import format_
 from tunesmith.data.source import read, splits
 from tunesmith.errors import DataError
 from tunesmith.run import Data

@@ -7,12 +7,15 @@ import json
 import random
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import DataError
+from .detect import LOOKED_AT, detect
 from .example import Example
 from .formats.auto import Auto
-from .formats.base import Format, detect
+from .formats.base import Format
+from .media import check_media
 from .source import Named, Place, Row, read, splits
 
 if TYPE_CHECKING:
@@ -24,6 +27,8 @@ class Dataset:
     """Examples by use, how they were read, and how many were left out."""
 
     format: Format
+    reading: str
+    """How the rows are read, and why so."""
     train: list[Example] = field(default_factory=list)
     validation: list[Example] = field(default_factory=list)
     """Measured while training."""
@@ -41,7 +46,8 @@ def gather(data: Data, where: Place, held_out: Place | None, seed: int) -> Datas
 
     The share is chosen by a hash of each row's content, so a row stays on its side when rows are added.
     """
-    dataset = Dataset(where.format if isinstance(where, Named) and isinstance(data.format, Auto) else data.format)
+    format_ = where.format if isinstance(where, Named) and isinstance(data.format, Auto) else data.format
+    dataset = Dataset(format_, format_.described())
 
     def bad(sentence: str) -> None:
         leave_out(dataset, "unreadable", sentence, data.on_bad_row)
@@ -55,40 +61,33 @@ def gather(data: Data, where: Place, held_out: Place | None, seed: int) -> Datas
         chosen = [share(row) < data.eval_size for row in rows["train"]]
         rows["test"] = [row for row, out in zip(rows["train"], chosen, strict=True) if out]
         rows["train"] = [row for row, out in zip(rows["train"], chosen, strict=True) if not out]
-    first = (rows["train"] or rows["test"])[0].values
+    first = [row.values for row in (rows["train"] or rows["test"])[:LOOKED_AT]]
     if isinstance(dataset.format, Auto):
-        dataset.format = detect(first, str(where))
-    dataset.unread = [column for column in first if column not in dataset.format.read_columns()]
+        dataset.format, dataset.reading = detect(first, str(where))
+    dataset.unread = [column for column in first[0] if column not in dataset.format.read_columns()]
     most = data.max_samples or (where.max_samples if isinstance(where, Named) else None)
-    dataset.train = draw(examples(dataset, rows["train"], data.on_bad_row), most, seed)
+    dataset.train = draw(examples(dataset, rows["train"], data), most, seed)
     test, validation = rows.get("test"), rows.get("validation")
-    dataset.test = examples(dataset, test or validation or [], data.on_bad_row)
-    dataset.validation = examples(dataset, validation or [], data.on_bad_row) or dataset.test
+    dataset.test = examples(dataset, test or validation or [], data)
+    dataset.validation = examples(dataset, validation or [], data) or dataset.test
     if not dataset.train:
         raise DataError(f"{where}: no row is left to train on: {dict(dataset.skipped) or 'all are held out'}")
     return dataset
 
 
-def examples(dataset: Dataset, rows: list[Row], on_bad_row: str) -> list[Example]:
+def examples(dataset: Dataset, rows: list[Row], data: Data) -> list[Example]:
     found = []
     for origin, values in rows:
         try:
-            check(dataset.format, values)
-            found.append(replace(dataset.format.read(values), origin=origin))
+            made = [replace(example, origin=origin) for example in dataset.format.examples(values)]
+            for example in made:
+                check_media(example.media, Path(data.media_dir or Path(origin).parent).expanduser())
         except ValueError as error:
             sentence = f"{origin}: cannot be read as {dataset.format.name}: {error}"
-            leave_out(dataset, "unreadable", sentence, on_bad_row)
+            leave_out(dataset, "unreadable", sentence, data.on_bad_row)
+        else:
+            found += made
     return found
-
-
-def check(format_: Format, values: dict) -> None:
-    """Refuse a row that lacks a column, or holds what would be lost."""
-    missing = [column for column in format_.columns() if column not in values]
-    if missing:
-        raise ValueError(f"needs the column {', '.join(missing)} (has {', '.join(values)})")
-    lost = [column for column in ("images", "videos", "audios", "tools") if values.get(column)]
-    if lost:
-        raise ValueError(f"holds {', '.join(lost)}, which cannot be learnt from yet")
 
 
 def leave_out(dataset: Dataset, reason: str, sentence: str, on_bad_row: str) -> None:

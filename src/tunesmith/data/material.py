@@ -54,7 +54,7 @@ def prepare(
     targets = run.objective.targets
     dataset = gather(run.data, where, held_out, run.train.seed)
     unread = f"; not read: {', '.join(dataset.unread)}" if dataset.unread else ""
-    say(f"data: {run.data.path} read as {dataset.format.name}, from {', '.join(dataset.format.columns())}{unread}")
+    say(f"data: {run.data.path} {dataset.reading}{unread}")
     labels = sorted({str(example.label) for example in dataset.train}) if targets == "label" else []
     renderer = Renderer(tokenizer, run.data.max_length, labels)
     if renderer.plain and targets == "answers":
