@@ -5,8 +5,8 @@ import json
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tinydata import examples_of
 
-from tunesmith.data.dataset import gather
 from tunesmith.data.detect import detect
 from tunesmith.data.example import Answer, Call, Example, Media, Message
 from tunesmith.data.formats.base import format_
@@ -302,7 +302,7 @@ def test_a_bad_row_is_named_with_its_line(tmp_path):
     with pytest.raises(
         DataError, match=r"rows.jsonl:4: cannot be read as messages: a turn must have text in 'content'"
     ):
-        gather(Data(path="", eval_size=0.0), file, None, 0)
+        examples_of(Data(path="", eval_size=0.0), file)
 
 
 WORDS = st.sampled_from(
@@ -371,12 +371,8 @@ def test_what_goes_wrong_in_that_function_is_named_with_both_lines(tmp_path):
     rows.write_text('{"text": "ab"}\n{"txt": "ab"}\n')
 
     def fails(function):
-        gather(
-            Data(path="", eval_size=0.0, format=format_["process"].having(file=str(file), function=function)),
-            rows,
-            None,
-            0,
-        )
+        way = format_["process"].having(file=str(file), function=function)
+        examples_of(Data(path="", eval_size=0.0, format=way), rows)
 
     with pytest.raises(DataError, match=r"rows.jsonl:2: .*halves of .*mine.py:4 raised KeyError: 'text'"):
         fails("halves")
