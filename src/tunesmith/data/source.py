@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 from ..errors import DataError
 from .formats.base import Format
@@ -161,7 +162,7 @@ def saved(folder: Path) -> dict[str, list[Path]]:
     """The files of a folder that save_to_disk wrote; what else lies there, such as cached results, is not of it."""
     if not (folder / "dataset_dict.json").is_file():
         return {"train": parts(folder)}
-    names = about(folder / "dataset_dict.json", "splits")
+    names = listed_in(folder / "dataset_dict.json", lambda said: [*said["splits"]])
     files = {name: parts(checked(folder / name, folder)) for name in names}
     found = {split: [file for name in words for file in files.pop(name, [])] for split, words in SPLITS.items()}
     if not found["train"]:
@@ -172,17 +173,17 @@ def saved(folder: Path) -> dict[str, list[Path]]:
 
 
 def parts(folder: Path) -> list[Path]:
-    files = [entry.get("filename") for entry in about(folder / "state.json", "_data_files") if isinstance(entry, dict)]
-    if not files or not all(isinstance(file, str) for file in files):
-        raise DataError(f"{folder / 'state.json'}: names no files; save the dataset again with save_to_disk")
-    return [checked(folder / str(file), folder) for file in files]
+    about = folder / "state.json"
+    files = listed_in(about, lambda said: [entry["filename"] for entry in said["_data_files"]])
+    return [checked(folder / file, folder) for file in files]
 
 
-def about(file: Path, key: str) -> list[Any]:
+def listed_in(file: Path, names: Callable[[Any], list[str]]) -> list[str]:
+    """The names that a file of save_to_disk lists."""
     try:
-        found = json.loads(file.read_bytes())[key]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        found = None
-    if not isinstance(found, list):
-        raise DataError(f"{file}: must hold a list '{key}'; save the dataset again with save_to_disk")
-    return found
+        found = names(orjson.loads(file.read_bytes()))
+        if found and all(isinstance(name, str) for name in found):
+            return found
+    except (OSError, ValueError, LookupError, TypeError):
+        pass
+    raise DataError(f"{file}: does not list what belongs to the dataset; save it again with save_to_disk")

@@ -7,6 +7,7 @@ import hashlib
 import ipaddress
 import logging
 import re
+from contextlib import suppress
 from http.client import HTTPException, HTTPMessage
 from pathlib import Path
 from typing import IO
@@ -97,7 +98,8 @@ def keep(url: str, name: str, folder: Path, opener: OpenerDirector) -> Path:
     except OSError as error:
         raise BadEnvironment(f"{folder}: cannot be written ({error.strerror}); set TUNESMITH_HOME to another") from None
     finally:
-        remove(beside)
+        with suppress(OSError):  # it says less than what went wrong before
+            remove(beside)
     return target
 
 
