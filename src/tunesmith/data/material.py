@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +45,13 @@ class Material:
         """A hash of everything that is trained on."""
         content = json.dumps([(tokens.ids, tokens.learn, tokens.label) for tokens in self.sequences])
         return hashlib.sha256(content.encode()).hexdigest()
+
+    @property
+    def measured(self) -> str:
+        """A hash of all held-out rows that are measured, wherever they stand."""
+        return hashlib.sha256(
+            repr([replace(row, origin="") for row in [*self.test, *self.validation]]).encode()
+        ).hexdigest()
 
 
 def prepare(
