@@ -27,6 +27,8 @@ class Place:
 
     name: str
     """As the recipe names it."""
+    key: str
+    """Which of the recipe's sources it is; empty for the first."""
     root: Path
     files: dict[str, list[Path]]
     """By split: train, validation, test."""
@@ -66,9 +68,9 @@ def read_through(file: Path) -> tuple[str, int]:
 
 
 def sums(found: Sequence[Place]) -> dict[str, str]:
-    """The hash of every file that is read, code for reading rows too; those of further sources bear their names."""
+    """The hash of every file that is read, code for reading rows too; those of further sources bear their key."""
     rows = {
-        name if place is found[0] else f"{place.name}: {name}": digest
+        f"{place.key}: {name}" if place.key else name: digest
         for place in found
         for name, (digest, _) in place.read_through.items()
     }
@@ -87,16 +89,17 @@ def places(data: Data, locate: Callable[[str, str | None], Where]) -> list[Place
         for found in files:
             found.pop("test", None)
     apart = bool(data.eval_path) or any(found.keys() - {"train"} for found in files)
-    made = [place(source, one, found) for source, one, found in zip(sources, where, files, strict=True)]
+    keys = ["", *(f"also.{number}" for number in range(len(data.also)))]
+    made = [place(*one) for one in zip(keys, sources, where, files, strict=True)]
     made = [replace(one, share=0.0 if apart else data.eval_size) for one in made]
     if data.eval_path:
         one = locate(data.eval_path, None)
         rows = [file for found in splits(one).values() for file in found]
-        made.append(replace(place(data, one, {"test": rows}), name=data.eval_path, most=None))
+        made.append(replace(place("eval_path", data, one, {"test": rows}), name=data.eval_path, most=None))
     return made
 
 
-def place(source: Source, where: Where, files: dict[str, list[Path]]) -> Place:
+def place(key: str, source: Source, where: Where, files: dict[str, list[Path]]) -> Place:
     """A source with its format: the one that the recipe says, or that comes with it, or that its columns tell."""
     bad: list[str] = []
     first = [row.values for row in islice(read(next(iter(files.values())), bad.append), LOOKED_AT)]
@@ -109,4 +112,4 @@ def place(source: Source, where: Where, files: dict[str, list[Path]]) -> Place:
     way, reading = detect(first, str(where)) if isinstance(known, Auto) else (known, known.described())
     unread = tuple(column for column in first[0] if column not in way.read_columns())
     media = Path(source.media_dir).expanduser() if source.media_dir else None
-    return Place(source.path, root, files, way, reading, most=most, unread=unread, media=media)
+    return Place(source.path, key, root, files, way, reading, most=most, unread=unread, media=media)

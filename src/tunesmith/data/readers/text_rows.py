@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import DataError
+from ..guard import unguarded
 from .row import LONGEST, Bad, Row, refuse, too_long
 from .stream import lines, text_of
 
@@ -32,10 +33,15 @@ def table(file: Path, bad: Bad) -> Iterator[Row]:
     names = head[1]
     check_head(file, head[0], names, tabs)
     for number, cells in records:
-        if len(cells) == len(names):
-            yield Row(f"{file}:{number}", dict(zip(names, cells, strict=True)))
-        else:
+        if len(cells) != len(names):
             bad(f"{file}:{number}: has {len(cells)} cells where the head has {len(names)}")
+            continue
+        try:
+            values = unguarded(dict(zip(names, cells, strict=True)))
+        except ValueError as error:
+            bad(f"{file}:{number}: {error}")
+        else:
+            yield Row(f"{file}:{number}", values)
 
 
 def check_head(file: Path, number: int, names: list[str], tabs: bool) -> None:
