@@ -73,9 +73,9 @@ def test_a_list_that_is_read_in_pieces_is_the_same(tmp_path, rows, block):
 def lines_found(text, rows, file):
     """Each row with its line, found by looking for it in the whole text."""
     at, found = 0, []
-    for row in rows:
+    for values in rows:
         at = text.index("\n {", at) + 1
-        found.append((f"{file}:{text.count(chr(10), 0, at) + 1}", row))
+        found.append((f"{file}:{text.count(chr(10), 0, at) + 1}", values))
     return found
 
 

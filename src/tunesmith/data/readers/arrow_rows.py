@@ -58,11 +58,11 @@ def rows(file: Path, kind: str, batches: Iterator[RecordBatch], bad: Bad) -> Ite
             batch = next(batches, None)
             if batch is None:
                 return
+            names = names or check_names(file, batch.schema)
             batch.validate(full=True)  # a damaged file could otherwise point anywhere in memory
         except (ArrowException, OSError, ValueError) as error:
             why = str(error).partition("\n")[0]
             raise DataError(f"{file}: is not a whole {kind} file after row {number} ({why}); get it again") from None
-        names = names or check_names(file, batch.schema)
         for part in parts(batch):
             if part.nbytes > LONGEST:
                 number += 1
