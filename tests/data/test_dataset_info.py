@@ -4,8 +4,8 @@ import json
 import os
 
 import pytest
+from tinydata import examples_of
 
-from tunesmith.data.dataset import gather
 from tunesmith.data.dataset_info import entries, named
 from tunesmith.data.source import Named, read, splits
 from tunesmith.errors import DataError
@@ -52,7 +52,7 @@ def dataset(folder):
 )
 def test_every_formatting_reads_the_same_dialogue(folder, entry, row):
     found = dataset(folder({"file_name": "rows.json"} | entry, row, row))
-    examples = gather(Data(path="", eval_size=0.0), found, None, 0).train
+    examples = examples_of(Data(path="", eval_size=0.0), found)
     assert [[turn.content for turn in (*one.prompt, *one.answers[0].messages)] for one in examples] == [
         ["one", "two"],
         ["one", "two"],
@@ -105,8 +105,8 @@ def test_a_name_is_found_through_the_folder_and_reads_all_its_rows(folder):
     where = folder({"file_name": "rows.json", "num_samples": 3}, *rows)
     found = locate_data(str(where / "rows"))
     assert [row.values for row in read(splits(found)["train"])] == rows
-    assert len(gather(Data(path="", eval_size=0.0), found, None, 0).train) == 3
-    assert len(gather(Data(path="", eval_size=0.0, max_samples=5), found, None, 0).train) == 5
+    assert len(examples_of(Data(path="", eval_size=0.0), found)) == 3
+    assert len(examples_of(Data(path="", eval_size=0.0, max_samples=5), found)) == 5
     assert locate_data(str(where / "rows.json")) == where / "rows.json"
 
 

@@ -19,7 +19,7 @@ from .readers.row import Bad, Row, refuse
 from .readers.stream import PACKED
 from .readers.text_rows import plain, table
 
-__all__ = ["READERS", "Bad", "Named", "Place", "Row", "read", "splits"]
+__all__ = ["READERS", "Bad", "Named", "Row", "Where", "read", "splits"]
 
 log = logging.getLogger("tunesmith")
 
@@ -56,7 +56,7 @@ class Named:
         return str(self.path)
 
 
-Place = Path | Named
+Where = Path | Named
 """Where rows are."""
 
 
@@ -81,7 +81,7 @@ def kind_of(file: Path) -> str:
     return suffixes[-1] if suffixes and suffixes[-1] in READERS else ""
 
 
-def splits(place: Place) -> dict[str, list[Path]]:
+def splits(place: Where) -> dict[str, list[Path]]:
     """The files of each split: those of a folder or of a pattern by their names, a single file is all `train`."""
     if isinstance(place, Named):
         return place.files

@@ -44,9 +44,9 @@ class Alpaca(Dialogue):
         *earlier, (question, answer) = self.pairs(rest, len(example.answers))
         about: Row = {self.input: ""} if self.input else {}
         row = {**row, self.instruction: question, **about, self.output: answer}
-        if earlier and self.history is None:
-            raise ValueError("alpaca cannot hold earlier turns, which have no column")
         if earlier:
+            if self.history is None:
+                raise ValueError("alpaca cannot hold earlier turns, which have no column")
             row[self.history] = earlier
         return row | self.beside_row(example)
 

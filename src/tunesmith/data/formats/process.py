@@ -40,14 +40,19 @@ class Process(Format):
             raise ValueError(f"{self.function} of {self.file} made {len(found)} rows of it where one is needed")
         return found[0]
 
+    def code(self) -> list[Path]:
+        """The file of the function."""
+        return [Path(self.file)]
+
     def described(self) -> str:
         """How it reads, for people."""
         return f"read by {self.function} of {self.file}, which is run as it is"
 
     def called(self, row: Row) -> Any:
         """What the function makes of a row."""
+        function = self.loaded
         try:
-            return self.loaded(deepcopy(row))
+            return function(deepcopy(row))
         except (Exception, SystemExit) as error:
             raise ValueError(f"{self.function} of {self.file}{self.line(error)} raised {said(error)}") from error
 
