@@ -34,15 +34,16 @@ def parquet(file: Path, bad: Bad) -> Iterator[Row]:
 
 def arrow(file: Path, bad: Bad) -> Iterator[Row]:
     """The rows of an Arrow file, of the random-access kind or of the streaming one, which `datasets` writes."""
-    from pyarrow import ipc, memory_map
+    from pyarrow import OSFile, ipc, memory_map
 
     def batches() -> Iterator[RecordBatch]:
-        with memory_map(str(file)) as content:
+        with OSFile(str(file)) as content:
             streamed = content.read(6) != b"ARROW1"
             content.seek(0)
             if streamed:
                 yield from ipc.open_stream(content)
                 return
+        with memory_map(str(file)) as content:  # it may be one batch, of which only what is looked at should be held
             opened = ipc.open_file(content)
             yield from (opened.get_batch(number) for number in range(opened.num_record_batches))
 
