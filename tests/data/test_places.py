@@ -2,17 +2,21 @@
 
 import json
 import logging
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
+from tinydata import examples_of
 
-from tunesmith.data.dataset import gather
 from tunesmith.data.example import Media
+from tunesmith.data.material import prepare
 from tunesmith.data.media import check_media
+from tunesmith.data.places import places
 from tunesmith.data.source import read, splits
 from tunesmith.errors import DataError
 from tunesmith.model.hub import locate_data
-from tunesmith.run import Data
+from tunesmith.objectives.pretrain import Pretrain
+from tunesmith.run import Data, Model, Run
 
 
 @pytest.fixture
@@ -160,20 +164,24 @@ def test_a_missing_image_is_named_with_its_row(tmp_path):
     file.write_text("\n".join(json.dumps({"messages": turns, "images": [f"{n}.png"]}) for n in (1, 2)))
     (tmp_path / "1.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"a.jsonl:2: .*the image 2.png is not in"):
-        gather(Data(path="", eval_size=0.0), file, None, 0)
+        examples_of(Data(path="", eval_size=0.0), file)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere/1.png").write_bytes(b"")
     (tmp_path / "elsewhere/2.png").write_bytes(b"")
     data = Data(path="", eval_size=0.0, media_dir=str(tmp_path / "elsewhere"))
-    assert [example.media.images for example in gather(data, file, None, 0).train] == [("1.png",), ("2.png",)]
+    assert [example.media.images for example in examples_of(data, file)] == [("1.png",), ("2.png",)]
 
 
-def test_rows_that_cannot_be_read_are_left_out_and_counted(tmp_path):
+def test_rows_that_cannot_be_read_are_left_out_and_counted(tmp_path, tokenizer, monkeypatch):
+    monkeypatch.setenv("TUNESMITH_HOME", str(tmp_path / "home"))
     file = tmp_path / "a.jsonl"
     file.write_text('{"text": "a"}\n{"text": \n{"text": "b", "text": "c"}\n{"text": "d"}\n')
+    data, said = Data(path=str(file), eval_size=0.0), []
+    run = Run(model=Model(path=""), data=data, objective=Pretrain())
     with pytest.raises(DataError, match=r"a.jsonl:2: is not JSON.*data.on_bad_row=skip"):
-        gather(Data(path="", eval_size=0.0), file, None, 0)
-    dataset = gather(Data(path="", eval_size=0.0, on_bad_row="skip"), file, None, 0)
-    assert [example.text for example in dataset.train] == ["a", "d"]
-    assert dataset.skipped["unreadable"] == 2
-    assert dataset.first_skipped.startswith(f"{file}:2: is not JSON")
+        prepare(run, places(data, locate_data), tokenizer, print)
+    lenient = replace(run, data=replace(data, on_bad_row="skip"))
+    found = prepare(lenient, places(lenient.data, locate_data), tokenizer, said.append)
+    assert [tokens.origin for tokens in found.sequences] == [f"{file}:1", f"{file}:4"]
+    assert found.counts["rows left out: unreadable"] == 2
+    assert said[-1].startswith(f"data: the first row left out: {file}:2: is not JSON")
