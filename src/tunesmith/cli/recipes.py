@@ -33,14 +33,14 @@ def init(
         raise RecipeError(f"--to: {to} exists already; name another file")
     from ..config.describe import rows
     from ..data.detect import LOOKED_AT, detect, options
-    from ..data.source import read, splits
+    from ..data.source import Named, read, splits
     from ..files import write
     from ..model.hub import locate_data
     from ..run import Run
 
     where = locate_data(data)
     first = [row.values for row in islice(read(splits(where)["train"]), LOOKED_AT)]
-    format_, reading = detect(first, data)
+    format_, reading = (where.format, where.format.described()) if isinstance(where, Named) else detect(first, data)
     chosen = goal or {"labelled": "classify", "text": "pretrain"}.get(format_.name, "sft")
     docs = {
         row.path: row.doc for row in rows(Run) if not row.when or row.when in (f"objective={chosen}", "method=lora")

@@ -34,15 +34,16 @@ def parquet(file: Path, bad: Bad) -> Iterator[Row]:
 
 def arrow(file: Path, bad: Bad) -> Iterator[Row]:
     """The rows of an Arrow file, of the random-access kind or of the streaming one, which `datasets` writes."""
-    from pyarrow import ipc, memory_map
+    from pyarrow import OSFile, ipc, memory_map
 
     def batches() -> Iterator[RecordBatch]:
-        with memory_map(str(file)) as content:
+        with OSFile(str(file)) as content:
             streamed = content.read(6) != b"ARROW1"
             content.seek(0)
             if streamed:
                 yield from ipc.open_stream(content)
                 return
+        with memory_map(str(file)) as content:  # it may be one batch, of which only what is looked at should be held
             opened = ipc.open_file(content)
             yield from (opened.get_batch(number) for number in range(opened.num_record_batches))
 
@@ -58,11 +59,11 @@ def rows(file: Path, kind: str, batches: Iterator[RecordBatch], bad: Bad) -> Ite
             batch = next(batches, None)
             if batch is None:
                 return
+            names = names or check_names(file, batch.schema)
             batch.validate(full=True)  # a damaged file could otherwise point anywhere in memory
         except (ArrowException, OSError, ValueError) as error:
             why = str(error).partition("\n")[0]
             raise DataError(f"{file}: is not a whole {kind} file after row {number} ({why}); get it again") from None
-        names = names or check_names(file, batch.schema)
         for part in parts(batch):
             if part.nbytes > LONGEST:
                 number += 1
