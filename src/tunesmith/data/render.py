@@ -68,6 +68,8 @@ class Renderer:
         """Whether the tokenizer brought no chat template, and PLAIN_TEMPLATE stands in."""
         if self.plain:
             tokenizer.chat_template = PLAIN_TEMPLATE
+        self.last: tuple[tuple[Message, ...], str] = (), ""
+        """The dialogue that was written last, for who looks at it again."""
 
     def render(self, example: Example, targets: Targets) -> list[Tokens]:
         """An example as sequences: one, or for a long text as many as it takes. Raises NoTarget."""
@@ -86,6 +88,7 @@ class Renderer:
             )
         messages = (*example.prompt, *example.answers[0].messages)
         text = self.text(messages)
+        self.last = messages, text
         spans = self.spans(messages, text)
         ids, offsets = self.encode(text, [start for start, _ in spans])
         learn = [any(start <= first < last <= end for start, end in spans) for first, last in offsets]
@@ -97,6 +100,20 @@ class Renderer:
             )
             raise NoTarget(f"the answer {where}")
         return Tokens(ids[: self.max_length], learn[: self.max_length], cut=max(0, len(ids) - self.max_length))
+
+    def unfaithful(self, example: Example) -> str | None:
+        """The role of the first turn whose content the template leaves out or rewrites; white space around it aside."""
+        for answer in example.answers:
+            messages = (*example.prompt, *answer.messages)
+            text = self.last[1] if self.last[0] == messages else self.text(messages)
+            at = 0
+            for message in messages:
+                said = message.content.strip()
+                at = text.find(said, at)
+                if at < 0:
+                    return message.role
+                at += len(said)
+        return None
 
     def encode(self, text: str, cuts: list[int]) -> tuple[list[int], list[tuple[int, int]]]:
         """The tokens of a text and the characters each stands for; none reaches over a cut.

@@ -1,0 +1,143 @@
+"""What is to be learnt: is there anything, does it end, is all of it there."""
+
+from itertools import groupby
+from typing import ClassVar
+
+from ..render import Tokens, learnt
+from .base import Item, Rule, Said, Simple, answers, rule
+
+
+@rule("empty-target")
+class EmptyTarget(Rule):
+    """An answer, a text or a label is empty, or only white space."""
+
+    severity = "error"
+    zh = "答案、文本或标签为空，或只有空白字符。"
+    explained = Said(
+        "The model learns to say nothing, or nothing is learnt. Complete the row or remove it.",
+        "模型会学到“什么都不说”，或者什么也学不到。请补全或删除该行。",
+    )
+
+    def watch(self, renderer, targets):
+        return Simple(self.look)
+
+    def look(self, item: Item) -> Said | None:
+        example = item.example
+        if example is None:
+            return None
+        for place, answer in enumerate(example.answers):
+            last = answer.messages[-1] if answer.messages else None
+            if last is None or not (last.calls or last.content.strip()):
+                return Said(*(text.format(place + 1) for text in ("answer {} is empty", "第 {} 个答案为空")))
+        if example.answers or example.tokens:
+            return None
+        if example.text is not None and not example.text.strip():
+            return Said("the text is empty", "文本为空")
+        if example.label is not None and not example.label.strip():
+            return Said("the label is empty", "标签为空")
+        return None
+
+
+@rule("nothing-learnt")
+class NothingLearnt(Rule):
+    """Every token of the row is masked, or it could not be rendered: nothing of it is learnt."""
+
+    severity = "error"
+    reads = "tokens"
+    zh = "该行的全部词元都被屏蔽，或无法渲染：其中没有任何内容会被学习。"
+    explained = Said(
+        "The row costs time and teaches nothing. A prompt as long as data.max_length is the usual cause: raise it, or"
+        " shorten the prompt. Others are an objective that does not fit the data, and weights of 0 on every turn.",
+        "该行只耗时间，学不到东西。常见原因是提示已占满 data.max_length：请调大它，或缩短提示；"
+        "其他原因包括训练目标与数据不符，或每一轮的权重都为 0。",
+    )
+
+    def watch(self, renderer, targets):
+        return Simple(lambda item: self.look(item, targets))
+
+    def look(self, item: Item, targets: str) -> Said | None:
+        if item.example is None:
+            return None
+        if item.fault:
+            return Said(item.fault, item.fault)
+        if targets != "label" and not any(True in tokens.learn for tokens in item.tokens):
+            return Said("no token of it is learnt", "没有任何词元会被学习")
+        return None
+
+
+class Ends:
+    """Where a sequence's targets end."""
+
+    def __init__(self, renderer) -> None:
+        self.stops = frozenset(renderer.tokenizer.all_special_ids)
+
+    def stopped(self, tokens: Tokens) -> bool | None:
+        """Whether the last of its targets is a stop token; None if it has none."""
+        learn = tokens.learn
+        for at in range(len(learn) - 1, -1, -1):
+            if learn[at]:
+                return tokens.ids[at] in self.stops
+        return None
+
+    def lost(self, item: Item, tokens: Tokens, messages) -> bool:
+        """Whether some of its targets were cut off: the last one has no end, or a later answer is not there."""
+        if not tokens.cut:
+            return False
+        if self.stopped(tokens) is False and tokens.learn[-1]:
+            return True
+        spans = sum(1 for learn, _ in groupby(tokens.learn) if learn)
+        return spans < sum(map(learnt, messages))
+
+
+@rule("no-stop-token")
+class NoStopToken(Rule):
+    """An answer is learnt whole, and no stop token after it."""
+
+    severity = "error"
+    reads = "tokens"
+    zh = "答案被完整学习，但其后没有停止词元。"
+    explained = Said(
+        "The model never learns to stop, and writes on until the limit. The chat template must end an assistant's turn"
+        " with a special token such as <|im_end|>, or mark it as generated.",
+        "模型学不会停止，会一直写到长度上限。聊天模板必须以 <|im_end|> 之类的特殊词元结束助手的发言，并将其标为生成内容。",
+    )
+
+    def watch(self, renderer, targets):
+        ends = Ends(renderer)
+
+        def look(item: Item) -> Said | None:
+            if any(ends.stopped(tokens) is False and not tokens.cut for tokens in item.tokens):
+                return Said("the answer ends without a stop token", "答案结尾没有停止词元")
+            return None
+
+        return Simple(look if targets == "answers" else lambda item: None)
+
+
+@rule("truncated-target")
+class TruncatedTarget(Rule):
+    """Part of what is to be learnt lies past data.max_length and is cut off, the stop token with it."""
+
+    reads = "tokens"
+    zh = "要学习的内容有一部分超出 data.max_length，连同停止词元一起被截断。"
+    explained = Said(
+        "Cut answers teach the model to break off and not to stop. `tunesmith data stats` shows what each data.max_length"
+        " costs; data.truncation=drop leaves such rows out.",
+        "被截断的答案会让模型学到半途而止、不会正常停止。`tunesmith data stats` 给出各个 data.max_length 的代价；"
+        "data.truncation=drop 会丢弃这样的行。",
+    )
+
+    shown: ClassVar[Said] = Said(
+        "{} tokens are cut off, some of them to be learnt", "截掉了 {} 个词元，其中有要学习的内容"
+    )
+
+    def watch(self, renderer, targets):
+        ends = Ends(renderer)
+
+        def look(item: Item) -> Said | None:
+            for tokens, answer in zip(item.tokens, answers(item), strict=False):
+                messages = (*(item.example.prompt if item.example else ()), *answer.messages)
+                if ends.lost(item, tokens, messages):
+                    return Said(*(text.format(tokens.cut) for text in self.shown))
+            return None
+
+        return Simple(look if targets == "answers" else lambda item: None)
