@@ -1,4 +1,4 @@
-"""data preview."""
+"""data preview, lint, stats."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from . import data_lint, data_stats
 from .show import json_out, line, piece
 from .train import WORDS, Json
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Look at what is learnt.", no_args_is_help=True)
     group.command("preview", context_settings=WORDS)(preview)
+    data_lint.register(group)
+    data_stats.register(group)
     app.add_typer(group, name="data")
 
 

@@ -22,7 +22,8 @@ class LabelImbalance(Rule):
     explained = Said(
         "A model that always says the frequent label looks good and has learnt nothing. Look at macro F1 rather than"
         " accuracy; collect more rows of the rare label, or draw fewer of the frequent one.",
-        "总说高频标签的模型看起来很好，其实什么也没学到。请看宏平均 F1 而不是准确率；为稀有标签多收集数据，或少取高频标签。",
+        "总说高频标签的模型看起来很好，其实什么也没学到。请看宏平均 F1 而不是准确率；为稀有标签多收集数据，"
+        "或少取高频标签。",
     )
 
     def watch(self, renderer, targets):
@@ -54,10 +55,16 @@ class Balance(Watch):
             return
         most, top = max((count, label) for label, (count, _) in self.counts.items())
         if len(self.counts) == 1 and self.sure:
-            yield self.counts[top][1], Said(f"all {most:,} rows have the label {top!r}", f"全部 {most:,} 行的标签都是 {top!r}")
+            yield (
+                self.counts[top][1],
+                Said(f"all {most:,} rows have the label {top!r}", f"全部 {most:,} 行的标签都是 {top!r}"),
+            )
         for label, (count, first) in sorted(self.counts.items(), key=lambda entry: entry[1]):
             if count * TIMES < most:
-                yield first, Said(
-                    f"{count:,} rows have the label {label!r:.60}, {most:,} have {top!r:.60}",
-                    f"标签 {label!r:.60} 有 {count:,} 行，{top!r:.60} 有 {most:,} 行",
+                yield (
+                    first,
+                    Said(
+                        f"{count:,} rows have the label {label!r:.60}, {most:,} have {top!r:.60}",
+                        f"标签 {label!r:.60} 有 {count:,} 行，{top!r:.60} 有 {most:,} 行",
+                    ),
                 )

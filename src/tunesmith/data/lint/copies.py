@@ -72,7 +72,8 @@ class Conflict(Rule):
     explained = Said(
         "The model is to say both, and learns to be unsure. Of labels one is wrong; of open questions several answers"
         " may be meant. Rows of preferences are not looked at.",
-        "模型被要求两者都说，于是学会犹豫。若是标签，其中必有一个错误；若是开放问题，可能本来就有多个答案。偏好数据不作此检查。",
+        "模型被要求两者都说，于是学会犹豫。若是标签，其中必有一个错误；若是开放问题，可能本来就有多个答案。"
+        "偏好数据不作此检查。",
     )
 
     def watch(self, renderer, targets):
@@ -113,9 +114,11 @@ class Leakage(Rule):
     severity = "error"
     zh = "训练用的某一行也出现在留出的数据中。"
     explained = Said(
-        "What is measured on rows that were learnt is too good, and a better model cannot be told. Remove them from the"
+        "What is measured on rows that were learnt is too good, and a better model cannot be told. Remove them from"
+        " the"
         " training rows. It is an error where more than 1 in 100 held-out rows are known.",
-        "在已学过的行上测得的成绩虚高，也分辨不出更好的模型。请从训练数据中删除它们。留出行中超过百分之一已被见过时，视为错误。",
+        "在已学过的行上测得的成绩虚高，也分辨不出更好的模型。请从训练数据中删除它们。留出行中超过百分之一已被见过时，"
+        "视为错误。",
     )
 
     def watch(self, renderer, targets):

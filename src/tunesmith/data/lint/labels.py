@@ -1,8 +1,9 @@
 """Token ids with labels of their own, as a process function gives them."""
 
 from itertools import takewhile
+from typing import Any
 
-from .base import Item, Rule, Said, Simple, rule
+from .base import Rule, Said, Simple, rule
 
 IGNORED = -100
 
@@ -14,9 +15,12 @@ class MisalignedLabels(Rule):
     severity = "error"
     zh = "某个标签既不是该位置的词元，也不是 -100；或者填充被当作学习内容。"
     explained = Said(
-        "A causal model predicts each token from those before it: labels are input_ids once more, with -100 where nothing"
-        " is learnt, and the model shifts them itself. A function that tokenizes a text into input_ids and its summary,"
-        " on its own, into labels, asks for word n of the summary at word n of the text, never shows the model a summary,"
+        "A causal model predicts each token from those before it: labels are input_ids once more, with -100 where"
+        " nothing"
+        " is learnt, and the model shifts them itself. A function that tokenizes a text into input_ids and its"
+        " summary,"
+        " on its own, into labels, asks for word n of the summary at word n of the text, never shows the model a"
+        " summary,"
         " and learns padding; that is how encoder-decoder models are fed. Right is:\n"
         '    prompt = tokenizer(row["content"] + "\\n")["input_ids"]\n'
         '    answer = tokenizer(row["summary"], add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]\n'
@@ -32,31 +36,34 @@ class MisalignedLabels(Rule):
     )
 
     def watch(self, renderer, targets):
-        pad = renderer.tokenizer.pad_token_id if renderer else None
-        return Simple(lambda item: self.look(item, pad))
-
-    def look(self, item: Item, pad: int | None) -> Said | None:
-        if item.example is None or item.example.tokens is None:
-            return None
-        ids, labels = map(list, item.example.tokens)
-        if len(ids) != len(labels):
-            return Said(f"{len(ids)} input_ids and {len(labels)} labels", f"{len(ids)} 个 input_ids，{len(labels)} 个 labels")
-        wrong = [at for at, label in enumerate(labels) if label not in (IGNORED, ids[at])]
-        if wrong:
-            at, total = wrong[0], len(labels)
-            if shifted(ids, labels):
-                return Said("labels are shifted by one; the model does that", "labels 被移了一位；这由模型自己完成")
-            return Said(
-                f"{len(wrong)} of {total} labels are not the token there: {labels[at]} at place {at}, which is {ids[at]}",
-                f"{total} 个标签中有 {len(wrong)} 个与该位置的词元不同：位置 {at} 的标签为 {labels[at]}，词元为 {ids[at]}",
-            )
-        padded = sum(1 for _ in takewhile(lambda label: label == pad, reversed(labels)))
-        if pad is not None and padded > 1:
-            return Said(f"{padded} tokens of padding are learnt", f"{padded} 个填充词元会被学习")
-        return None
+        pad: Any = renderer.tokenizer.pad_token_id if renderer else None
+        return Simple(
+            lambda item, number: fault(*item.example.tokens, pad) if item.example and item.example.tokens else None
+        )
 
 
-def shifted(ids: list[int], labels: list[int]) -> bool:
+def fault(ids: tuple[int, ...], labels: tuple[int, ...], pad: int | None) -> Said | None:
+    """What is wrong with the labels of some tokens."""
+    if len(ids) != len(labels):
+        return Said(
+            f"{len(ids)} input_ids and {len(labels)} labels", f"{len(ids)} 个 input_ids，{len(labels)} 个 labels"
+        )
+    wrong = [at for at, label in enumerate(labels) if label not in (IGNORED, ids[at])]
+    if wrong:
+        at, total = wrong[0], len(labels)
+        if shifted(ids, labels):
+            return Said("labels are shifted by one; the model does that", "labels 被移了一位；这由模型自己完成")
+        return Said(
+            f"{len(wrong)} of {total} labels are not the token there: {labels[at]} at place {at}, which is {ids[at]}",
+            f"{total} 个标签中有 {len(wrong)} 个与该位置的词元不同：位置 {at} 的标签为 {labels[at]}，词元为 {ids[at]}",
+        )
+    padded = sum(1 for _ in takewhile(lambda label: label == pad, reversed(labels)))
+    if pad is not None and padded > 1:
+        return Said(f"{padded} tokens of padding are learnt", f"{padded} 个填充词元会被学习")
+    return None
+
+
+def shifted(ids: tuple[int, ...], labels: tuple[int, ...]) -> bool:
     """Whether each label is the token after its place."""
     learnt = [(label, after) for label, after in zip(labels, ids[1:], strict=False) if label != IGNORED]
     return bool(learnt) and all(label == after for label, after in learnt)

@@ -27,8 +27,8 @@ MOST = 4000
 """Characters that are looked at."""
 CODE = re.compile(r"```.*?(```|$)|https?://\S+|\$[^$\n]*\$", re.DOTALL)
 ABOUT = re.compile(
-    r"transl|language|in (english|chinese|japanese|korean|russian|arabic|hindi|greek|thai|hebrew|mandarin)|[翻訳译]|英文|英语"
-    r"|中文|汉语|日语|日文|韩语|俄语|번역|영어|перев|англ|ترجم|अनुवाद",
+    r"transl|language|in (english|chinese|japanese|korean|russian|arabic|hindi|greek|thai|hebrew|mandarin)"
+    r"|[翻訳译]|英文|英语|中文|汉语|日语|日文|韩语|俄语|번역|영어|перев|англ|ترجم|अनुवाद",
     re.IGNORECASE,
 )
 
@@ -56,7 +56,8 @@ class LanguageMix(Rule):
     severity = "note"
     zh = "答案与最后一个问题使用的文字不同，而问题并未提到语言或翻译。"
     explained = Said(
-        "A few such rows teach the model to answer in the wrong language now and then. If you do not mean it, translate"
+        "A few such rows teach the model to answer in the wrong language now and then. If you do not mean it,"
+        " translate"
         " them or take them out.",
         "少量这样的行会让模型时不时用错语言回答。若非有意，请翻译或删除。",
     )
@@ -64,9 +65,9 @@ class LanguageMix(Rule):
     def watch(self, renderer, targets):
         return Simple(self.look)
 
-    def look(self, item: Item) -> Said | None:
+    def look(self, item: Item, number: int = 0) -> Said | None:
         example = item.example
-        if example is None or not example.answers or item.text.isascii():
+        if example is None or not example.answers or item.latin:
             return None
         asked = next((message.content for message in reversed(example.prompt) if message.role == "user"), "")
         for answer in example.answers:

@@ -32,7 +32,8 @@ class NearDuplicate(Rule):
     explained = Said(
         "Copies with a comma changed count as often as they stand there, and across splits they leak. System turns and"
         " what data.format.prompt adds are left aside. Keep one of each group.",
-        "只改了一个逗号的副本会被重复计算；若跨越划分，还会造成泄漏。system 与 data.format.prompt 所加的文字不计。每组请只保留一份。",
+        "只改了一个逗号的副本会被重复计算；若跨越划分，还会造成泄漏。system 与 data.format.prompt 所加的文字不计。"
+        "每组请只保留一份。",
     )
 
     def watch(self, renderer, targets):
@@ -101,7 +102,8 @@ class Near(Watch):
 
 
 def candidates(band: np.ndarray, same: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Pairs of rows that agree in a band: each with the next, and with the first; in an order that is their content's."""
+    """Pairs of rows that agree in a band, each with the next and with the first, in an order that their content"
+    " gives."""
     order = np.lexsort((same, band))
     equal = band[order][1:] == band[order][:-1]
     first = 0
@@ -115,7 +117,7 @@ def candidates(band: np.ndarray, same: np.ndarray) -> Iterator[tuple[int, int]]:
 def alike(one: np.ndarray, other: np.ndarray) -> bool:
     """Whether enough of two rows is the same; of a byte, 1 in 256 agrees by chance."""
     agreed = np.count_nonzero(one == other) / SIZE
-    return (agreed - 1 / 256) / (1 - 1 / 256) >= ALIKE
+    return bool((agreed - 1 / 256) / (1 - 1 / 256) >= ALIKE)
 
 
 class Groups:

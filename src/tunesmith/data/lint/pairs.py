@@ -17,7 +17,7 @@ class SamePair(Rule):
     def watch(self, renderer, targets):
         return Simple(self.look)
 
-    def look(self, item: Item) -> Said | None:
+    def look(self, item: Item, number: int = 0) -> Said | None:
         if item.example is None or len(item.example.answers) < 2:
             return None
         said = [written(answer.messages).strip() for answer in item.example.answers]

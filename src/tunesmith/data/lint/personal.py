@@ -13,7 +13,8 @@ NOBODYS = re.compile(
     re.IGNORECASE,
 )
 """Domains that stand for any, and `git@github.com`."""
-DIGITS = re.compile(r"(?<![\w.@/=#-])[+(]?\d[\d ().-]{7,19}[\dXx](?!\w|[.@/=-]\d)")
+DIGITS = re.compile(r"[0-9](?:[ ().-]{0,2}[0-9]){7,17}[Xx]?(?!\w|[.@/=-][0-9])")
+BEFORE = re.compile(r"(?<![\w.@/=#-])[+(]{0,2}$")
 CN_MOBILE = re.compile(r"(?:\+?86)?1[3-9]\d{9}")
 INTERNATIONAL = re.compile(r"\+[1-9]\d{8,14}")
 AMERICAN = re.compile(r"\(?([2-9]\d\d)\)?[ .-]{1,2}([2-9]\d\d)[ .-](\d{4})")
@@ -28,16 +29,18 @@ class PersonalData(Rule):
     zh = "文本中含有形似电子邮箱、电话号码或中国身份证号的内容。"
     explained = Said(
         "A model can give out again what it has learnt by heart. Replace it unless you have the right to use it so."
-        " Addresses at example.com, numbers of 555 and toll-free ones are not counted; an ID number must have a real date"
+        " Addresses at example.com, numbers of 555 and toll-free ones are not counted; an ID number must have a real"
+        " date"
         " and its check digit.",
-        "模型可能把背下来的内容原样说出。除非你有权这样使用，请替换掉。example.com 之类的地址、555 号段与免费电话不计；"
+        "模型可能把背下来的内容原样说出。除非你有权这样使用，请替换掉。example.com 之类的地址、555"
+        " 号段与免费电话不计；"
         "身份证号须日期有效且校验位正确。",
     )
 
     def watch(self, renderer, targets):
         return Simple(self.look)
 
-    def look(self, item: Item) -> Said | None:
+    def look(self, item: Item, number: int = 0) -> Said | None:
         text = item.text
         if "@" in text:
             for found in EMAIL.finditer(text):
@@ -50,7 +53,10 @@ class PersonalData(Rule):
 def numbers(text: str) -> Iterator[Said]:
     """What the long numbers of a text may be."""
     for found in DIGITS.finditer(text):
-        written = found[0]
+        before = BEFORE.search(text, max(0, found.start() - 3), found.start())
+        if not before:
+            continue
+        written = before[0] + found[0]
         bare = re.sub(r"[ ().-]", "", written)
         shown = f"{written[:3]}…{written[-2:]}"
         if identity(written):

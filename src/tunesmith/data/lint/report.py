@@ -49,7 +49,7 @@ class Report:
     def sentences(self) -> list[str]:
         """A line for each rule that found something."""
         return [
-            f"{found.severity} {found.rule.name}: {found.count:,} of {self.rows:,} rows; the first at {origin}: {said.en}"
+            f"{found.severity} {found.rule.name}: {found.count:,} of {self.rows:,} rows; first {origin}: {said.en}"
             for found in self.found
             for origin, said in found.examples[:1]
         ]
@@ -58,7 +58,11 @@ class Report:
         counts = dict.fromkeys(ORDER, 0)
         for found in self.found:
             counts[found.severity] += 1
-        return {"rows": self.rows, **{f"{name}s": n for name, n in counts.items()}, "found": list(map(listed, self.found))}
+        return {
+            "rows": self.rows,
+            **{f"{name}s": n for name, n in counts.items()},
+            "found": list(map(listed, self.found)),
+        }
 
 
 def listed(found: Found) -> dict[str, Any]:
@@ -68,7 +72,7 @@ def listed(found: Found) -> dict[str, Any]:
         "count": found.count,
         "title": {"en": title(found.rule), "zh": found.rule.zh},
         "explained": found.rule.explained._asdict(),
-        "examples": [{"origin": origin, "message": said._asdict()} for origin, said in found.examples],
+        "examples": [{"origin": origin, "message": said._asdict()} for origin, said in found.examples[:SHOWN]],
     }
 
 
@@ -80,8 +84,8 @@ def title(of: Rule | type[Rule]) -> str:
 class Lint:
     """Rules at work: `look` at every row in the order of its file, then ask for the `report`."""
 
-    def __init__(self, rules: list[Rule], renderer: Renderer | None, targets: Targets) -> None:
-        self.rules, self.places = rules, Places()
+    def __init__(self, rules: list[Rule], renderer: Renderer | None, targets: Targets, *, shown: int = SHOWN) -> None:
+        self.rules, self.places, self.shown = rules, Places(), shown
         self.watches = [each.watch(renderer, targets) for each in rules]
         self.looks = [watch.look for watch in self.watches]
         self.numbers = [array("q") for _ in rules]
@@ -98,7 +102,7 @@ class Lint:
 
     def note(self, at: int, number: int, origin: str, said: Said) -> None:
         self.numbers[at].append(number)
-        if len(self.examples[at]) < SHOWN:
+        if len(self.examples[at]) < self.shown:
             self.examples[at].append((origin, said))
 
     def report(self) -> Report:
@@ -118,6 +122,4 @@ class Lint:
 
 def rules(*, cheap: bool = False, tokens: bool = True) -> list[Rule]:
     """The rules; with `cheap` those that run before every training, without `tokens` those that need no tokenizer."""
-    return [
-        each() for each in rule.all().values() if (each.cheap or not cheap) and (tokens or each.reads == "rows")
-    ]
+    return [each() for each in rule.all().values() if (each.cheap or not cheap) and (tokens or each.reads == "rows")]

@@ -21,7 +21,7 @@ class EmptyTarget(Rule):
     def watch(self, renderer, targets):
         return Simple(self.look)
 
-    def look(self, item: Item) -> Said | None:
+    def look(self, item: Item, number: int = 0) -> Said | None:
         example = item.example
         if example is None:
             return None
@@ -53,16 +53,21 @@ class NothingLearnt(Rule):
     )
 
     def watch(self, renderer, targets):
-        return Simple(lambda item: self.look(item, targets))
+        return Simple(self.classes if targets == "label" else self.look)
 
-    def look(self, item: Item, targets: str) -> Said | None:
+    def classes(self, item: Item, number: int = 0) -> Said | None:
+        """Where a label is learnt no token is."""
+        return Said(item.fault, item.fault) if item.example and item.fault else None
+
+    def look(self, item: Item, number: int = 0) -> Said | None:
         if item.example is None:
             return None
         if item.fault:
             return Said(item.fault, item.fault)
-        if targets != "label" and not any(True in tokens.learn for tokens in item.tokens):
-            return Said("no token of it is learnt", "没有任何词元会被学习")
-        return None
+        for tokens in item.tokens:
+            if True in tokens.learn:
+                return None
+        return Said("no token of it is learnt", "没有任何词元会被学习")
 
 
 class Ends:
@@ -95,22 +100,25 @@ class NoStopToken(Rule):
 
     severity = "error"
     reads = "tokens"
+    removable = False
     zh = "答案被完整学习，但其后没有停止词元。"
     explained = Said(
         "The model never learns to stop, and writes on until the limit. The chat template must end an assistant's turn"
         " with a special token such as <|im_end|>, or mark it as generated.",
-        "模型学不会停止，会一直写到长度上限。聊天模板必须以 <|im_end|> 之类的特殊词元结束助手的发言，并将其标为生成内容。",
+        "模型学不会停止，会一直写到长度上限。聊天模板必须以 <|im_end|> 之类的特殊词元结束助手的发言，"
+        "并将其标为生成内容。",
     )
 
     def watch(self, renderer, targets):
         ends = Ends(renderer)
 
-        def look(item: Item) -> Said | None:
-            if any(ends.stopped(tokens) is False and not tokens.cut for tokens in item.tokens):
-                return Said("the answer ends without a stop token", "答案结尾没有停止词元")
+        def look(item: Item, number: int = 0) -> Said | None:
+            for tokens in item.tokens:
+                if not tokens.cut and ends.stopped(tokens) is False:
+                    return Said("the answer ends without a stop token", "答案结尾没有停止词元")
             return None
 
-        return Simple(look if targets == "answers" else lambda item: None)
+        return Simple(look if targets == "answers" else lambda item, number: None)
 
 
 @rule("truncated-target")
@@ -120,7 +128,8 @@ class TruncatedTarget(Rule):
     reads = "tokens"
     zh = "要学习的内容有一部分超出 data.max_length，连同停止词元一起被截断。"
     explained = Said(
-        "Cut answers teach the model to break off and not to stop. `tunesmith data stats` shows what each data.max_length"
+        "Cut answers teach the model to break off and not to stop. `tunesmith data stats` shows what each"
+        " data.max_length"
         " costs; data.truncation=drop leaves such rows out.",
         "被截断的答案会让模型学到半途而止、不会正常停止。`tunesmith data stats` 给出各个 data.max_length 的代价；"
         "data.truncation=drop 会丢弃这样的行。",
@@ -133,11 +142,11 @@ class TruncatedTarget(Rule):
     def watch(self, renderer, targets):
         ends = Ends(renderer)
 
-        def look(item: Item) -> Said | None:
+        def look(item: Item, number: int = 0) -> Said | None:
             for tokens, answer in zip(item.tokens, answers(item), strict=False):
                 messages = (*(item.example.prompt if item.example else ()), *answer.messages)
                 if ends.lost(item, tokens, messages):
                     return Said(*(text.format(tokens.cut) for text in self.shown))
             return None
 
-        return Simple(look if targets == "answers" else lambda item: None)
+        return Simple(look if targets == "answers" else lambda item, number: None)

@@ -13,8 +13,10 @@ class Injection(Rule):
     reads = "tokens"
     zh = "某一轮的文字中含有特殊词元，会被当作真正的特殊词元。"
     explained = Said(
-        "Whoever wrote <|im_end|> into a message ends the turn there and can speak as the system: the roles in the data"
-        " are no longer what they say. In an answer it teaches the model to stop or to begin a turn midway. Remove it, or"
+        "Whoever wrote <|im_end|> into a message ends the turn there and can speak as the system: the roles in the"
+        " data"
+        " are no longer what they say. In an answer it teaches the model to stop or to begin a turn midway. Remove"
+        " it, or"
         " write it otherwise.",
         "消息里的 <|im_end|> 会在该处结束这一轮，其后的文字可以冒充 system，数据中的角色便不再可信；"
         "若在答案里，模型会学着中途停止或另起一轮。请删除或改写。",
@@ -22,7 +24,7 @@ class Injection(Rule):
 
     def watch(self, renderer, targets):
         look = injected(renderer)
-        return Simple(look if targets != "text" else lambda item: look(item) if item.turns else None)
+        return Simple(look if targets != "text" else lambda item, number: look(item) if item.turns else None)
 
 
 def injected(renderer):
@@ -31,7 +33,7 @@ def injected(renderer):
     pattern = re.compile("|".join(map(re.escape, words)) or r"(?!)")
     first = {word[0] for word in words}
 
-    def look(item: Item) -> Said | None:
+    def look(item: Item, number: int = 0) -> Said | None:
         text = item.text
         if not any(letter in text for letter in first):
             return None
@@ -47,18 +49,21 @@ class UnfaithfulTemplate(Rule):
 
     severity = "error"
     reads = "tokens"
+    removable = False
     zh = "聊天模板丢弃或改写了某一轮的内容。"
     explained = Said(
         "The model is trained on another text than your data, and nobody is told. White space around a turn does not"
         " count. Usual causes: a template without system turns, or one that drops what was thought in earlier turns."
-        " `tunesmith data preview` shows the text; move what is dropped into a turn that is kept, or take another template.",
-        "模型训练所用的文本与你的数据不同，却没有任何提示。首尾空白不计。常见原因：模板不支持 system，或丢弃先前轮次的思考内容。"
+        " `tunesmith data preview` shows the text; move what is dropped into a turn that is kept, or take another"
+        " template.",
+        "模型训练所用的文本与你的数据不同，却没有任何提示。首尾空白不计。常见原因：模板不支持 system，"
+        "或丢弃先前轮次的思考内容。"
         "`tunesmith data preview` 可以看到实际文本；请把被丢弃的内容移到会保留的轮次，或换用别的模板。",
     )
 
     def watch(self, renderer, targets):
-        def look(item: Item) -> Said | None:
-            if item.example is None or item.fault or not item.example.answers:
+        def look(item: Item, number: int = 0) -> Said | None:
+            if renderer is None or item.example is None or item.fault or not item.example.answers:
                 return None
             lost = renderer.unfaithful(item.example)
             return Said(f"the template changes the {lost}'s turn", f"模板改变了 {lost} 的发言") if lost else None

@@ -3,24 +3,28 @@
 import json
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from ..example import Call, Message
 from .base import Item, Rule, Said, Simple, rule
 
 KEYS = (("role", "content"), ("from", "value"))
-ROLES = frozenset(
-    "system developer user human assistant gpt bot bard chatgpt model tool function observation function_call tool_call"
-    " tool_response ipython".split()
-)
+AS = {"human": "user", "gpt": "assistant", "bot": "assistant", "bard": "assistant", "chatgpt": "assistant"}
+AS |= {"model": "assistant", "function_call": "assistant", "tool_call": "assistant", "developer": "system"}
+AS |= {"observation": "tool", "function": "tool", "tool_response": "tool", "ipython": "tool"}
+CALLING = frozenset({"function_call", "tool_call"})
+APART = {"chosen", "rejected", "completion"}
+"""Columns that have the last turn beside the list."""
+ROLES = AS.keys() | {"system", "user", "assistant", "tool"}
 
 
 def lists(item: Item) -> Iterator[list[dict[str, Any]]]:
     """The lists of turns in a row as it stands."""
     for value in item.row.values.values():
-        if isinstance(value, list) and value and all(isinstance(turn, dict) for turn in value):
-            if any(set(keys) <= turn.keys() for keys in KEYS for turn in value):
-                yield value
+        turns = value if isinstance(value, list) and all(isinstance(turn, dict) for turn in value) else []
+        if any(set(keys) <= turn.keys() for keys in KEYS for turn in turns):
+            yield turns
 
 
 def role_of(turn: dict[str, Any]) -> Any:
@@ -44,16 +48,18 @@ class UnknownRole(Rule):
     severity = "error"
     zh = "某一轮的角色无法识别，因此该行无法读取。"
     explained = Said(
-        "Roles are system, user, assistant and tool, or the names that ShareGPT gives them (human, gpt, ...); a role of"
+        "Roles are system, user, assistant and tool, or the names that ShareGPT gives them (human, gpt, ...); a role"
+        " of"
         " another name would have to be guessed. Rename it, or say in data.format which name stands for which role.",
         "角色只有 system、user、assistant、tool，或 ShareGPT 的叫法（human、gpt 等），其他名称只能猜测。"
         "请改名，或在 data.format 中说明名称与角色的对应关系。",
     )
 
     def watch(self, renderer, targets):
-        return Simple(lambda item: unknown(item) if item.example is None else None)
+        return Simple(lambda item, number: unknown(item) if item.example is None else None)
 
 
+@lru_cache(maxsize=4096)
 def broken_order(messages: tuple[tuple[str, bool], ...]) -> Said | None:
     """Why the roles of a dialogue do not follow each other; each with whether it is a turn that calls tools."""
     before, called = "", False
@@ -72,12 +78,6 @@ def broken_order(messages: tuple[tuple[str, bool], ...]) -> Said | None:
     return None
 
 
-AS = {"human": "user", "gpt": "assistant", "bot": "assistant", "bard": "assistant", "chatgpt": "assistant"}
-AS |= {"model": "assistant", "function_call": "assistant", "tool_call": "assistant", "developer": "system"}
-AS |= {"observation": "tool", "function": "tool", "tool_response": "tool", "ipython": "tool"}
-CALLING = frozenset({"function_call", "tool_call"})
-
-
 @rule("role-order")
 class RoleOrder(Rule):
     """The roles of a dialogue do not follow each other as they must, or the last turn is not the assistant's."""
@@ -87,14 +87,15 @@ class RoleOrder(Rule):
         "A dialogue is a system turn or none, then user and assistant by turns; a tool speaks after the assistant has"
         " called it, and the assistant speaks last. Many templates refuse any other order, others write what the model"
         " has never seen. A turn was probably lost: put it back, or join neighbours of one role.",
-        "对话应当是：至多一个 system，随后 user 与 assistant 轮流；tool 在 assistant 调用之后发言，最后一轮属于 assistant。"
+        "对话应当是：至多一个 system，随后 user 与 assistant 轮流；tool 在 assistant 调用之后发言，最后一轮属于"
+        " assistant。"
         "许多模板拒绝其他顺序，另一些则写出模型从未见过的文本。多半是丢了一轮：请补上，或合并相邻的同角色发言。",
     )
 
     def watch(self, renderer, targets):
-        return Simple(lambda item: self.look(item) if item.example is None or item.example.answers else None)
+        return Simple(self.look)
 
-    def look(self, item: Item) -> Said | None:
+    def look(self, item: Item, number: int = 0) -> Said | None:
         if item.example is None:
             return None if unknown(item) else raw_order(item)
         prompt = ordered(item.example.prompt)
@@ -105,18 +106,20 @@ class RoleOrder(Rule):
 
 
 def ordered(messages: tuple[Message, ...]) -> tuple[tuple[str, bool], ...]:
-    return tuple((message.role, bool(message.calls)) for message in messages)
+    return tuple([(message.role, message.calls != ()) for message in messages])
 
 
 def raw_order(item: Item) -> Said | None:
     """The same of a row that could not be read, which may be why."""
-    for turns in lists(item):
+    found = list(lists(item))
+    if len(found) == 1 and not APART & item.row.values.keys():
+        [turns] = found
         roles = [role_of(turn) for turn in turns]
         called = [bool(turn.get("tool_calls")) or role in CALLING for turn, role in zip(turns, roles, strict=True)]
         named = tuple(zip((AS.get(role, role) for role in roles), called, strict=True))
         if said := broken_order(named):
             return said
-        if named[-1][0] != "assistant" and len(list(lists(item))) == 1:
+        if named[-1][0] != "assistant":
             return Said(f"the last turn is the {named[-1][0]}'s", f"最后一轮是 {named[-1][0]} 的发言")
     return None
 
@@ -128,16 +131,18 @@ class ToolCall(Rule):
     severity = "error"
     zh = "工具调用或工具列表不是应有的 JSON，或调用了未提供的工具。"
     explained = Said(
-        "The model would learn calls that no program can read. A call is an object with a name and arguments, and these"
+        "The model would learn calls that no program can read. A call is an object with a name and arguments, and"
+        " these"
         " an object; its name stands in the row's tools. Mend the row or remove it.",
-        "模型会学到程序无法解析的调用。一次调用是含 name 与 arguments 的对象，arguments 也是对象，name 应出现在该行的 tools 中。"
+        "模型会学到程序无法解析的调用。一次调用是含 name 与 arguments 的对象，arguments 也是对象，name"
+        " 应出现在该行的 tools 中。"
         "请修正或删除该行。",
     )
 
     def watch(self, renderer, targets):
         return Simple(self.look)
 
-    def look(self, item: Item) -> Said | None:
+    def look(self, item: Item, number: int = 0) -> Said | None:
         example = item.example
         if example is None:
             return broken_call(item)
@@ -153,7 +158,9 @@ class ToolCall(Rule):
 
 def not_offered(call: Call, offered: set[str]) -> Said:
     names = ", ".join(sorted(offered))
-    return Said(f"calls {call.name!r:.60}, which is not among {names:.120}", f"调用了 {call.name!r:.60}，不在 {names:.120} 之中")
+    return Said(
+        f"calls {call.name!r:.60}, which is not among {names:.120}", f"调用了 {call.name!r:.60}，不在 {names:.120} 之中"
+    )
 
 
 def offered_name(tool: dict[str, Any]) -> str | None:
@@ -210,13 +217,14 @@ class Unreadable(Rule):
     explained = Said(
         "A column is missing or holds something else, or the line is broken. Mend it, choose another data.format, or"
         " leave such rows out with data.on_bad_row=skip.",
-        "缺少某列，或列中内容不对，或该行已损坏。请修正，改用别的 data.format，或用 data.on_bad_row=skip 跳过这样的行。",
+        "缺少某列，或列中内容不对，或该行已损坏。请修正，改用别的 data.format，或用 data.on_bad_row=skip"
+        " 跳过这样的行。",
     )
 
     def watch(self, renderer, targets):
         return Simple(self.look)
 
-    def look(self, item: Item) -> Said | None:
+    def look(self, item: Item, number: int = 0) -> Said | None:
         if item.example is not None or unknown(item) or raw_order(item) or broken_call(item):
             return None
         return Said(item.fault or "", item.fault or "")
