@@ -17,6 +17,7 @@ from .train import WORDS, Json
 
 if TYPE_CHECKING:
     from ..data.lint.report import Found, Report
+    from ..data.places import Place
 
 
 def register(group: typer.Typer) -> None:
@@ -47,7 +48,7 @@ def lint(
     for item in rows:
         checks.look(item)
     report = checks.report()
-    removed = clean(report, rows.where, fix) if fix else {}
+    removed = clean(report, rows.places[0], fix) if fix else {}
     if as_json:
         json_out(report.as_json() | ({"removed": sum(removed.values())} if fix else {}))
     else:
@@ -101,14 +102,13 @@ def removed_list(out: Path) -> Path:
     return out.with_name(f"{out.name}.removed.jsonl")
 
 
-def clean(report: Report, where: Path, out: Path) -> dict[str, int]:
+def clean(report: Report, place: Place, out: Path) -> dict[str, int]:
     """Write a copy of a file, or of a folder's files, without the rows that have errors; how many went from each."""
     from ..data import cleaned
-    from ..data.source import splits
     from ..files import whole
 
-    reasons = why(report)
-    files = [file for found in splits(where).values() for file in found]
+    reasons, where = why(report), place.root
+    files = [file for _, file in place.named()]
     if where.is_file() and out.suffix.lower() != where.suffix.lower():
         raise DataError(f"--fix: {out} must end with {where.suffix}, for the copy is of the same kind as {where.name}")
     rows = report.places.counts

@@ -13,7 +13,8 @@ import typer
 from ..errors import RecipeError
 
 if TYPE_CHECKING:
-    from ..data.lint.base import Item
+    from ..data.item import Item
+    from ..data.places import Place
     from ..data.render import Renderer
     from ..run import Run
 
@@ -26,20 +27,20 @@ class Rows:
     """The rows of some data, and what reads and renders them."""
 
     run: Run
-    where: Path
-    held_out: Path | None
+    places: list[Place]
     renderer: Renderer | None
     """None where no model was named."""
 
     def __iter__(self) -> Iterator[Item]:
         from ..data.items import items
 
-        return items(self.run, self.where, self.held_out, self.renderer)
+        return items(self.run, self.places, self.renderer)
 
 
 def rows_of(what: str, model: str | None, words: Sequence[str], longest: int | None = None) -> Rows:
     """Open a recipe's data, or a file; sequences are cut at data.max_length, or at `longest` where it is given."""
     from ..config.load import load
+    from ..data.places import places
     from ..data.render import Renderer
     from ..migrate import RENAMED
     from ..model.hub import locate, locate_data
@@ -50,15 +51,12 @@ def rows_of(what: str, model: str | None, words: Sequence[str], longest: int | N
         if model:
             raise RecipeError(f"--model: {what} names its own; say model.path={model} to take another")
         run, named = load(Run, Path(what), words, renamed=RENAMED).value, True
-        where = locate_data(run.data.path)
     else:
-        where = locate_data(what)
-        base = {"model": {"path": model or "none"}, "data": {"path": what}, "objective": goal(where)}
+        base = {"model": {"path": model or "none"}, "data": {"path": what}, "objective": goal(locate_data(what))}
         run = load(Run, text=json.dumps(base), words=words, renamed=RENAMED).value
         named = run.model.path != "none"
-    held_out = locate_data(run.data.eval_path) if run.data.eval_path else None
     renderer = Renderer(load_tokenizer(locate(run.model.path)), longest or run.data.max_length) if named else None
-    return Rows(run, where, held_out, renderer)
+    return Rows(run, places(run.data, locate_data), renderer)
 
 
 def goal(where: Path) -> str:

@@ -42,6 +42,12 @@ class Tokens:
     """How many tokens were cut off at the end."""
     origin: str = ""
     """Where its example was read."""
+    weights: list[float] | None = None
+    """How much each token counts, where not all that are learnt count the same."""
+    lost: int = 0
+    """How many tokens that were to be learnt were cut off."""
+    unstopped: int = 0
+    """How many of its turns to be learnt have no stop token: the template writes none, or, if `cut`, it was cut off."""
 
 
 def learnt(message: Message) -> bool:
@@ -68,8 +74,6 @@ class Renderer:
         """Whether the tokenizer brought no chat template, and PLAIN_TEMPLATE stands in."""
         if self.plain:
             tokenizer.chat_template = PLAIN_TEMPLATE
-        self.last: tuple[tuple[Message, ...], str] = (), ""
-        """The dialogue that was written last, for who looks at it again."""
 
     def render(self, example: Example, targets: Targets) -> list[Tokens]:
         """An example as sequences: one, or for a long text as many as it takes. Raises NoTarget."""
@@ -78,6 +82,16 @@ class Renderer:
         else:
             made = self.whole(example) if targets == "text" else [self.dialogue(example)]
         return [replace(tokens, origin=example.origin) for tokens in made]
+
+    def render_many(self, examples: Iterable[Example], targets: Targets) -> list[list[Tokens] | NoTarget]:
+        """The same of several examples; what has nothing to learn comes back as the reason why."""
+        found: list[list[Tokens] | NoTarget] = []
+        for example in examples:
+            try:
+                found.append(self.render(example, targets))
+            except NoTarget as fault:
+                found.append(fault)
+        return found
 
     def dialogue(self, example: Example) -> Tokens:
         """The dialogue of an example; what its assistant says, and the token that ends it, are learnt."""
@@ -88,7 +102,6 @@ class Renderer:
             )
         messages = (*example.prompt, *example.answers[0].messages)
         text = self.text(messages)
-        self.last = messages, text
         spans = self.spans(messages, text)
         ids, offsets = self.encode(text, [start for start, _ in spans])
         learn = [any(start <= first < last <= end for start, end in spans) for first, last in offsets]
@@ -99,19 +112,21 @@ class Renderer:
                 else "is empty"
             )
             raise NoTarget(f"the answer {where}")
-        return Tokens(ids[: self.max_length], learn[: self.max_length], cut=max(0, len(ids) - self.max_length))
+        lost, cut = sum(learn[self.max_length :]), max(0, len(ids) - self.max_length)
+        stops = tuple(self.tokenizer.all_special_tokens)
+        unstopped = sum(not text[:end].endswith(stops) for _, end in spans)
+        return Tokens(ids[: self.max_length], learn[: self.max_length], cut=cut, lost=lost, unstopped=unstopped)
 
     def unfaithful(self, example: Example) -> str | None:
-        """The role of the first turn whose content the template leaves out or rewrites; white space around it aside."""
+        """How the template's text differs from what the example's messages say, in words; None if it does not."""
         for answer in example.answers:
             messages = (*example.prompt, *answer.messages)
-            text = self.last[1] if self.last[0] == messages else self.text(messages)
-            at = 0
+            text, at = self.text(messages), 0
             for message in messages:
                 said = message.content.strip()
                 at = text.find(said, at)
                 if at < 0:
-                    return message.role
+                    return f"the chat template of {self.name} changes the {message.role}'s turn"
                 at += len(said)
         return None
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .lint.base import Item
+from .item import Item
 
 ENDLESS = 1 << 30
 """Longer than any sequence: what is to be measured must not be cut."""

@@ -1,6 +1,7 @@
 """Answers beside answers."""
 
-from .base import Item, Rule, Said, Simple, rule, written
+from ..item import Item, written
+from .base import Rule, Said, Simple, rule
 
 
 @rule("same-pair")

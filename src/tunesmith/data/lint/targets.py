@@ -1,10 +1,10 @@
 """What is to be learnt: is there anything, does it end, is all of it there."""
 
-from itertools import groupby
-from typing import ClassVar
+from .base import Item, Rule, Said, Simple, rule
+from .labels import fault
 
-from ..render import Tokens, learnt
-from .base import Item, Rule, Said, Simple, answers, rule
+DROPPED = "data.truncation=drop"
+"""Stands in the reason why a row is left out that a recipe leaves out on purpose."""
 
 
 @rule("empty-target")
@@ -53,45 +53,23 @@ class NothingLearnt(Rule):
     )
 
     def watch(self, renderer, targets):
-        return Simple(self.classes if targets == "label" else self.look)
+        return Simple(self.look if targets != "label" else self.classes)
 
     def classes(self, item: Item, number: int = 0) -> Said | None:
         """Where a label is learnt no token is."""
         return Said(item.fault, item.fault) if item.example and item.fault else None
 
     def look(self, item: Item, number: int = 0) -> Said | None:
-        if item.example is None:
-            return None
-        if item.fault:
-            return Said(item.fault, item.fault)
         for tokens in item.tokens:
             if True in tokens.learn:
                 return None
-        return Said("no token of it is learnt", "没有任何词元会被学习")
-
-
-class Ends:
-    """Where a sequence's targets end."""
-
-    def __init__(self, renderer) -> None:
-        self.stops = frozenset(renderer.tokenizer.all_special_ids)
-
-    def stopped(self, tokens: Tokens) -> bool | None:
-        """Whether the last of its targets is a stop token; None if it has none."""
-        learn = tokens.learn
-        for at in range(len(learn) - 1, -1, -1):
-            if learn[at]:
-                return tokens.ids[at] in self.stops
-        return None
-
-    def lost(self, item: Item, tokens: Tokens, messages) -> bool:
-        """Whether some of its targets were cut off: the last one has no end, or a later answer is not there."""
-        if not tokens.cut:
-            return False
-        if self.stopped(tokens) is False and tokens.learn[-1]:
-            return True
-        spans = sum(1 for learn, _ in groupby(tokens.learn) if learn)
-        return spans < sum(map(learnt, messages))
+        example = item.example
+        if example is None or not (item.tokens or item.fault) or DROPPED in (item.fault or ""):
+            return None
+        if example.tokens and fault(*example.tokens, None):
+            return None
+        why = item.fault or "no token of it is learnt"
+        return Said(why, item.fault or "没有任何词元会被学习")
 
 
 @rule("no-stop-token")
@@ -110,15 +88,13 @@ class NoStopToken(Rule):
     )
 
     def watch(self, renderer, targets):
-        ends = Ends(renderer)
+        return Simple(self.look)
 
-        def look(item: Item, number: int = 0) -> Said | None:
-            for tokens in item.tokens:
-                if not tokens.cut and ends.stopped(tokens) is False:
-                    return Said("the answer ends without a stop token", "答案结尾没有停止词元")
-            return None
-
-        return Simple(look if targets == "answers" else lambda item, number: None)
+    def look(self, item: Item, number: int = 0) -> Said | None:
+        for tokens in item.tokens:
+            if tokens.unstopped and not tokens.cut:
+                return Said("an answer ends without a stop token", "有答案结尾没有停止词元")
+        return None
 
 
 @rule("truncated-target")
@@ -135,18 +111,14 @@ class TruncatedTarget(Rule):
         "data.truncation=drop 会丢弃这样的行。",
     )
 
-    shown: ClassVar[Said] = Said(
-        "{} tokens are cut off, some of them to be learnt", "截掉了 {} 个词元，其中有要学习的内容"
-    )
-
     def watch(self, renderer, targets):
-        ends = Ends(renderer)
+        return Simple(self.look)
 
-        def look(item: Item, number: int = 0) -> Said | None:
-            for tokens, answer in zip(item.tokens, answers(item), strict=False):
-                messages = (*(item.example.prompt if item.example else ()), *answer.messages)
-                if ends.lost(item, tokens, messages):
-                    return Said(*(text.format(tokens.cut) for text in self.shown))
-            return None
-
-        return Simple(look if targets == "answers" else lambda item, number: None)
+    def look(self, item: Item, number: int = 0) -> Said | None:
+        for tokens in item.tokens:
+            if tokens.cut and tokens.lost:
+                return Said(
+                    f"{tokens.cut} tokens are cut off, {tokens.lost} of them to be learnt",
+                    f"截掉了 {tokens.cut} 个词元，其中 {tokens.lost} 个是要学习的",
+                )
+        return None

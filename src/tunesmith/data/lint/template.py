@@ -1,8 +1,11 @@
 """What the chat template, and the tokenizer, make of what is said."""
 
 import re
+from collections import Counter
 
-from .base import Item, Rule, Said, Simple, rule
+from ..example import Message
+from ..render import Renderer
+from .base import Item, Rule, Said, Simple, Watch, rule
 
 
 @rule("injection")
@@ -62,10 +65,40 @@ class UnfaithfulTemplate(Rule):
     )
 
     def watch(self, renderer, targets):
-        def look(item: Item, number: int = 0) -> Said | None:
-            if renderer is None or item.example is None or item.fault or not item.example.answers:
-                return None
-            lost = renderer.unfaithful(item.example)
-            return Said(f"the template changes the {lost}'s turn", f"模板改变了 {lost} 的发言") if lost else None
+        return Faithful(renderer) if renderer and targets == "answers" else Simple(lambda item, number: None)
 
-        return Simple(look)
+
+ENOUGH = 20
+"""Rows of one shape that a template is tried on; if it changes none of these, it is trusted with the others."""
+
+
+class Faithful(Watch):
+    """Has a template write some dialogues of each shape; all of a shape that it changes."""
+
+    def __init__(self, renderer: Renderer) -> None:
+        self.renderer = renderer
+        self.kept: Counter[frozenset[tuple[bool | str, ...]]] = Counter()
+
+    def look(self, item: Item, number: int = 0) -> Said | None:
+        example = item.example
+        if example is None or item.fault or not example.answers:
+            return None
+        shape = frozenset([traits(message) for message in item.turns])
+        if self.kept[shape] >= ENOUGH:
+            return None
+        lost = self.renderer.unfaithful(example)
+        if lost is None or SPACE in lost:
+            self.kept[shape] += 1
+            return None
+        self.kept[shape] = -(1 << 60)
+        return Said(lost, f"模板改变了内容（{lost}）")
+
+
+SPACE = "takes space off"
+"""What templates do that trim a turn; it does not count."""
+
+
+def traits(message: Message) -> tuple[bool | str, ...]:
+    """What of a message may matter to a template."""
+    content = message.content
+    return message.role, not content, bool(message.calls), bool(message.thinking), "<think>" in content
