@@ -17,7 +17,7 @@ def register(group: typer.Typer) -> None:
 
 
 def stats(context: typer.Context, what: What, model: Base = None, as_json: Json = False) -> None:
-    """How long the sequences are, how much of them is learnt, and what each data.max_length would cost."""
+    """How long what is trained on is, how much of it is learnt, and what each data.max_length would cost."""
     from ..data.stats import ENDLESS, Lengths
 
     rows = rows_of(what, model, context.args, longest=ENDLESS)

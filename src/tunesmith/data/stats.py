@@ -19,7 +19,7 @@ BARS = 16
 
 
 class Lengths:
-    """Adds up what it sees of each row; of a sequence it keeps the length alone."""
+    """Adds up what it sees of each row that is trained on; of a sequence it keeps the length alone."""
 
     def __init__(self) -> None:
         self.lengths = array("q")
@@ -30,7 +30,7 @@ class Lengths:
 
     def add(self, item: Item) -> None:
         self.rows += 1
-        self.unusable += not item.tokens
+        self.unusable += item.fault is not None
         source = self.sources.setdefault((item.row.origin.rpartition(":")[0], item.split), Counter())
         source["rows"] += 1
         for tokens in item.tokens:

@@ -38,7 +38,8 @@ LATIN = "\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š
 SUSPECT = re.compile(f"(?<![A-ZÀ-Þ])[ÂÃ][{LATIN}]|[à-ï][{LATIN}]{{2}}|ð[{LATIN}]{{3}}|(?:[ÎÏÐÑ][{LATIN}]){{2,}}")
 FIRST = re.compile("[\xc2\xc3\xce-\xd1\xe0-\xf0]")
 LOST = ("\ufffd", "锟斤拷", "烫烫烫", "屯屯屯")
-HAN = re.compile("[\u3400-\u9fff\ue000-\uf8ff]{6,24}")
+WIDE = re.compile("[^\x00-\x7f]{6,24}")
+CHINESE = re.compile("[\u2010-\u2026\u3000-\u303f\u3400-\u9fff\uff00-\uffef]{3,}")
 BACK = {letter: bytes([code]) for code in range(0x80, 0xA0) if (letter := bytes([code]).decode("cp1252", "ignore"))}
 
 
@@ -68,7 +69,7 @@ class Mojibake(Rule):
         for suspect in SUSPECT.finditer(text) if FIRST.search(text) else ():
             if meant := decoded(suspect[0]):
                 return meaning(suspect[0], meant)
-        if not item.latin and (run := HAN.search(text)) and (meant := from_gbk(run[0])):
+        if not item.latin and (run := WIDE.search(text)) and (meant := from_gbk(run[0])):
             return meaning(run[0], meant)
         return None
 
@@ -86,9 +87,9 @@ def decoded(letters: str) -> str | None:
 
 
 def from_gbk(run: str) -> str | None:
-    """What Chinese characters say, if they are the bytes of UTF-8 read as GBK; others are no valid UTF-8."""
+    """What characters say, if they are Chinese in UTF-8 that was read as GBK; real Chinese is no valid UTF-8 so."""
     try:
         meant = getincrementaldecoder("utf-8")().decode(run.encode("gbk"))
     except ValueError:
         return None
-    return meant if len(meant) > 2 else None
+    return meant if CHINESE.fullmatch(meant) else None
