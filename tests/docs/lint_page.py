@@ -8,20 +8,21 @@ from tunesmith.data.lint.report import ORDER, title
 PAGE = Path(__file__).parents[2] / "docs" / "lint.md"
 HEAD = f"""# What is looked for in data
 
-`tunesmith data lint RECIPE|FILE` has every rule look at every row; before a training the cheap ones do. A rule has a code,
-a severity, and shows its first rows as file:line. In a file, what needs a tokenizer and a template is looked for with
-`--model`. Where the user's language is Chinese (`LANG=zh_CN.UTF-8`), it speaks Chinese; `--json` has both.
+`tunesmith data lint RECIPE|FILE` has every rule look at every row; before a training the cheap ones do. A rule has a
+code, a severity, and shows its first rows as file:line. In a file, what needs a tokenizer and a template is looked for
+with `--model`. Where the user's language is Chinese (`LANG=zh_CN.UTF-8`), it speaks Chinese; `--json` has both.
 
 An **error** makes rows, or what is measured, wrong: exit code 3, and a training does not start unless told so by
-`data.on_lint=warn`. In no more than {RARE:.1%} of the rows it is told as a warning: it spoils these rows, not the run. A
-**warning** may be meant; a **note** is for you to know.
+`data.on_lint=warn`. In no more than {RARE:.1%} of the rows it is told as a warning: it spoils these rows, not the run.
+A **warning** may be meant; a **note** is for you to know.
 
 `--fix OUT` writes a copy of a file or a folder without the rows that have errors, whatever their share; what stays is
 copied to the byte, and OUT.removed.jsonl says what went and why. Rules marked ✂ take part in that.
 
-`tunesmith data lint` 用全部规则检查每一行；训练之前会运行其中廉价的规则。**错误**表示数据行或评测结果有误：退出码为 3，训练不会开始，
-除非设置 `data.on_lint=warn`；占比不超过 {RARE:.1%} 时按警告处理。**警告**可能是有意为之，**提示**仅供参考。`--fix OUT` 写出一份去掉错误行的副本
-（带 ✂ 的规则），原文件不变，OUT.removed.jsonl 列出删除了什么、为什么。
+`tunesmith data lint` 用全部规则检查每一行；训练之前会运行其中廉价的规则。**错误**表示数据行或评测结果有误：
+退出码为 3，训练不会开始，除非设置 `data.on_lint=warn`；占比不超过 {RARE:.1%} 时按警告处理。
+**警告**可能是有意为之，**提示**仅供参考。`--fix OUT` 写出一份去掉错误行的副本（带 ✂ 的规则），原文件不变，
+OUT.removed.jsonl 列出删除了什么、为什么。
 
 """
 

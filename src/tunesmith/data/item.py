@@ -45,6 +45,11 @@ class Item:
         return "\n".join(parts)
 
     @cached_property
+    def utf8(self) -> bytes:
+        """The text's bytes, which can be looked through more quickly."""
+        return self.text.encode("utf-8", "surrogatepass")
+
+    @cached_property
     def latin(self) -> bool:
         """Whether it is all written in Latin letters, whatever the punctuation."""
         return self.text.isascii() or not OTHER_LETTERS.search(self.text)

@@ -5,6 +5,7 @@ from codecs import getincrementaldecoder
 
 from .base import Item, Rule, Said, Simple, rule
 
+USUAL = b"\t\n\r" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
 CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202d\u202e\ufeff\ufffe\uffff\ud800-\udfff]")
 
 
@@ -24,9 +25,10 @@ class ControlCharacters(Rule):
         return Simple(self.look)
 
     def look(self, item: Item, number: int = 0) -> Said | None:
-        if item.text.replace("\n", "").replace("\t", "").isprintable():  # quicker than looking for what it is
-            return None
-        found = CONTROL.search(item.text)
+        text = item.text
+        if not item.utf8.translate(None, USUAL) and (text.isascii() or text.replace("\n", "").isprintable()):
+            return None  # quicker than looking for what it is
+        found = CONTROL.search(text)
         if found is None:
             return None
         name = f"U+{ord(found[0]):04X}"

@@ -60,7 +60,9 @@ def signature(text: str) -> np.ndarray | None:
     for at in range(WIDE):
         hashes = hashes * np.uint32(0x9E3779B1) + letters[at : len(letters) - WIDE + 1 + at]
         hashes ^= hashes >> np.uint32(15)
-    return ((np.unique(hashes)[None, :] ^ MASKS) * FACTORS).min(axis=1)
+    mixed = hashes ^ MASKS
+    mixed *= FACTORS
+    return mixed.min(axis=1)
 
 
 class Near(Watch):
