@@ -5,7 +5,6 @@ import json
 
 import pytest
 
-from tunesmith.data.formats.base import detect, format_
 from tunesmith.data.source import read, splits
 from tunesmith.errors import DataError
 
@@ -71,40 +70,3 @@ def test_a_folder_is_split_by_its_files_names(tmp_path):
         "validation": ["validation.jsonl"],
         "test": ["test.jsonl"],
     }
-
-
-@pytest.mark.parametrize(
-    ("row", "name"),
-    [
-        ({"instruction": "", "input": "", "output": ""}, "alpaca"),
-        ({"conversations": [], "system": ""}, "sharegpt"),
-        ({"messages": []}, "messages"),
-        ({"prompt": "", "completion": ""}, "completion"),
-        ({"text": "", "label": 0}, "labelled"),
-        ({"text": "", "id": 0}, "text"),
-    ],
-)
-def test_a_format_is_told_by_its_columns(row, name):
-    assert detect(row, "rows").name == name
-
-
-def test_columns_that_fit_nothing_or_several_are_refused():
-    with pytest.raises(DataError, match="no format has the columns a, b"):
-        detect({"a": 1, "b": 2}, "rows")
-    with pytest.raises(DataError, match="several ways"):
-        detect({"text": "", "label": "", "prompt": "", "completion": ""}, "rows")
-
-
-def test_all_formats_read_the_same_dialogue():
-    said = [
-        format_["alpaca"]().read({"instruction": "one", "input": "two", "output": "three"}),
-        format_["sharegpt"]().read(
-            {"conversations": [{"from": "human", "value": "one\ntwo"}, {"from": "gpt", "value": "three"}]}
-        ),
-        format_["messages"]().read(
-            {"messages": [{"role": "user", "content": "one\ntwo"}, {"role": "assistant", "content": "three"}]}
-        ),
-        format_["completion"]().read({"prompt": "one\ntwo", "completion": "three"}),
-        format_["template"](prompt="{a}\n{b}", answer="{c}").read({"a": "one", "b": "two", "c": "three"}),
-    ]
-    assert all(example == said[0] for example in said)

@@ -1,4 +1,4 @@
-"""data preview, lint, stats."""
+"""data preview, and its other commands."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import data_lint, data_stats
+from .data_convert import convert
+from .data_lint import lint
+from .data_stats import stats
 from .show import json_out, line, piece
 from .train import WORDS, Json
 
@@ -20,8 +22,9 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Look at what is learnt.", no_args_is_help=True)
     group.command("preview", context_settings=WORDS)(preview)
-    data_lint.register(group)
-    data_stats.register(group)
+    group.command("convert", context_settings=WORDS)(convert)
+    group.command("lint", context_settings=WORDS)(lint)
+    group.command("stats", context_settings=WORDS)(stats)
     app.add_typer(group, name="data")
 
 

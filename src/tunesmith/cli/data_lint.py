@@ -13,15 +13,11 @@ import typer
 from ..errors import DataError
 from .data_rows import Base, What, rows_of
 from .show import chinese, json_out, line, table
-from .train import WORDS, Json
+from .train import Json
 
 if TYPE_CHECKING:
     from ..data.lint.report import Found, Report
     from ..data.places import Place
-
-
-def register(group: typer.Typer) -> None:
-    group.command("lint", context_settings=WORDS)(lint)
 
 
 def lint(
@@ -48,7 +44,7 @@ def lint(
     for item in rows:
         checks.look(item)
     report = checks.report()
-    removed = clean(report, rows.places[0], fix) if fix else {}
+    removed = clean(report, rows.places[0], fix, Path(rows.run.data.path).is_dir()) if fix else {}
     if as_json:
         json_out(report.as_json() | ({"removed": sum(removed.values())} if fix else {}))
     else:
@@ -102,39 +98,39 @@ def removed_list(out: Path) -> Path:
     return out.with_name(f"{out.name}.removed.jsonl")
 
 
-def clean(report: Report, place: Place, out: Path) -> dict[str, int]:
+def clean(report: Report, place: Place, out: Path, folder: bool) -> dict[str, int]:
     """Write a copy of a file, or of a folder's files, without the rows that have errors; how many went from each."""
     from ..data import cleaned
     from ..files import whole
 
-    reasons, where = why(report), place.root
-    files = [file for _, file in place.named()]
-    if where.is_file() and out.suffix.lower() != where.suffix.lower():
-        raise DataError(f"--fix: {out} must end with {where.suffix}, for the copy is of the same kind as {where.name}")
-    rows = report.places.counts
-    if sum(len(reasons[str(file)]) for file in files) >= sum(rows.get(str(file), 0) for file in files):
-        raise DataError(f"{where}: every row has an error, so that nothing would be left; the recipe may be at fault")
+    reasons, files = why(report), dict(place.named())
+    if len(files) > 1 and not folder:
+        raise DataError(f"--fix: {place.name} is several files, of which no copy can be made; name their folder")
+    [first, *_] = files.values()
+    if not folder and out.suffix.lower() != first.suffix.lower():
+        raise DataError(f"--fix: {out} must end with {first.suffix}, for the copy is of the same kind as {first.name}")
+    if sum(len(reasons[str(file)]) for file in files.values()) >= report.rows:
+        raise DataError(f"{place.root}: every row has an error, so that nothing would be left; is the recipe right?")
     counts, listed = {}, []
-    for file in files:
-        target = out if where.is_file() else out / file.relative_to(where)
-        leave = reasons[str(file)]
-        gone = cleaned.copy(file, target, leave.keys(), rows.get(str(file), 0))
+    for name, file in files.items():
+        target, leave = out / name if folder else out, reasons[str(file)]
+        gone = cleaned.copy(file, target, leave.keys())
         counts[str(target)] = len(gone)
-        listed += [leave[number] | {"row": row} for number, row in zip(sorted(leave), gone, strict=True)]
+        listed += [leave[spot] | {"row": row} for spot, row in zip(sorted(leave), gone, strict=True)]
     with whole(removed_list(out)) as beside:
         text = "".join(json.dumps(entry, ensure_ascii=False, default=str) + "\n" for entry in listed)
         beside.write_text(text, encoding="utf-8")
     return counts
 
 
-def why(report: Report) -> dict[str, dict[int, dict[str, Any]]]:
-    """Of each file the rows to leave out, by their number in it, each with where it stood and what is wrong."""
-    found: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
+def why(report: Report) -> dict[str, dict[tuple[int, int], dict[str, Any]]]:
+    """Of each file the rows to leave out, by their place in it, each with where it stood and what is wrong."""
+    found: dict[str, dict[tuple[int, int], dict[str, Any]]] = defaultdict(dict)
     for each in report.found:
         if each.rule.severity != "error" or not each.rule.removable:
             continue
         for number, (origin, said) in zip(each.numbers, each.examples, strict=True):
-            file, nth = report.places.within(number)
-            entry = found[file].setdefault(nth, {"origin": origin, "why": []})
+            file, spot = report.places.within(number)
+            entry = found[file].setdefault(spot, {"origin": origin, "why": []})
             entry["why"].append({"code": each.rule.name, "message": said._asdict()})
     return found

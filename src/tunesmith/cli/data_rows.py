@@ -52,21 +52,22 @@ def rows_of(what: str, model: str | None, words: Sequence[str], longest: int | N
             raise RecipeError(f"--model: {what} names its own; say model.path={model} to take another")
         run, named = load(Run, Path(what), words, renamed=RENAMED).value, True
     else:
-        base = {"model": {"path": model or "none"}, "data": {"path": what}, "objective": goal(locate_data(what))}
+        base = {"model": {"path": model or "none"}, "data": {"path": what}, "objective": goal(what)}
         run = load(Run, text=json.dumps(base), words=words, renamed=RENAMED).value
         named = run.model.path != "none"
     renderer = Renderer(load_tokenizer(locate(run.model.path)), longest or run.data.max_length) if named else None
     return Rows(run, places(run.data, locate_data), renderer)
 
 
-def goal(where: Path) -> str:
-    """What data are for, as their first row shows; answers, where it shows nothing."""
-    from ..data.formats.base import detect
-    from ..data.source import read, splits
+def goal(what: str) -> str:
+    """What data are for, as their first rows show; answers, where these show nothing."""
+    from ..data.places import places
     from ..errors import DataError
+    from ..model.hub import locate_data
+    from ..run import Data
 
     try:
-        first = next(read(splits(where)["train"]), None)
-        return {"labelled": "classify", "text": "pretrain"}.get(detect(first.values, "").name if first else "", "sft")
-    except DataError:  # a broken row, or columns that data.format is to name: the rows themselves will tell
+        [place, *_] = places(Data(path=what), locate_data)
+    except DataError:  # columns that data.format is to name, or a fault that will be said when all rows are read
         return "sft"
+    return {"labelled": "classify", "text": "pretrain"}.get(place.format.name, "sft")

@@ -9,11 +9,7 @@ import typer
 from ..errors import RecipeError
 from .data_rows import Base, What, rows_of
 from .show import json_out, line, table
-from .train import WORDS, Json
-
-
-def register(group: typer.Typer) -> None:
-    group.command("stats", context_settings=WORDS)(stats)
+from .train import Json
 
 
 def stats(context: typer.Context, what: What, model: Base = None, as_json: Json = False) -> None:

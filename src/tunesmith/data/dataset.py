@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from heapq import heappush, heappushpop
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from .example import Example
-from .formats.base import Format
 from .item import Item
+from .media import check_media
 from .places import Place
-from .render import NoTarget, Renderer
+from .render import NoTarget, Renderer, Tokens
 from .source import Row, read
 
 if TYPE_CHECKING:
@@ -63,16 +65,23 @@ class Pass:
     """How many held-out rows are kept of each split."""
     held: dict[str, Drawn[Example]] = field(default_factory=dict)
     """The held-out examples, by split."""
+    broken: list[str] = field(default_factory=list)
+    """Sentences about what could not be read, since the last chunk."""
 
     def items(self) -> Iterator[Item]:
-        """Every row that is trained on or held out."""
+        """Every row that is trained on or held out, and what could not be read."""
         rows = self.rows()
-        while chunk := list(islice(rows, CHUNK)):
+        while True:
+            chunk = list(islice(rows, CHUNK))
+            yield from (Item(Row(origin_of(sentence), {}), "train", fault=sentence) for sentence in self.broken)
+            self.broken.clear()
+            if not chunk:
+                return
             yield from self.judged(chunk)
 
     def rows(self) -> Iterator[tuple[str, Row]]:
         drawn = None if self.place.most is None else Drawn[Row](self.place.most)
-        for row in read(self.place.files.get("train", [])):
+        for row in read(self.place.files.get("train", []), self.broken.append):
             content = digest(row) if self.place.share or drawn is not None else b""
             if self.place.share and number(content) < self.place.share * 2**64:
                 yield "test", row
@@ -84,46 +93,52 @@ class Pass:
             yield from (("train", row) for _, row in drawn)
         for split, files in self.place.files.items():
             if split != "train":
-                yield from ((split, row) for row in read(files))
+                yield from ((split, row) for row in read(files, self.broken.append))
 
     def judged(self, chunk: list[tuple[str, Row]]) -> Iterator[Item]:
         """A few rows, read and those to train on rendered."""
-        read_ = [self.example(row) for _, row in chunk]
+        read_ = [self.meant(row) for _, row in chunk]
         train = [
-            one for one, (split, _) in zip(read_, chunk, strict=True) if isinstance(one, Example) and split == "train"
+            one
+            for found, (split, _) in zip(read_, chunk, strict=True)
+            if split == "train" and not isinstance(found, str)
+            for one in found
         ]
         rendered = iter(self.renderer.render_many(train, self.targets))
-        for (split, row), one in zip(chunk, read_, strict=True):
-            if isinstance(one, str):
-                yield Item(row, split, fault=one)
-            elif split != "train":
-                self.held.setdefault(split, Drawn(self.measured)).add(number(digest(row)), one)
-                yield Item(row, split, one)
-            else:
-                made = next(rendered)
-                if isinstance(made, NoTarget):
-                    yield Item(row, split, one, fault=f"{row.origin}: {made}")
+        for (split, row), found in zip(chunk, read_, strict=True):
+            if isinstance(found, str):
+                yield Item(row, split, fault=found)
+                continue
+            if not found:
+                yield Item(row, split)
+            for example in found:
+                if split == "train":
+                    yield self.trained(row, example, next(rendered))
                 else:
-                    yield Item(row, split, one, tuple(made))
+                    self.held.setdefault(split, Drawn(self.measured)).add(number(digest(row)), example)
+                    yield Item(row, split, example)
 
-    def example(self, row: Row) -> Example | str:
+    def trained(self, row: Row, example: Example, made: list[Tokens] | NoTarget) -> Item:
+        if isinstance(made, NoTarget):
+            return Item(row, "train", example, fault=f"{row.origin}: {made}")
+        return Item(row, "train", example, tuple(made))
+
+    def meant(self, row: Row) -> list[Example] | str:
         """What a row means, or what is wrong with it."""
         way = self.place.format
         try:
-            check(way, row.values)
-            return replace(way.read(row.values), origin=row.origin)
+            found = [replace(example, origin=row.origin) for example in way.examples(row.values)]
+            for example in found:
+                check_media(example.media, self.place.media or Path(row.origin).parent)
+            return found
         except ValueError as error:
             return f"{row.origin}: cannot be read as {way.name}: {error}"
 
 
-def check(format_: Format, values: dict[str, Any]) -> None:
-    """Refuse a row that lacks a column, or holds what would be lost."""
-    missing = [column for column in format_.columns() if column not in values]
-    if missing:
-        raise ValueError(f"needs the column {', '.join(missing)} (has {', '.join(values)})")
-    lost = [column for column in ("images", "videos", "audios", "tools") if values.get(column)]
-    if lost:
-        raise ValueError(f"holds {', '.join(lost)}, which cannot be learnt from yet")
+def origin_of(sentence: str) -> str:
+    """The file:line that a sentence begins with."""
+    found = re.match(r"(.*?:\d+): ", sentence)
+    return found[1] if found else ""
 
 
 def digest(row: Row) -> bytes:

@@ -21,7 +21,7 @@ class Item:
     split: str
     """train, validation or test."""
     example: Example | None = None
-    """What it means; None if it could not be read."""
+    """What it means; None if it could not be read, or was left out on purpose."""
     tokens: Sequence[Tokens] = ()
     """Its sequences, if it is trained on; none if there is nothing to learn."""
     fault: str | None = None

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from .dataset import Pass
-from .example import Example
+from .dataset import Pass, origin_of
 from .item import Item
 from .places import Place
 from .render import Renderer
+from .source import Row
 
 if TYPE_CHECKING:
     from ..run import Run
@@ -25,5 +25,9 @@ def items(run: Run, found: Sequence[Place], renderer: Renderer | None) -> Iterat
 
 def bare(passing: Pass) -> Iterator[Item]:
     for split, row in passing.rows():
-        one = passing.example(row)
-        yield Item(row, split, one) if isinstance(one, Example) else Item(row, split, fault=one)
+        found = passing.meant(row)
+        if isinstance(found, str):
+            yield Item(row, split, fault=found)
+        else:
+            yield from (Item(row, split, example) for example in found)
+    yield from (Item(Row(origin_of(sentence), {}), "train", fault=sentence) for sentence in passing.broken)

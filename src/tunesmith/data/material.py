@@ -54,7 +54,7 @@ def prepare(
         say(f"{renderer.name} brings no chat template: a plain one is used ('user: ...', 'assistant: ...')")
     for place in found:
         unread = f"; not read: {', '.join(place.unread)}" if place.unread else ""
-        say(f"data: {place.name} read as {place.format.name}, from {', '.join(place.format.columns())}{unread}")
+        say(f"data: {place.name} {place.reading}{unread}")
     parts = [Part(run, place, renderer, say).stored() for place in found]
     return put_together(run, parts, renderer, say)
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .. import cache
 from ..config.load import dump
 from ..errors import DataError
-from ..files import remove
+from ..files import remove, sha256
 from .dataset import Item, Pass
 from .example import Example
 from .places import Place
@@ -57,7 +57,7 @@ class Part:
             "splits": {split: [names[str(file)] for file in files] for split, files in place.files.items()},
             "files": [[name, digest] for name, (digest, _) in place.read_through.items()],
             "root": str(place.root.absolute()),  # origins say where a row is
-            "format": dump(place.format),
+            "format": [dump(place.format), *(sha256(file) for file in place.format.code())],
             "held out": [place.share, run.eval.max_samples],
             "drawn": [place.most, run.train.seed] if place.most is not None else None,
             "options": data | {"on_bad_row": run.data.on_bad_row, "targets": run.objective.targets},
@@ -137,6 +137,8 @@ class Findings:
                 raise DataError(f"{item.fault}; {MEND}")
             self.skipped["nothing to learn" if item.example else "unreadable"] += 1
             self.first_skipped = self.first_skipped or item.fault
+        elif item.example is None:
+            self.skipped["given up by data.format.function"] += 1
         if item.example is None:
             return
         self.counts[item.split] += 1

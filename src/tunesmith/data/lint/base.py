@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from ...config.registry import Registry
 from ..item import Item
+from ..source import Row
 
 if TYPE_CHECKING:
     from ...objectives.base import Targets
@@ -28,42 +29,34 @@ class Places:
 
     def __init__(self) -> None:
         self.files: dict[str, int] = {}
+        self.names: list[str] = []
         self.file, self.line, self.nth = array("i"), array("q"), array("i")
-        self.read: list[int] = []
-        self.known: list[str] = []
+        self.last = Row("", {})
 
-    def add(self, origin: str) -> None:
-        file, _, line = origin.rpartition(":")
+    def add(self, row: Row) -> None:
+        """Note a row; one that comes again, for it means several examples, stands where it stood."""
+        file, _, line = row.origin.rpartition(":")
         if not line.isdecimal():
-            file, line = origin, "-1"
-        number = self.files.setdefault(file, len(self.files))
-        if number == len(self.read):
-            self.read.append(0)
-        self.file.append(number)
+            file, line = row.origin, "-1"
+        if file not in self.files:
+            self.files[file] = len(self.files)
+            self.names.append(file)
+        again = self.nth[-1] + (row is not self.last) if row.origin == self.last.origin and len(self.nth) else 0
+        self.file.append(self.files[file])
         self.line.append(int(line))
-        self.nth.append(self.read[number])
-        self.read[number] += 1
+        self.nth.append(again)
+        self.last = row
 
     def __len__(self) -> int:
         return len(self.file)
 
-    @property
-    def counts(self) -> dict[str, int]:
-        """How many rows were looked at of each file."""
-        return {file: self.read[at] for file, at in self.files.items()}
-
-    def name(self, number: int) -> str:
-        if len(self.known) != len(self.files):
-            self.known = list(self.files)
-        return self.known[self.file[number]]
-
     def __getitem__(self, number: int) -> str:
         """file:line of a row, by how many were looked at before it."""
-        return self.name(number) + (f":{self.line[number]}" if self.line[number] >= 0 else "")
+        return self.names[self.file[number]] + (f":{self.line[number]}" if self.line[number] >= 0 else "")
 
-    def within(self, number: int) -> tuple[str, int]:
-        """The file of a row, and how many of its rows came before."""
-        return self.name(number), self.nth[number]
+    def within(self, number: int) -> tuple[str, tuple[int, int]]:
+        """The file of a row, its line, and how many rows begin before it on that line."""
+        return self.names[self.file[number]], (self.line[number], self.nth[number])
 
 
 Origin = Callable[[int], str]

@@ -94,7 +94,7 @@ class Lint:
     def look(self, item: Item) -> None:
         """Have every rule look at a row."""
         number = len(self.places)
-        self.places.add(item.row.origin)
+        self.places.add(item.row)
         for at, look in enumerate(self.looks):
             said = look(item, number)
             if said is not None:

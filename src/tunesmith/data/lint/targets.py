@@ -57,7 +57,7 @@ class NothingLearnt(Rule):
 
     def classes(self, item: Item, number: int = 0) -> Said | None:
         """Where a label is learnt no token is."""
-        return Said(item.fault, item.fault) if item.example and item.fault else None
+        return because(item) if item.example and item.fault else None
 
     def look(self, item: Item, number: int = 0) -> Said | None:
         for tokens in item.tokens:
@@ -68,8 +68,12 @@ class NothingLearnt(Rule):
             return None
         if example.tokens and fault(*example.tokens, None):
             return None
-        why = item.fault or "no token of it is learnt"
-        return Said(why, item.fault or "没有任何词元会被学习")
+        return because(item) if item.fault else Said("no token of it is learnt", "没有任何词元会被学习")
+
+
+def because(item: Item) -> Said:
+    why = (item.fault or "").removeprefix(f"{item.row.origin}: ")
+    return Said(why, why)
 
 
 @rule("no-stop-token")

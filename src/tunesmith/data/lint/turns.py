@@ -56,7 +56,7 @@ class UnknownRole(Rule):
     )
 
     def watch(self, renderer, targets):
-        return Simple(lambda item, number: unknown(item) if item.example is None else None)
+        return Simple(lambda item, number: unknown(item) if item.example is None and item.fault else None)
 
 
 @lru_cache(maxsize=4096)
@@ -97,7 +97,7 @@ class RoleOrder(Rule):
 
     def look(self, item: Item, number: int = 0) -> Said | None:
         if item.example is None:
-            return None if unknown(item) else raw_order(item)
+            return None if unknown(item) or not item.fault else raw_order(item)
         prompt = ordered(item.example.prompt)
         for answer in item.example.answers:
             if said := broken_order(prompt + ordered(answer.messages)):
@@ -145,7 +145,7 @@ class ToolCall(Rule):
     def look(self, item: Item, number: int = 0) -> Said | None:
         example = item.example
         if example is None:
-            return broken_call(item)
+            return broken_call(item) if item.fault else None
         if not example.tools:
             return None
         offered = {name for tool in example.tools if (name := offered_name(tool))}
@@ -225,6 +225,7 @@ class Unreadable(Rule):
         return Simple(self.look)
 
     def look(self, item: Item, number: int = 0) -> Said | None:
-        if item.example is not None or unknown(item) or raw_order(item) or broken_call(item):
+        if item.example is not None or not item.fault or unknown(item) or raw_order(item) or broken_call(item):
             return None
-        return Said(item.fault or "", item.fault or "")
+        why = item.fault.removeprefix(f"{item.row.origin}: ")
+        return Said(why, why)
