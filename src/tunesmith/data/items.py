@@ -20,10 +20,10 @@ def items(run: Run, found: Sequence[Place], renderer: Renderer | None) -> Iterat
     """Every row of these sources, drawn or not, in the order of its file; without a renderer none has sequences."""
     for place in found:
         passing = Pass(replace(place, most=None), renderer, run.objective.targets, run.train.seed, measured=1)  # pyright: ignore[reportArgumentType] - rows need none
-        yield from passing.items() if renderer else bare(passing)
+        yield from passing.items() if renderer else unrendered(passing)
 
 
-def bare(passing: Pass) -> Iterator[Item]:
+def unrendered(passing: Pass) -> Iterator[Item]:
     for split, row in passing.rows():
         found = passing.meant(row)
         if isinstance(found, str):
