@@ -1,4 +1,4 @@
-"""data preview."""
+"""data preview, and its other commands."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .data_convert import convert
+from .data_lint import lint
+from .data_stats import stats
 from .show import json_out, line, piece
 from .train import WORDS, Json
 
@@ -21,6 +23,8 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Look at what is learnt.", no_args_is_help=True)
     group.command("preview", context_settings=WORDS)(preview)
     group.command("convert", context_settings=WORDS)(convert)
+    group.command("lint", context_settings=WORDS)(lint)
+    group.command("stats", context_settings=WORDS)(stats)
     app.add_typer(group, name="data")
 
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 from heapq import heappush, heappushpop
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from .example import Example
+from .item import Item
 from .media import check_media
 from .places import Place
 from .render import NoTarget, Renderer, Tokens
@@ -25,20 +26,6 @@ T = TypeVar("T")
 
 CHUNK = 512
 """Rows that are rendered at once."""
-
-
-class Item(NamedTuple):
-    """A row, and what became of it."""
-
-    row: Row
-    split: str
-    """train, validation or test."""
-    example: Example | None = None
-    """What it means; None if it could not be read, or was left out on purpose."""
-    tokens: tuple[Tokens, ...] = ()
-    """Its sequences, if it is trained on; none if there is nothing to learn."""
-    fault: str | None = None
-    """Why it has no example or no sequences, in words."""
 
 
 class Drawn(Generic[T]):

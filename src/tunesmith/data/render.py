@@ -44,6 +44,10 @@ class Tokens:
     """Where its example was read."""
     weights: list[float] | None = None
     """How much each token counts, where not all that are learnt count the same."""
+    lost: int = 0
+    """How many tokens that were to be learnt were cut off."""
+    unstopped: int = 0
+    """How many of its turns to be learnt have no stop token: the template writes none, or, if `cut`, it was cut off."""
 
 
 def learnt(message: Message) -> bool:
@@ -108,7 +112,23 @@ class Renderer:
                 else "is empty"
             )
             raise NoTarget(f"the answer {where}")
-        return Tokens(ids[: self.max_length], learn[: self.max_length], cut=max(0, len(ids) - self.max_length))
+        lost, cut = sum(learn[self.max_length :]), max(0, len(ids) - self.max_length)
+        stops = tuple(self.tokenizer.all_special_tokens)
+        unstopped = sum(not text[:end].endswith(stops) for _, end in spans)
+        return Tokens(ids[: self.max_length], learn[: self.max_length], cut=cut, lost=lost, unstopped=unstopped)
+
+    def unfaithful(self, example: Example) -> str | None:
+        """How the template's text differs from what the example's messages say, in words; None if it does not."""
+        for answer in example.answers:
+            messages = (*example.prompt, *answer.messages)
+            text, at = self.text(messages), 0
+            for message in messages:
+                said = message.content.strip()
+                at = text.find(said, at)
+                if at < 0:
+                    return f"the chat template of {self.name} changes the {message.role}'s turn"
+                at += len(said)
+        return None
 
     def encode(self, text: str, cuts: list[int]) -> tuple[list[int], list[tuple[int, int]]]:
         """The tokens of a text and the characters each stands for; none reaches over a cut.
