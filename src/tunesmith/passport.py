@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .config.load import dump, leaves, setting
-from .data.source import splits
 from .errors import CheckpointError
 from .files import sha256, write
 from .run import Run
@@ -63,26 +62,17 @@ def make(
     return {"hashes": hashes | {"environment": digest([found["versions"], found["machine"]])}, **found}
 
 
-def inputs(base: Path, data: Path, held_out: Path | None, say: Callable[[str], None]) -> dict[str, Sums]:
-    """The sums of the files that a run reads."""
+def inputs(base: Path, data: Sums, say: Callable[[str], None]) -> dict[str, Sums]:
+    """The sums of the files that a run reads; those of its data are known."""
     began = time.perf_counter()
-    rows = {name: file for name, file in named(data)}
-    rows |= {f"eval_path: {name}": file for name, file in named(held_out)} if held_out else {}
     model = [
         file for file in base.iterdir() if file.suffix in MODEL_SUFFIXES and file.name[0] != "." and file.is_file()
     ]
-    found = {"data": sums(rows), "base": sums({file.name: file for file in model})}
+    found = {"data": data, "base": sums({file.name: file for file in model})}
     seconds = time.perf_counter() - began
     if seconds > WORTH_SAYING:
-        say(f"passport: the hashes of model and data took {seconds:.0f} s")
+        say(f"passport: the hashes of the model took {seconds:.0f} s")
     return found
-
-
-def named(source: Path) -> Iterator[tuple[str, Path]]:
-    """The files of a source of rows, by their names below it."""
-    for files in splits(source).values():
-        for file in files:
-            yield file.name if file == source else file.relative_to(source).as_posix(), file
 
 
 def recipe(run: Run) -> str:

@@ -42,6 +42,8 @@ class Tokens:
     """How many tokens were cut off at the end."""
     origin: str = ""
     """Where its example was read."""
+    weights: list[float] | None = None
+    """How much each token counts, where not all that are learnt count the same."""
 
 
 def learnt(message: Message) -> bool:
@@ -76,6 +78,16 @@ class Renderer:
         else:
             made = self.whole(example) if targets == "text" else [self.dialogue(example)]
         return [replace(tokens, origin=example.origin) for tokens in made]
+
+    def render_many(self, examples: Iterable[Example], targets: Targets) -> list[list[Tokens] | NoTarget]:
+        """The same of several examples; what has nothing to learn comes back as the reason why."""
+        found: list[list[Tokens] | NoTarget] = []
+        for example in examples:
+            try:
+                found.append(self.render(example, targets))
+            except NoTarget as fault:
+                found.append(fault)
+        return found
 
     def dialogue(self, example: Example) -> Tokens:
         """The dialogue of an example; what its assistant says, and the token that ends it, are learnt."""

@@ -15,6 +15,8 @@ from ..config.layers import values
 from ..config.load import dump
 from ..data.batch import pad, share
 from ..data.material import Material, prepare
+from ..data.places import places, sums
+from ..data.store import highest_token
 from ..errors import BadEnvironment, OutOfMemory, RecipeError
 from ..evaluate.evaluate import Examiner
 from ..evaluate.report import write_report
@@ -103,16 +105,15 @@ def follow(
         hooks = Callbacks(callbacks, run.train, folder.path)
         base = locate(run.model.path)
         tokenizer = load_tokenizer(base)
-        held_out = locate_data(run.data.eval_path) if run.data.eval_path else None
-        source = locate_data(run.data.path)
-        material = prepare(run, source, held_out, tokenizer, progress.say)
+        found = places(run.data, locate_data)
+        material = prepare(run, found, tokenizer, progress.say)
         loop = build(run, base, material, progress)
         create(folder, run, origins)
         signals.resume = going_on(folder)
         loop.kept = keep(loop.policy, material.sequences, loop.order.epochs, folder.path, progress.say)
-        sums = passport.inputs(base, source, held_out, progress.say)
+        inputs = passport.inputs(base, sums(found), progress.say)
         said = folder.recipe().value  # as it loads back: in Python 1 may stand for 1.0
-        mine = passport.make(said, origins, sums, material.fingerprint, surroundings(loop, callbacks))
+        mine = passport.make(said, origins, inputs, material.fingerprint, surroundings(loop, callbacks))
         passport.keep(folder.path, mine)
         folder.note(status="running", counts=material.counts, labels=material.labels, parameters=size(loop.policy))
 
@@ -214,7 +215,7 @@ def build(run: Run, base: Path, material: Material, progress: Progress) -> Loop:
     accelerator = Accelerator(mixed_precision=precision)
     model, heads = load_model(base, run.model.precision, material.labels)
     words: Any = model.get_input_embeddings()
-    known, highest = len(words.weight), max(max(one.ids) for one in material.sequences)
+    known, highest = len(words.weight), highest_token(material.sequences)
     if highest >= known:
         raise RecipeError(
             f"model.path: the tokenizer in {base} writes token {highest}, but the model knows {known} tokens;"

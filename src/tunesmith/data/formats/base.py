@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import fields
 from functools import cache, cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_type_hints
 
 from ...config.registry import Registry
@@ -74,6 +75,10 @@ class Format:
         """The columns that it looks at where they are there."""
         optional = [getattr(self, option) for option, hint in hints(type(self)).items() if hint == Maybe]
         return [*self.columns(), *(column for column in optional if column)]
+
+    def code(self) -> list[Path]:
+        """Files that decide what a row means."""
+        return []
 
     def described(self) -> str:
         """How it reads, for people."""

@@ -40,6 +40,10 @@ class Process(Format):
             raise ValueError(f"{self.function} of {self.file} made {len(found)} rows of it where one is needed")
         return found[0]
 
+    def code(self) -> list[Path]:
+        """The file of the function."""
+        return [Path(self.file)]
+
     def described(self) -> str:
         """How it reads, for people."""
         return f"read by {self.function} of {self.file}, which is run as it is"
@@ -55,8 +59,8 @@ class Process(Format):
     def meant(self, row: Any) -> list[Example]:
         if not isinstance(row, dict):
             raise ValueError(
-                f"{self.function} of {self.file} must give a row, which is a dict of columns, or a list of rows"
-                f" (gave {shown(row)})"
+                f"{self.function} of {self.file} must give a row, which is a dict of columns, or a list of rows, empty to"
+                f" leave this one out (gave {shown(row)})"
             )
         row = {column: listed(value) for column, value in row.items()}
         try:

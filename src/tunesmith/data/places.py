@@ -1,0 +1,103 @@
+"""The sources of a run, found: their files, and how their rows are read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import DataError
+from ..files import sha256
+from .detect import LOOKED_AT, detect
+from .formats.auto import Auto
+from .formats.base import Format
+from .source import read, splits
+
+if TYPE_CHECKING:
+    from ..run import Data, Source
+
+
+@dataclass(frozen=True)
+class Place:
+    """A source that is there."""
+
+    name: str
+    """As the recipe names it."""
+    root: Path
+    files: dict[str, list[Path]]
+    """By split: train, validation, test."""
+    format: Format
+    most: int | None = None
+    """How many of its rows are trained on."""
+    reading: str = ""
+    """How its rows are read, and why so."""
+    share: float = 0.0
+    """How much of the rows to train on is held out instead."""
+    unread: tuple[str, ...] = ()
+    """Columns of the first row that the format does not look at."""
+
+    def named(self) -> Iterator[tuple[str, Path]]:
+        """The files, by their names below the source."""
+        for files in self.files.values():
+            for file in files:
+                yield file.name if file == self.root else file.relative_to(self.root).as_posix(), file
+
+    @cached_property
+    def read_through(self) -> dict[str, tuple[str, int]]:
+        """Of each file, by its name, the hash and the number of lines."""
+        return {name: read_through(file) for name, file in self.named()}
+
+
+def read_through(file: Path) -> tuple[str, int]:
+    made, lines = hashlib.sha256(), 0
+    with file.open("rb") as content:
+        while block := content.read(2**20):
+            made.update(block)
+            lines += block.count(b"\n")
+    return made.hexdigest(), lines
+
+
+def sums(found: Sequence[Place]) -> dict[str, str]:
+    """The hash of every file that is read, code for reading rows too; those of further sources bear their names."""
+    rows = {
+        name if place is found[0] else f"{place.name}: {name}": digest
+        for place in found
+        for name, (digest, _) in place.read_through.items()
+    }
+    return rows | {str(file): sha256(file) for place in found for file in place.format.code()}
+
+
+def places(data: Data, locate: Callable[[str], Path]) -> list[Place]:
+    """Where a run's rows are; what is only measured on comes last. `locate` finds a source by its name.
+
+    Where there are no held-out rows, a share of each source is held out.
+    """
+    sources = (data, *data.also)
+    files = [splits(locate(source.path)) for source in sources]
+    if data.eval_path:
+        for found in files:
+            found.pop("test", None)
+    apart = bool(data.eval_path) or any(found.keys() - {"train"} for found in files)
+    made = [place(source, locate(source.path), found) for source, found in zip(sources, files, strict=True)]
+    made = [replace(one, share=0.0 if apart else data.eval_size) for one in made]
+    if data.eval_path:
+        root = locate(data.eval_path)
+        rows = [file for found in splits(root).values() for file in found]
+        made.append(replace(place(data, root, {"test": rows}), name=data.eval_path))
+    return made
+
+
+def place(source: Source, root: Path, files: dict[str, list[Path]]) -> Place:
+    first = list(islice(read(next(iter(files.values()))), LOOKED_AT))
+    if not first:
+        raise DataError(f"{root}: holds no rows; expected at least one")
+    if isinstance(source.format, Auto):
+        way, reading = detect([row.values for row in first], str(root))
+    else:
+        way, reading = source.format, source.format.described()
+    unread = tuple(column for column in first[0].values if column not in way.read_columns())
+    return Place(source.path, root, files, way, most=source.max_samples, unread=unread, reading=reading)
