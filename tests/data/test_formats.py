@@ -6,12 +6,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tunesmith.data.dataset import gather
+from tunesmith.data.convert import Conversion, convert
 from tunesmith.data.detect import detect
 from tunesmith.data.example import Answer, Call, Example, Media, Message
 from tunesmith.data.formats.base import format_
 from tunesmith.errors import DataError, RecipeError
-from tunesmith.run import Data
 
 ASK, SAY, BAD = Message("user", "2+2?"), Message("assistant", "4"), Message("assistant", "5")
 HUMAN, GPT = {"from": "human", "value": "2+2?"}, {"from": "gpt", "value": "4"}
@@ -302,7 +301,7 @@ def test_a_bad_row_is_named_with_its_line(tmp_path):
     with pytest.raises(
         DataError, match=r"rows.jsonl:4: cannot be read as messages: a turn must have text in 'content'"
     ):
-        gather(Data(path="", eval_size=0.0), file, None, 0)
+        convert([file], tmp_path / "out.jsonl", Conversion())
 
 
 WORDS = st.sampled_from(
@@ -371,12 +370,8 @@ def test_what_goes_wrong_in_that_function_is_named_with_both_lines(tmp_path):
     rows.write_text('{"text": "ab"}\n{"txt": "ab"}\n')
 
     def fails(function):
-        gather(
-            Data(path="", eval_size=0.0, format=format_["process"].having(file=str(file), function=function)),
-            rows,
-            None,
-            0,
-        )
+        way = format_["process"].having(file=str(file), function=function)
+        convert([rows], tmp_path / "out.jsonl", Conversion(source=way))
 
     with pytest.raises(DataError, match=r"rows.jsonl:2: .*halves of .*mine.py:4 raised KeyError: 'text'"):
         fails("halves")
