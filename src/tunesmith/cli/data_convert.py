@@ -41,4 +41,6 @@ def convert(
     line(f"{source}: {done.reading}")
     if done.unread:
         line(f"not carried over, as the format does not read them: {', '.join(done.unread)}")
+    if done.moved:
+        line(f"paths of media are as they were: to read {out}, set data.media_dir={done.moved}")
     line(f"{out}: {done.rows:,} rows as {how.target.name}, read back and found the same")
