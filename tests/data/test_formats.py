@@ -5,8 +5,8 @@ import json
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tinydata import examples_of
 
-from tunesmith.data.convert import Conversion, convert
 from tunesmith.data.detect import detect
 from tunesmith.data.example import Answer, Call, Example, Media, Message
 from tunesmith.data.formats.base import format_
@@ -301,7 +301,7 @@ def test_a_bad_row_is_named_with_its_line(tmp_path):
     with pytest.raises(
         DataError, match=r"rows.jsonl:4: cannot be read as messages: a turn must have text in 'content'"
     ):
-        convert([file], tmp_path / "out.jsonl", Conversion())
+        examples_of(Data(path="", eval_size=0.0), file)
 
 
 WORDS = st.sampled_from(
@@ -371,7 +371,7 @@ def test_what_goes_wrong_in_that_function_is_named_with_both_lines(tmp_path):
 
     def fails(function):
         way = format_["process"].having(file=str(file), function=function)
-        convert([rows], tmp_path / "out.jsonl", Conversion(source=way))
+        examples_of(Data(path="", eval_size=0.0, format=way), rows)
 
     with pytest.raises(DataError, match=r"rows.jsonl:2: .*halves of .*mine.py:4 raised KeyError: 'text'"):
         fails("halves")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from heapq import heappush, heappushpop
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from .example import Example
+from .media import check_media
 from .places import Place
 from .render import NoTarget, Renderer, Tokens
 from .source import Row, read
@@ -75,16 +78,23 @@ class Pass:
     """How many held-out rows are kept of each split."""
     held: dict[str, Drawn[Example]] = field(default_factory=dict)
     """The held-out examples, by split."""
+    broken: list[str] = field(default_factory=list)
+    """Sentences about what could not be read, since the last chunk."""
 
     def items(self) -> Iterator[Item]:
-        """Every row that is trained on or held out."""
+        """Every row that is trained on or held out, and what could not be read."""
         rows = self.rows()
-        while chunk := list(islice(rows, CHUNK)):
+        while True:
+            chunk = list(islice(rows, CHUNK))
+            yield from (Item(Row(origin_of(sentence), {}), "train", fault=sentence) for sentence in self.broken)
+            self.broken.clear()
+            if not chunk:
+                return
             yield from self.judged(chunk)
 
     def rows(self) -> Iterator[tuple[str, Row]]:
         drawn = None if self.place.most is None else Drawn[Row](self.place.most)
-        for row in read(self.place.files.get("train", [])):
+        for row in read(self.place.files.get("train", []), self.broken.append):
             content = digest(row) if self.place.share or drawn is not None else b""
             if self.place.share and number(content) < self.place.share * 2**64:
                 yield "test", row
@@ -96,7 +106,7 @@ class Pass:
             yield from (("train", row) for _, row in drawn)
         for split, files in self.place.files.items():
             if split != "train":
-                yield from ((split, row) for row in read(files))
+                yield from ((split, row) for row in read(files, self.broken.append))
 
     def judged(self, chunk: list[tuple[str, Row]]) -> Iterator[Item]:
         """A few rows, read and those to train on rendered."""
@@ -130,9 +140,18 @@ class Pass:
         """What a row means, or what is wrong with it."""
         way = self.place.format
         try:
-            return [replace(example, origin=row.origin) for example in way.examples(row.values)]
+            found = [replace(example, origin=row.origin) for example in way.examples(row.values)]
+            for example in found:
+                check_media(example.media, self.place.media or Path(row.origin).parent)
+            return found
         except ValueError as error:
             return f"{row.origin}: cannot be read as {way.name}: {error}"
+
+
+def origin_of(sentence: str) -> str:
+    """The file:line that a sentence begins with."""
+    found = re.match(r"(.*?:\d+): ", sentence)
+    return found[1] if found else ""
 
 
 def digest(row: Row) -> bytes:

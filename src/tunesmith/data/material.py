@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..errors import DataError
@@ -39,6 +40,12 @@ class Material:
     """The answers that occur, where they are so few that a task is a choice between them."""
     counts: dict[str, int]
     """How many rows were read, left out, cut; how many tokens there are."""
+
+    @property
+    def measured(self) -> str:
+        """A hash of all held-out rows that are measured, wherever they stand."""
+        rows = [replace(row, origin="") for row in (*self.test, *self.validation)]
+        return hashlib.sha256(repr(rows).encode()).hexdigest()
 
     @property
     def labels(self) -> tuple[str, ...]:

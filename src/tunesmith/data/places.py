@@ -15,7 +15,7 @@ from ..files import sha256
 from .detect import LOOKED_AT, detect
 from .formats.auto import Auto
 from .formats.base import Format
-from .source import read, splits
+from .source import Named, Where, read, splits
 
 if TYPE_CHECKING:
     from ..run import Data, Source
@@ -31,12 +31,14 @@ class Place:
     files: dict[str, list[Path]]
     """By split: train, validation, test."""
     format: Format
+    reading: str
+    """How its rows are read, and why so."""
     most: int | None = None
     """How many of its rows are trained on."""
-    reading: str = ""
-    """How its rows are read, and why so."""
     share: float = 0.0
     """How much of the rows to train on is held out instead."""
+    media: Path | None = None
+    """Folder of its images, videos and audios, where it is not that of the file."""
     unread: tuple[str, ...] = ()
     """Columns of the first row that the format does not look at."""
 
@@ -44,7 +46,9 @@ class Place:
         """The files, by their names below the source."""
         for files in self.files.values():
             for file in files:
-                yield file.name if file == self.root else file.relative_to(self.root).as_posix(), file
+                inside = file != self.root and file.is_relative_to(self.root)
+                outside = file.name if file == self.root else str(file)
+                yield file.relative_to(self.root).as_posix() if inside else outside, file
 
     @cached_property
     def read_through(self) -> dict[str, tuple[str, int]]:
@@ -71,33 +75,38 @@ def sums(found: Sequence[Place]) -> dict[str, str]:
     return rows | {str(file): sha256(file) for place in found for file in place.format.code()}
 
 
-def places(data: Data, locate: Callable[[str], Path]) -> list[Place]:
-    """Where a run's rows are; what is only measured on comes last. `locate` finds a source by its name.
+def places(data: Data, locate: Callable[[str, str | None], Where]) -> list[Place]:
+    """Where a run's rows are; what is only measured on comes last. `locate` finds a source by its name and its hash.
 
     Where there are no held-out rows, a share of each source is held out.
     """
     sources = (data, *data.also)
-    files = [splits(locate(source.path)) for source in sources]
+    where = [locate(source.path, source.sha256) for source in sources]
+    files = [dict(splits(one)) for one in where]
     if data.eval_path:
         for found in files:
             found.pop("test", None)
     apart = bool(data.eval_path) or any(found.keys() - {"train"} for found in files)
-    made = [place(source, locate(source.path), found) for source, found in zip(sources, files, strict=True)]
+    made = [place(source, one, found) for source, one, found in zip(sources, where, files, strict=True)]
     made = [replace(one, share=0.0 if apart else data.eval_size) for one in made]
     if data.eval_path:
-        root = locate(data.eval_path)
-        rows = [file for found in splits(root).values() for file in found]
-        made.append(replace(place(data, root, {"test": rows}), name=data.eval_path))
+        one = locate(data.eval_path, None)
+        rows = [file for found in splits(one).values() for file in found]
+        made.append(replace(place(data, one, {"test": rows}), name=data.eval_path, most=None))
     return made
 
 
-def place(source: Source, root: Path, files: dict[str, list[Path]]) -> Place:
-    first = list(islice(read(next(iter(files.values()))), LOOKED_AT))
+def place(source: Source, where: Where, files: dict[str, list[Path]]) -> Place:
+    """A source with its format: the one that the recipe says, or that comes with it, or that its columns tell."""
+    bad: list[str] = []
+    first = [row.values for row in islice(read(next(iter(files.values())), bad.append), LOOKED_AT)]
     if not first:
-        raise DataError(f"{root}: holds no rows; expected at least one")
-    if isinstance(source.format, Auto):
-        way, reading = detect([row.values for row in first], str(root))
-    else:
-        way, reading = source.format, source.format.described()
-    unread = tuple(column for column in first[0].values if column not in way.read_columns())
-    return Place(source.path, root, files, way, most=source.max_samples, unread=unread, reading=reading)
+        raise DataError(bad[0] if bad else f"{where}: holds no rows; expected at least one")
+    known, most = source.format, source.max_samples
+    root = where.path.parent if isinstance(where, Named) else where
+    if isinstance(where, Named):
+        known, most = where.format if isinstance(known, Auto) else known, most or where.max_samples
+    way, reading = detect(first, str(where)) if isinstance(known, Auto) else (known, known.described())
+    unread = tuple(column for column in first[0] if column not in way.read_columns())
+    media = Path(source.media_dir).expanduser() if source.media_dir else None
+    return Place(source.path, root, files, way, reading, most=most, unread=unread, media=media)

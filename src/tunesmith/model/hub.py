@@ -8,8 +8,11 @@ from pathlib import Path
 
 from ..cache import cache, keep
 from ..config.registry import did_you_mean
+from ..data.dataset_info import named
+from ..data.source import PATTERN, SUFFIXES, Where, kind_of
 from ..errors import BadEnvironment, DataError, RecipeError
 from . import demo
+from .download import download
 from .foreign import read_json, refuse_code
 
 log = logging.getLogger("tunesmith")
@@ -17,9 +20,8 @@ log = logging.getLogger("tunesmith")
 # What a download takes. Pickled weights (*.bin, *.pt, *.pkl) can run code when read, so they are never asked for.
 MODEL_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
 NOT_MODEL_FILES = ["onnx/*", "openvino/*", "original/*", "consolidated*"]  # the same weights once more
-DATA_FILES = ["*.json", "*.jsonl", "*.csv", "*.tsv", "*.parquet"]
-NOT_DATA_FILES = ["dataset_infos.json", "dataset_info.json", "state.json"]  # they speak of the data
-DATA_SUFFIXES = {".json", ".jsonl", ".csv", ".tsv", ".parquet", ".txt"}
+DATA_FILES = [f"*{suffix}" for suffix in SUFFIXES if not suffix.startswith(".txt")]  # what lies beside data is text too
+NOT_DATA_FILES = ["dataset_infos.json", "dataset_info.json"]  # they speak of the data
 TOKENIZER_FILES = ["tokenizer*", "vocab*", "*.model", "*.tiktoken", "*.spm"]
 
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -50,26 +52,39 @@ def locate(path: str) -> Path:
     )
 
 
-def locate_data(path: str) -> Path:
-    """The file or folder of data; a built-in name's folder has train.jsonl, validation.jsonl and test.jsonl.
+def locate_data(path: str, sha256: str | None = None) -> Where:
+    """Where data are: a file, a folder, a pattern of files, or a dataset that a dataset_info.json names.
 
-    The name is a local file or folder, `org/name` on Hugging Face, `modelscope:org/name`, or a built-in demo.
+    A built-in name's folder has train.jsonl, validation.jsonl and test.jsonl. What is on a hub, or at an https://
+    address, is downloaded if need be.
     """
-    here = Path(path).expanduser()
+    if "://" in path:
+        return download(path, sha256, cache())
+    if sha256 is not None:
+        raise RecipeError(f"data.sha256: is for https:// addresses, and data.path={path} is none; leave it out")
     if path in demo.DATA:
         return built_in(path, demo.DATA[path])
     if path in demo.MODELS:
         raise DataError(f"{path} is a model, not data; built-in data are {', '.join(demo.DATA)}")
-    if here.exists():
+    here = Path(path).expanduser()
+    if found := named(here, data_on_hub):
+        return found
+    if here.exists() or PATTERN & set(path):
         return here
-    if path.startswith(MODELSCOPE):
-        return from_modelscope(path, data=True)
-    if REPOSITORY.fullmatch(path) and here.suffix not in DATA_SUFFIXES and not path.startswith("demo/"):
-        return from_hugging_face(path, data=True)
+    if path.startswith(MODELSCOPE) or (
+        REPOSITORY.fullmatch(path) and not kind_of(here) and not path.startswith("demo/")
+    ):
+        return data_on_hub(path)
     raise DataError(
-        f"data '{path}' is not there; expected a file, a folder, org/name on Hugging Face, modelscope:org/name, "
-        f"or a built-in demo ({did_you_mean(path, demo.DATA)})"
+        f"data '{path}' is not there; expected a file, a folder, a pattern such as data/*.jsonl, an https:// address,"
+        f" org/name on Hugging Face, modelscope:org/name, or a built-in demo ({did_you_mean(path, demo.DATA)})"
     )
+
+
+def data_on_hub(name: str) -> Path:
+    if name.startswith(MODELSCOPE):
+        return from_modelscope(name, data=True)
+    return from_hugging_face(name, data=True)
 
 
 # --- folders ----------------------------------------------------------------------------------------------------------

@@ -113,8 +113,9 @@ def follow(
         loop.kept = keep(loop.policy, material.sequences, loop.order.epochs, folder.path, progress.say)
         inputs = passport.inputs(base, sums(found), progress.say)
         said = folder.recipe().value  # as it loads back: in Python 1 may stand for 1.0
-        mine = passport.make(said, origins, inputs, material.fingerprint, surroundings(loop, callbacks))
-        passport.keep(folder.path, mine)
+        rows = {passport.SEQUENCES: material.fingerprint, passport.MEASURED: material.measured}
+        mine = passport.make(said, origins, inputs, rows, surroundings(loop, callbacks))
+        passport.keep(folder.path, mine, progress.say)
         folder.note(status="running", counts=material.counts, labels=material.labels, parameters=size(loop.policy))
 
         examiner = Examiner(material, run.objective, run.eval, loop.layout, material.test)
@@ -122,7 +123,7 @@ def follow(
         watch = Examiner(material, run.objective, run.eval, loop.layout, material.validation)
         facts = {"data": material.fingerprint, "base": mine["hashes"]["base"]} | checkpoint.deciding(run)
         facts["processes"] = loop.accelerator.num_processes
-        taken = Between(loop, folder, hooks, watch, progress, facts).take_steps(signals)
+        taken = Between(loop, folder, hooks, watch, progress, facts, passport.made_by(mine)).take_steps(signals)
         if loop.kept:
             loop.kept.close()
             loop.kept = None
