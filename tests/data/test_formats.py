@@ -11,6 +11,7 @@ from tunesmith.data.detect import detect
 from tunesmith.data.example import Answer, Call, Example, Media, Message
 from tunesmith.data.formats.base import format_
 from tunesmith.errors import DataError, RecipeError
+from tunesmith.run import Data
 
 ASK, SAY, BAD = Message("user", "2+2?"), Message("assistant", "4"), Message("assistant", "5")
 HUMAN, GPT = {"from": "human", "value": "2+2?"}, {"from": "gpt", "value": "4"}
