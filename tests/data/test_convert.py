@@ -183,3 +183,11 @@ def test_what_is_there_is_not_written_over_and_kinds_of_files_are_known(tmp_path
     with pytest.raises(RecipeError, match="must end with one of .json, .jsonl, .csv"):
         convert([file], tmp_path / "b.xlsx", Conversion(target=format_["text"]()))
     assert file.read_text() == '{"text": "a"}\n'
+
+
+def test_paths_of_media_that_start_elsewhere_are_said(tmp_path):
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"prompt": "<image>?", "completion": "b", "images": ["c.png"]}\n')
+    how = Conversion(target=format_["qa"]())
+    assert convert([file], tmp_path / "here.json", how).moved is None
+    assert convert([file], tmp_path / "below" / "there.json", how).moved == tmp_path

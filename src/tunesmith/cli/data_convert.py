@@ -1,5 +1,6 @@
 """data convert."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -23,12 +24,15 @@ def convert(
     from ..config.load import load
     from ..data.convert import Conversion
     from ..data.convert import convert as converted
-    from ..data.source import splits
+    from ..data.source import Named, splits
     from ..errors import DataError
     from ..model.hub import locate_data
 
     how = load(Conversion, None, [f"source.name={told}", f"target.name={to}", *context.args]).value
-    found = splits(locate_data(source))
+    where = locate_data(source)
+    if isinstance(where, Named) and told == "auto":
+        how = replace(how, source=where.format)
+    found = splits(where)
     if len(found) > 1:
         parts = "; ".join(f"{split}: {', '.join(map(str, files))}" for split, files in found.items())
         raise DataError(
@@ -41,4 +45,6 @@ def convert(
     line(f"{source}: {done.reading}")
     if done.unread:
         line(f"not carried over, as the format does not read them: {', '.join(done.unread)}")
+    if done.moved:
+        line(f"paths of media are as they were: to read {out}, set data.media_dir={done.moved}")
     line(f"{out}: {done.rows:,} rows as {how.target.name}, read back and found the same")

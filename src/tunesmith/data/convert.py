@@ -14,7 +14,7 @@ from ..config.record import record
 from ..errors import DataError, RecipeError
 from ..files import whole
 from .detect import LOOKED_AT, detect
-from .example import Example
+from .example import Example, Media
 from .formats.auto import Auto
 from .formats.base import Format, format_
 from .formats.messages import Messages
@@ -44,6 +44,8 @@ class Converted:
     """How they were read, and why so."""
     unread: dict[str, None] = field(default_factory=dict)
     """Columns that the format does not read, and that are therefore not in the file written."""
+    moved: Path | None = None
+    """The folder that paths of media start from, if that is not the one of the file written."""
 
 
 def convert(files: list[Path], out: Path, how: Conversion) -> Converted:
@@ -72,6 +74,8 @@ def convert(files: list[Path], out: Path, how: Conversion) -> Converted:
         work.compare(made, out)
         with whole(out) as beside:
             made.replace(beside)
+    if work.done.moved and work.done.moved.resolve() == out.parent.resolve():
+        work.done.moved = None
     return work.done
 
 
@@ -118,7 +122,10 @@ class Work:
             for column, value in row.items():
                 kinds.setdefault(column, set()).add(isinstance(value, list))
         self.as_turns = any(len(both) > 1 for both in kinds.values())
-        self.seals = [seal(example) for example in self.examples()]
+        for example in self.examples():
+            self.seals.append(seal(example))
+            if example.media != Media():
+                self.done.moved = self.files[0].parent
         self.done.rows = len(self.seals)
 
     def compare(self, made: Path, out: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from ...config.record import record
@@ -42,8 +43,15 @@ class Dialogue(Format):
 
     def beside(self, row: Row, turns: Sequence[Any] = (), content: str = "content") -> dict[str, Any]:
         """The tools and the media of a row, in their columns or in parts of its turns."""
+        parts = [turn for turn in turns if isinstance(turn.get(content), list)]
+        if not parts and not any(row.get(column) for column in self.columns_beside):
+            return {}
         columns = {"images": self.images, "videos": self.videos, "audios": self.audios}
-        return {"tools": tools_in(row, self.tools), "media": media_in(row, columns, turns, content)}
+        return {"tools": tools_in(row, self.tools), "media": media_in(row, columns, parts, content)}
+
+    @cached_property
+    def columns_beside(self) -> list[str]:
+        return [column for column in (self.tools, self.images, self.videos, self.audios) if column]
 
     def opened(self, row: Row, turns: tuple[Message, ...]) -> tuple[Message, ...]:
         """The turns after the system message of the row's own column, if it has one."""
@@ -87,8 +95,7 @@ def media_in(row: Row, columns: Mapping[str, str | None], turns: Sequence[Any], 
 
 def placed(turns: Sequence[Any], content: str) -> Iterator[tuple[str, str]]:
     """The media that parts of turns name themselves."""
-    parts = [turn[content] for turn in turns if isinstance(turn, dict) and isinstance(turn.get(content), list)]
-    for part in (part for several in parts for part in several if isinstance(part, dict)):
+    for part in (part for turn in turns for part in turn[content] if isinstance(part, dict)):
         kind = part.get("type")
         value = part.get(kind) if isinstance(kind, str) else None
         if kind in KINDS and value is not None:

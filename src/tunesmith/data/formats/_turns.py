@@ -116,6 +116,8 @@ class Chat(Dialogue):
         role = self.roles.get(word) if isinstance(word, str) else None
         if role is None:
             raise ValueError(f"unknown {role_key} {shown(word)}; known: {', '.join(self.roles)}")
+        if len(turn) == 2 and content_key in turn and role != CALLING:  # as most turns are, with nothing else to read
+            return Message(role, spoken(turn, content_key, False))
         calls, thinking = calls_in(turn), thinking_in(turn)
         content = spoken(turn, content_key, bool(calls))
         if role == CALLING:
@@ -174,6 +176,9 @@ def key(turn: dict[str, Any], said: str | None, usual: tuple[str, str]) -> str:
     """The key under which a turn has its role, or its text."""
     if said:
         return said
+    first, second = usual
+    if second not in turn:
+        return first
     there = [name for name in usual if turn.get(name) is not None]
     if len(there) > 1:
         tags = "role_tag" if "role" in usual else "content_tag"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import fields
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_type_hints
 
@@ -41,14 +41,19 @@ class Format:
 
     def examples(self, row: Row) -> list[Example]:
         """What the row means, with a ValueError if it lacks a column, or holds something that would be lost."""
-        missing = [column for column in self.columns() if column not in row]
+        needed, unread = self.watched
+        missing = [column for column in needed if column not in row]
         if missing:
             raise ValueError(f"needs the column {', '.join(missing)} (has {', '.join(map(str, row))})")
-        read = self.read_columns()
-        lost = [column for column in BESIDE if row.get(column) and column not in read]
+        lost = [column for column in unread if row.get(column)]
         if lost:
             raise ValueError(f"holds {', '.join(lost)}, which {self.name} does not read; take another format")
         return [self.read(row)]
+
+    @cached_property
+    def watched(self) -> tuple[list[str], list[str]]:
+        """The columns that a row must have, and those that would be lost if it had them."""
+        return self.columns(), [column for column in BESIDE if not hasattr(self, column)]
 
     @classmethod
     def told(cls, sample: Sample) -> Iterator[Format]:

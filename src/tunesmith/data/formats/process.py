@@ -59,8 +59,8 @@ class Process(Format):
     def meant(self, row: Any) -> list[Example]:
         if not isinstance(row, dict):
             raise ValueError(
-                f"{self.function} of {self.file} must give a row, which is a dict of columns, or a list of rows"
-                f" (gave {shown(row)})"
+                f"{self.function} of {self.file} must give a row, which is a dict of columns, or a list of rows, empty"
+                f" to leave this one out (gave {shown(row)})"
             )
         row = {column: listed(value) for column, value in row.items()}
         try:
