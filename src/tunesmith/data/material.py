@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from .dataset import Dataset, draw, gather, leave_out
 from .example import Example
-from .render import NoTarget, Renderer, Tokens
+from .render import NoTarget, Renderer, Tokens, TooLong
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -43,7 +43,7 @@ class Material:
     @property
     def fingerprint(self) -> str:
         """A hash of everything that is trained on."""
-        content = json.dumps([(tokens.ids, tokens.learn, tokens.label) for tokens in self.sequences])
+        content = json.dumps([(tokens.ids, tokens.learn, tokens.label, tokens.weights) for tokens in self.sequences])
         return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -56,7 +56,7 @@ def prepare(
     unread = f"; not read: {', '.join(dataset.unread)}" if dataset.unread else ""
     say(f"data: {run.data.path} read as {dataset.format.name}, from {', '.join(dataset.format.columns())}{unread}")
     labels = sorted({str(example.label) for example in dataset.train}) if targets == "label" else []
-    renderer = Renderer(tokenizer, run.data.max_length, labels)
+    renderer = Renderer(tokenizer, run.data, labels)
     if renderer.plain and targets == "answers":
         say(f"{renderer.name} brings no chat template: a plain one is used ('user: ...', 'assistant: ...')")
     sequences = [tokens for _, found in rendered(dataset, dataset.train, renderer, run) for tokens in found]
@@ -75,6 +75,8 @@ def prepare(
         "measured rows": len(test),
         "sequences cut": len(cut),
         "tokens cut": sum(cut),
+        "target tokens cut": sum(tokens.lost for tokens in sequences),
+        "answers without a stop token": sum(tokens.unstopped for tokens in sequences),
         **{f"rows left out: {reason}": number for reason, number in dataset.skipped.items()},
     }
     say("data: " + ", ".join(f"{number:,} {name}" for name, number in counts.items() if number))
@@ -91,6 +93,8 @@ def rendered(
     for example in examples:
         try:
             found.append((example, renderer.render(example, run.objective.targets)))
+        except TooLong:
+            dataset.skipped["longer than data.max_length"] += 1
         except NoTarget as fault:
             leave_out(dataset, "nothing to learn", f"{example.origin}: {fault}", run.data.on_bad_row)
     return found
