@@ -135,12 +135,9 @@ class Finder:
         if size > agreed:
             stop, size = None, agreed
         start = self.begins(place, text, before, around)
-        ahead, behind = around.ahead, around.behind
-        if calls:  # the word stands for one argument, and others may have been written in between
-            ahead, behind = ahead[:start], behind[stop.start() if stop else size :]
-        fits = text.startswith(ahead) and text.endswith(behind)
+        behind = around.behind[stop.start() if stop and calls else 0 :]  # a call's word stands for one argument only
         end = len(text) - len(around.behind) + size
-        if not fits or end < max(start, 0 if calls else len(around.ahead)):
+        if not text.startswith(around.ahead[:start]) or not text.endswith(behind) or end < start:
             raise NoTarget(
                 f"the chat template of {self.writer.name} writes a turn of the {place.message.role} in another way when"
                 " something else is said, so what is to be learnt cannot be told apart"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 from ..errors import DataError
 from .encoder import Encoded, Encoder, Job
 from .example import Example, Message
+from .fidelity import injected, unfaithful
 from .places import Finder, Span
 from .tokens import NoTarget, Tokens, TooLong, Turn, fit, lay
 from .tooling import Tooling
@@ -111,8 +112,8 @@ class Renderer:
         if example.tokens:
             return None
         messages = self.messages(example)
+        self.tooling.check(messages, example.tools)
         text, marks = self.writer.written(messages, example.tools)
-        self.tooling.check(messages, example.tools, text)
         self.writer.check_thinking(messages[-1], text)
         weights = self.weights(messages)
         spans = self.finder.spans(Dialogue(messages, tuple(example.tools)), text, marks, weights)
@@ -258,6 +259,19 @@ class Renderer:
         span = self.finder.spans(Dialogue(messages, tuple(example.tools)), text, marks, [last])[last]
         [(ids, [(first, end)])] = self.encoder.encode([Job(text, [(span.start, span.end)], [span.start])])
         return ids[first:end]
+
+    # --- what was not meant -------------------------------------------------------------------------------------------
+
+    def unfaithful(self, example: Example) -> str | None:
+        """How the template's text differs from what the example's messages say, in words; None if it does not."""
+        dialogues = [self.told((*example.prompt, *answer.messages)) for answer in example.answers]
+        found = (unfaithful(self.writer, messages, example.tools) for messages in dialogues)
+        return next(filter(None, found), None)
+
+    def injected(self, example: Example) -> str | None:
+        """Which turn holds the text of a special token, in words; None if none does."""
+        messages = [*example.prompt, *(message for answer in example.answers for message in answer.messages)]
+        return injected(self.writer, messages)
 
 
 def attempt(make: Callable[..., Made], *given: Any) -> Made | NoTarget:

@@ -25,14 +25,14 @@ class Tooling:
         self.writer = writer
         self.fine: set[Any] = set()
 
-    def check(self, messages: tuple[Message, ...], tools: Tools, text: str) -> None:
-        """Raises NoTarget where the template would leave something out."""
+    def check(self, messages: tuple[Message, ...], tools: Tools) -> None:
+        """Raises NoTarget where the template would leave something out; finds out how it wants arguments."""
         if not tools and not any(message.calls or message.role == "tool" for message in messages):
             return
         kind = (len(tools), *((message.role, not message.content, len(message.calls)) for message in messages))
         if kind in self.fine:
             return
-        lost = self.lost(messages, tools, absent(text))
+        lost = self.lost(messages, tools, absent(str((messages, tools))))
         if lost:
             raise NoTarget(
                 f"the chat template of {self.writer.name} does not write {WHAT[lost]};"
@@ -42,9 +42,9 @@ class Tooling:
 
     def lost(self, messages: tuple[Message, ...], tools: Tools, word: str) -> str | None:
         """What of tools the template leaves out: a key of WHAT."""
-        names = {name_of(tool): f"{word}tool{n}" for n, tool in enumerate(tools)}
+        names = {name_of(tool): f"{word}tool{n}x" for n, tool in enumerate(tools)}
         given = [renamed(tool, names) for tool in tools]
-        asked = tuple(disguised(message, names, f"{word}turn{n}") for n, message in enumerate(messages))
+        asked = tuple(disguised(message, f"{word}turn{n}") for n, message in enumerate(messages))
         text = self.writer.text(asked, given)
         wanted = list(words(asked, given, word))
         quoted = [one for what, one in wanted if what == "calls" and f"'{one}'" in text and f'"{one}"' not in text]
@@ -64,18 +64,13 @@ def renamed(tool: dict[str, Any], names: dict[Any, str]) -> dict[str, Any]:
     return tool | {"name": names[tool.get("name")]}
 
 
-def disguised(message: Message, names: dict[Any, str], word: str) -> Message:
+def disguised(message: Message, word: str) -> Message:
     """A message whose calls and whose answer of a tool nobody has seen."""
     calls = tuple(
-        replace(call, name=names.get(call.name, f"{word}call{n}"), arguments={**call.arguments, "seen": f"{word}is{n}"})
+        replace(call, name=f"{word}call{n}x", arguments={**call.arguments, "seen": f"{word}is{n}x"})
         for n, call in enumerate(message.calls)
     )
-    return replace(
-        message,
-        calls=calls,
-        name=names.get(message.name, message.name),
-        content=f"{word}says" if message.role == "tool" else message.content,
-    )
+    return replace(message, calls=calls, content=f"{word}says" if message.role == "tool" else message.content)
 
 
 def words(messages: tuple[Message, ...], tools: Tools, word: str) -> Iterator[tuple[str, str]]:

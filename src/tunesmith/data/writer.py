@@ -51,8 +51,7 @@ class Writer:
         if self.plain:
             tokenizer.chat_template = PLAIN_TEMPLATE
         self.specials: dict[str, Any] = dict(tokenizer.special_tokens_map)
-        longest_first = sorted(filter(None, tokenizer.all_special_tokens), key=len, reverse=True)
-        self.special = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+        self.special = special_tokens(tokenizer)
         self.sources: dict[bool, str] = {}
         self.as_text = False
         """Whether the template wants the arguments of calls as JSON text; found out when it fails at an object."""
@@ -133,6 +132,13 @@ class Writer:
                 f"the chat template of {self.name} does not write what the assistant thinks (reasoning_content);"
                 " set data.thinking=drop, or put it into the answer as <think>...</think>"
             )
+
+
+def special_tokens(tokenizer: PreTrainedTokenizerFast) -> re.Pattern[str]:
+    """Finds them in a text; some tokenizers name a few of theirs only among the tokens that were added."""
+    added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    longest_first = sorted(filter(None, added.union(tokenizer.all_special_tokens)), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
 
 
 def wrapped(tool: dict[str, Any]) -> dict[str, Any]:
