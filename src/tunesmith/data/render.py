@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from ..errors import DataError
@@ -162,11 +161,10 @@ class Renderer:
         else:
             parts = zip(draft.learnt, encoded.parts, strict=True)
             turns = [Turn(*part, learnt.weight, learnt.span.stops) for learnt, part in parts]
-            whole = lay(encoded.ids, turns)
+            whole = lay(encoded.ids, turns, example.origin)
         if not any(whole.learn[1:]):
             raise NoTarget("the answer is empty")
-        made = fit(whole, turns, self.data.max_length, self.data.truncation)
-        return [replace(tokens, origin=example.origin) for tokens in made]
+        return fit(whole, turns, self.data.max_length, self.data.truncation)
 
     def given(self, example: Example) -> Tokens:
         """The tokens that an example brings, as they are."""
@@ -182,7 +180,7 @@ class Renderer:
                     f"labels[{n}] is {label}, but the token there is {token}: a causal model's label is the token"
                     " itself, or -100 where nothing is learnt; the model shifts them by one, the data must not"
                 )
-        return Tokens(ids, [label != -100 for label in labels])
+        return Tokens(ids, [label != -100 for label in labels], origin=example.origin)
 
     # --- texts --------------------------------------------------------------------------------------------------------
 

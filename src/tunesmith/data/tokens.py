@@ -50,26 +50,27 @@ class Turn(NamedTuple):
     stops: bool
 
 
-def lay(ids: list[int], turns: Sequence[Turn]) -> Tokens:
+def lay(ids: list[int], turns: Sequence[Turn], origin: str = "") -> Tokens:
     """A sequence of which these turns are learnt; where they overlap, a later one decides."""
+    unstopped = sum(turn.weight != 0 and not turn.stops for turn in turns)
     if all(turn.weight == 1 for turn in turns):
         learn = [False] * len(ids)
         for turn in turns:
             learn[turn.first : turn.end] = [True] * (turn.end - turn.first)
-        return Tokens(ids, learn)
+        return Tokens(ids, learn, origin=origin, unstopped=unstopped)
     weights = [0.0] * len(ids)
     for turn in turns:
         weights[turn.first : turn.end] = [turn.weight] * (turn.end - turn.first)
     learn = [weight != 0 for weight in weights]
     plain = all(weight in (0, 1) for weight in weights)
-    return Tokens(ids, learn, weights=None if plain else weights)
+    return Tokens(ids, learn, origin=origin, weights=None if plain else weights, unstopped=unstopped)
 
 
 def fit(whole: Tokens, turns: Sequence[Turn], longest: int, truncation: str) -> list[Tokens]:
     """A sequence at most so long, or several. Raises NoTarget where nothing to be learnt is left, TooLong for drop."""
     size = len(whole.ids)
     if size <= longest:
-        return [replace(whole, unstopped=sum(turn.weight != 0 and not turn.stops for turn in turns))]
+        return [whole]
     targets = sum(whole.learn)
     if truncation == "drop":
         raise TooLong(size, targets, longest)
@@ -95,4 +96,4 @@ def part(whole: Tokens, window: range, turns: Sequence[Turn], goes_on: bool) -> 
     inside = [turn for turn in turns if turn.weight and turn.first < window.stop and turn.end > window.start]
     unstopped = sum(not turn.stops if turn.end <= window.stop else not goes_on for turn in inside)
     lost = int(window.start > 0 and learn[0])
-    return Tokens(ids, learn, weights=weights, unstopped=unstopped, lost=lost)
+    return replace(whole, ids=ids, learn=learn, weights=weights, unstopped=unstopped, lost=lost)
