@@ -59,7 +59,7 @@ LEARNT = {  # what is learnt of a turn that says this, by the public description
 @pytest.fixture(scope="module")
 def tokenizers():
     """A byte-level BPE for each style, with its template and its special tokens."""
-    return {name: made(name) for name in SPECIAL}
+    return {name: made(name) for name in [*SPECIAL, "marked_chatml", "marked_llama3"]}
 
 
 def made(name):
@@ -69,7 +69,7 @@ def made(name):
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
-    special, alphabet = list(SPECIAL[name]), pre_tokenizers.ByteLevel.alphabet()
+    special, alphabet = list(SPECIAL[name.removeprefix("marked_")]), pre_tokenizers.ByteLevel.alphabet()
     core.train_from_iterator(
         LINES, trainers.BpeTrainer(vocab_size=420, special_tokens=special, initial_alphabet=alphabet)
     )
@@ -98,10 +98,10 @@ def learnt(renderer, tokens):
 
 
 TRICKY = [
-    "", " ", "\n", "\n\n", "\t", " yes", "no ", "\nthree\n\n", "a", "assistant", "user\n", "model", "电影很好看", "é\u0301👩‍👩‍👧",
-    "<|im_end|>", "<|im_start|>assistant\n", "</s>", "[/INST]", "<|eot_id|>", "<end_of_turn>\n", "<|user|>", "<|end|>\n",
-    "<｜Assistant｜>", "<think>", "</think>", "<think>\nhm\n</think>\n\nyes", "marked0turn", "{{ 1 }}", "\r\n", "\u2028",
-    "0123 456", "'s", "You are helpful",
+    "", " ", "\n", "\n\n", "\t", "\r\n", "\u2028", " yes", "no ", "\nthree\n\n", "a", "'s", "0123 456",
+    "assistant", "user\n", "model", "marked0turn", "{{ 1 }}", "You are helpful", "电影很好看", "é\u0301👩\u200d👧",
+    "<|im_end|>", "<|im_start|>assistant\n", "</s>", "[/INST]", "<|eot_id|>", "<end_of_turn>\n", "<|user|>",
+    "<|end|>\n", "<｜Assistant｜>", "<think>", "</think>", "<think>\nhm\n</think>\n\nyes",
 ]  # fmt: skip
 SAID = st.lists(
     st.sampled_from(TRICKY) | st.text(st.characters(exclude_categories=("Cs",)), max_size=8), max_size=3
@@ -110,7 +110,7 @@ PAIRS = st.lists(st.tuples(SAID, SAID), min_size=1, max_size=3)
 
 
 @pytest.mark.parametrize("name", SPECIAL)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(system=st.none() | SAID, pairs=PAIRS)
 def test_what_is_learnt_is_what_the_assistant_says(tokenizers, name, system, pairs):
     renderer = renderer_of(tokenizers[name])
@@ -133,7 +133,7 @@ def test_what_is_learnt_is_what_the_assistant_says(tokenizers, name, system, pai
 
 
 @pytest.mark.parametrize("name", SPECIAL)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(pairs=PAIRS)
 def test_what_was_seen_before_does_not_matter(tokenizers, name, pairs):
     """A renderer that has met other dialogues says of each what a fresh one says."""
@@ -149,38 +149,21 @@ def plain(made):
     return str(made) if isinstance(made, NoTarget) else made
 
 
-MARKED = {
-    "chatml": ("message['content'] + '<|im_end|>' + '\\n'", "message['content'] + '<|im_end|>'", "'\\n'"),
-    "phi3": ("message.content + '<|end|>\\n'", "message.content + '<|end|>'", "'\\n'"),
-}
-
-
-@pytest.mark.parametrize("name", MARKED)
-@settings(max_examples=60, deadline=None)
+@pytest.mark.parametrize("name", ["chatml", "llama3"])
+@settings(max_examples=25, deadline=None)
 @given(system=st.none() | SAID, pairs=PAIRS)
 def test_masks_are_those_of_transformers_where_a_template_marks_them(tokenizers, name, system, pairs):
-    from copy import deepcopy
-
-    tokenizer, (written, inside, behind) = deepcopy(tokenizers[name]), MARKED[name]
-    assert written in tokenizer.chat_template
-    body = f"{{%- if message.role == 'assistant' -%}}{{%- generation -%}}{{{{- {inside} -}}}}{{%- endgeneration -%}}"
-    body += f"{{{{- {behind} -}}}}{{%- else -%}}{{{{- {written} -}}}}{{%- endif -%}}"
-    tokenizer.chat_template = tokenizer.chat_template.replace(written, "''").replace("{% endfor", body + "{% endfor", 1)
-    tokenizer.chat_template = (
-        tokenizer.chat_template.replace("{%- endfor", body + "{%- endfor", 1)
-        if "{% endfor" not in tokenizer.chat_template
-        else tokenizer.chat_template
-    )
+    tokenizer = tokenizers[f"marked_{name}"]
     renderer = renderer_of(tokenizer)
     messages = [Message("system", system)] if system is not None else []
     messages += [Message(role, said) for pair in pairs for role, said in zip(("user", "assistant"), pair, strict=True)]
     turns = [{"role": message.role, "content": message.content} for message in messages]
     theirs = tokenizer.apply_chat_template(turns, return_assistant_tokens_mask=True, return_dict=True)
     [tokens] = renderer.render(dialogue(tuple(messages)), "answers")
-    assert renderer.writer.written(messages)[1]
     assert decode(tokenizer, tokens.ids) == decode(tokenizer, theirs["input_ids"])
-    if tokens.ids == theirs["input_ids"]:  # else a token would reach from a prompt into its answer
+    if tokens.ids == theirs["input_ids"]:  # else a prompt would be other tokens than it is alone
         assert tokens.learn == [bool(mask) for mask in theirs["assistant_masks"]]
+    assert tokens == renderer_of(tokenizers[name]).render(dialogue(tuple(messages)), "answers")[0]
 
 
 TOOLS = ({"type": "function", "function": {"name": "weather", "description": "how it is", "parameters": {}}},)

@@ -106,8 +106,7 @@ class Renderer:
 
     def draft(self, example: Example) -> Draft | None:
         """The text of an example's dialogue, and where in it is what is learnt; None if it brings tokens."""
-        if kinds := [kind for kind, paths in vars(example.media).items() if paths]:
-            raise NoTarget(f"holds {', '.join(kinds)}: media cannot be learnt from yet; leave such rows out")
+        refuse_media(example)
         if example.tokens:
             return None
         messages = self.messages(example)
@@ -186,6 +185,7 @@ class Renderer:
 
     def whole(self, example: Example) -> list[Tokens]:
         """All the text of an example, in pieces of at most `max_length`; every token is learnt."""
+        refuse_media(example)
         ids, longest = self.text_ids(example), self.data.max_length
         if self.data.truncation == "drop" and len(ids) > longest:
             raise TooLong(len(ids), len(ids) - 1, longest)
@@ -206,11 +206,13 @@ class Renderer:
         if example.answers:
             text = self.writer.text(self.messages(example), example.tools)
             return self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        ids, end = self.tokenizer(example.text or "")["input_ids"], self.tokenizer.eos_token_id
+        ids: list[int] = self.tokenizer(example.text or "")["input_ids"]
+        end: Any = self.tokenizer.eos_token_id
         return ids if end is None or ids[-1:] == [end] else [*ids, end]
 
     def labelled(self, example: Example) -> list[Tokens]:
         """The text of an example, and the index of its label."""
+        refuse_media(example)
         if example.text is None or example.label is None:
             raise NoTarget("has no text with a label; objective classify needs both (data.format.name=labelled)")
         if self.labels and example.label not in self.labels:
@@ -270,6 +272,11 @@ class Renderer:
         """Which turn holds the text of a special token, in words; None if none does."""
         messages = [*example.prompt, *(message for answer in example.answers for message in answer.messages)]
         return injected(self.writer, messages)
+
+
+def refuse_media(example: Example) -> None:
+    if kinds := [kind for kind, paths in vars(example.media).items() if paths]:
+        raise NoTarget(f"holds {', '.join(kinds)}: media cannot be learnt from yet; leave such rows out")
 
 
 def attempt(make: Callable[..., Made], *given: Any) -> Made | NoTarget:
