@@ -84,9 +84,10 @@ def test_nothing_to_learn_is_said(tokenizer, options, turns, says):
 @settings(max_examples=40, deadline=None)
 @given(longest=st.integers(1, 60), truncation=st.sampled_from(["right", "left", "split", "drop"]))
 def test_what_a_cut_costs_is_counted(tokenizer, longest, truncation):
-    [whole] = renderer_of(tokenizer).render(dialogue(TURNS), "answers")
+    renderer = renderer_of(tokenizer)
+    [whole] = renderer.render(dialogue(TURNS), "answers")
     size, targets = len(whole.ids), sum(whole.learn)
-    renderer = renderer_of(tokenizer, max_length=longest, truncation=truncation)
+    renderer.data = Data(path="-", max_length=longest, truncation=truncation)
     [made] = renderer.render_many([dialogue(TURNS)], "answers")
     if longest >= size:
         assert made == [whole]
@@ -170,6 +171,17 @@ def test_tokens_are_taken_as_they_are(tokenizer):
 def test_tokens_that_do_not_fit_their_labels_are_refused(tokenizer, tokens, says):
     with pytest.raises(NoTarget, match=says):
         renderer_of(tokenizer).render(Example(tokens=tokens), "answers")
+
+
+def test_half_a_character_is_refused_and_its_neighbours_are_not(tokenizer):
+    half = "an emoji cut in two: \ud83d"
+    examples = [dialogue((ASKED, SAID)), dialogue((Message("user", half), SAID)), dialogue((ASKED, SAID))]
+    first, fault, last = renderer_of(tokenizer).render_many(examples, "answers")
+    assert first == last
+    for targets in ("text", "label"):
+        [other] = renderer_of(tokenizer).render_many([Example(text=half, label="a")], targets)
+        assert str(fault) == str(other)
+        assert "half of a character (U+D83D)" in str(fault)
 
 
 def test_media_are_refused_whatever_is_learnt(tokenizer):

@@ -61,9 +61,11 @@ PIECES = [
     "é",
     "\t\r\n",
 ]
-TEXT = st.lists(st.sampled_from(PIECES) | st.text(st.characters(max_codepoint=127), max_size=6), max_size=8).map(
-    "".join
-)
+LETTERS = st.characters(exclude_categories=("Cs",))
+TEXT = st.lists(
+    st.sampled_from(PIECES) | st.text(st.characters(max_codepoint=127), max_size=6) | st.text(LETTERS, max_size=4),
+    max_size=8,
+).map("".join)
 
 
 def test_known_ways_of_cutting_are_looked_up_and_no_others():
@@ -84,6 +86,11 @@ def test_tokens_and_places_are_the_tokenizers(name, text, data):
     else:
         prompt = encoder.tokenizer(text[:start], add_special_tokens=False)["input_ids"]
         assert slow.ids[: len(prompt)] == prompt
+
+
+def test_letters_of_many_scripts_are_looked_up():
+    text = "你好，世界。これは Ünïcödé — žluťoučký “kůň” 𝔘 ½ ٣ α\u00a0β"
+    assert ENCODERS["llama3"].quick(Job(text, [(0, len(text))])).ids == ENCODERS["llama3"].plain([text])[0][0]
 
 
 @pytest.mark.parametrize("name", sorted(QUICK))

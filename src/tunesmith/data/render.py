@@ -112,6 +112,7 @@ class Renderer:
         messages = self.messages(example)
         self.tooling.check(messages, example.tools)
         text, marks = self.writer.written(messages, example.tools)
+        check_letters(text)
         self.writer.check_thinking(messages[-1], text)
         weights = self.weights(messages)
         spans = self.finder.spans(Dialogue(messages, tuple(example.tools)), text, marks, weights)
@@ -205,7 +206,9 @@ class Renderer:
             return list(example.tokens[0])
         if example.answers:
             text = self.writer.text(self.messages(example), example.tools)
+            check_letters(text)
             return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        check_letters(example.text or "")
         ids: list[int] = self.tokenizer(example.text or "")["input_ids"]
         end: Any = self.tokenizer.eos_token_id
         return ids if end is None or ids[-1:] == [end] else [*ids, end]
@@ -219,6 +222,7 @@ class Renderer:
             raise NoTarget(
                 f"the label '{example.label}' does not occur in the training rows ({', '.join(self.labels)})"
             )
+        check_letters(example.text)
         ids, longest = self.tokenizer(example.text)["input_ids"], self.data.max_length
         if not ids:
             raise NoTarget("the text is empty")
@@ -272,6 +276,16 @@ class Renderer:
         """Which turn holds the text of a special token, in words; None if none does."""
         messages = [*example.prompt, *(message for answer in example.answers for message in answer.messages)]
         return injected(self.writer, messages)
+
+
+def check_letters(text: str) -> None:
+    """Raises NoTarget for half of a surrogate pair, which JSON can say and no encoding."""
+    try:
+        text.isascii() or text.encode()
+    except UnicodeEncodeError as error:
+        raise NoTarget(
+            f"holds half of a character (U+{ord(text[error.start]):04X}), for which there is no token; mend the text"
+        ) from None
 
 
 def refuse_media(example: Example) -> None:

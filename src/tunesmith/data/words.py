@@ -1,8 +1,9 @@
-"""Tokens of plain ASCII text, word by word: what a byte-level tokenizer made of a word once it makes of it always.
+"""Tokens of a text, word by word: what a byte-level tokenizer made of a word once it makes of it always.
 
 Such a tokenizer cuts a text at its added tokens, cuts what is between them into words by a pattern, and makes tokens
 of each word alone. Here Python's pattern cuts and the words are remembered, which is several times faster. That it
-comes to the same is tried before it is used; for tokenizers and texts of another kind there is nothing here.
+comes to the same is tried before it is used, and with each letter beyond ASCII when it is first met: tables of Unicode
+are of different years. For tokenizers and letters that differ there is nothing here.
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ from __future__ import annotations
 import json
 import random
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
+
+import regex
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -22,8 +26,8 @@ GPT2_DIGITS_APART = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|
 ASCII = {"L": "A-Za-z", "Lu": "A-Z", "Ll": "a-z", "N": "0-9", "Nd": "0-9"} | dict.fromkeys(["Lt", "Lm", "Lo", "M"], "")
 ASCII |= {"P": re.escape("!\"#%&'()*,-./:;?@[\\]_{}"), "S": re.escape("$+<=>^`|~")}
 """The characters that a class of Unicode has in ASCII."""
-SAME_IN_ASCII = {"NFC", "NFD", "NFKC", "NFKD"}
-"""Ways of normalising that leave ASCII as it is."""
+NORMAL = {"NFC", "NFD", "NFKC", "NFKD"}
+"""Ways of normalising that leave ASCII, and what is in their form already, as it is."""
 LONGEST = 64
 """Characters of a stretch of text that is remembered whole."""
 MOST = 200_000
@@ -43,12 +47,16 @@ class Words:
             raise Unlike
         longest_first = sorted((token.content for token in added.values()), key=len, reverse=True)
         self.added = re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
-        self.word = re.compile(in_ascii(pattern_of(backend)), re.ASCII)
+        pattern = pattern_of(backend)
+        self.word, self.wide = re.compile(in_ascii(pattern), re.ASCII), regex.compile(pattern)
+        self.cut, self.form = backend.pre_tokenizer, (described(backend.normalizer) or {}).get("type")
+        self.same: dict[str, bool] = {}
         self.ids: dict[str, Sequence[int]] = Known(backend)
         self.stretches: dict[str, list[int]] = {}
         self.special = {token.content: [number] for number, token in added.items()}
         texts = samples(longest_first)
-        if self.word.groups or [self.encode(text) for text in texts] != [(ids, {}) for ids in plainly(texts)]:
+        tried = zip(map(self.encode, texts), plainly(texts), strict=True)
+        if self.word.groups or any(made not in (None, (ids, {})) for made, ids in tried):
             raise Unlike
 
     def encode(
@@ -59,7 +67,7 @@ class Words:
         None where that cannot be told here: a place is within a word, or what ends at a place that is to be `apart`
         would alone have other tokens.
         """
-        if not text.isascii():
+        if not text.isascii() and not self.familiar(text):
             return None
         ids: list[int] = []
         before: dict[int, int] = {}
@@ -84,7 +92,7 @@ class Words:
         """The tokens of a text without added tokens; None where the pattern leaves out some of it."""
         if (known := self.stretches.get(stretch)) is not None:
             return known
-        words = self.word.findall(stretch)
+        words = (self.word if stretch.isascii() else self.wide).findall(stretch)
         if sum(map(len, words)) != len(stretch):
             return None
         made = list(chain.from_iterable(map(self.ids.__getitem__, words)))
@@ -94,10 +102,26 @@ class Words:
             self.stretches[stretch] = made
         return made
 
+    def familiar(self, text: str) -> bool:
+        """Whether the words of a text are cut here as the tokenizer cuts them."""
+        letters = set(text)
+        for letter in letters - self.same.keys():
+            self.same[letter] = letter.isascii() or self.cuts_alike(letter)
+        alike = all(map(self.same.__getitem__, letters))
+        return alike and (self.form is None or unicodedata.is_normalized(self.form, text))
+
+    def cuts_alike(self, letter: str) -> bool:
+        """Whether a letter among others is cut from them in the same places."""
+        if unicodedata.category(letter) in ("Cn", "Cs"):
+            return False
+        text = f"a{letter}b 1{letter}2 {letter}{letter} !{letter}! \n{letter}\n'{letter} {letter}'s  {letter}"
+        found = [place for _, place in self.cut.pre_tokenize_str(text)]
+        return found == [word.span() for word in self.wide.finditer(text)]
+
     def upto(self, stretch: str, place: int, made: list[int], apart: bool) -> int | None:
         """How many tokens of a stretch are before a place in it."""
         count = 0
-        for word in self.word.finditer(stretch):
+        for word in (self.word if stretch.isascii() else self.wide).finditer(stretch):
             if word.start() >= place:
                 break
             count += len(self.ids[word[0]])
@@ -112,12 +136,11 @@ class Known(dict[str, Sequence[int]]):
     def __init__(self, backend: Tokenizer) -> None:
         from tokenizers.pre_tokenizers import ByteLevel
 
-        level = ByteLevel(add_prefix_space=False, use_regex=False)
-        self.letters = {code: level.pre_tokenize_str(chr(code))[0][0] for code in range(128)}
-        self.model = backend.model
+        self.bytes, self.model = ByteLevel(add_prefix_space=False, use_regex=False), backend.model
 
     def __missing__(self, word: str) -> tuple[int, ...]:
-        made = tuple(token.id for token in self.model.tokenize(word.translate(self.letters)))
+        [(spelt, _)] = self.bytes.pre_tokenize_str(word)
+        made = tuple(token.id for token in self.model.tokenize(spelt))
         if len(word) <= LONGEST:
             if len(self) >= MOST:
                 self.clear()
@@ -130,7 +153,7 @@ def pattern_of(backend: Tokenizer) -> str:
     from tokenizers.models import BPE
 
     model, normalizer = backend.model, described(backend.normalizer)
-    if not isinstance(model, BPE) or model.dropout or (normalizer and normalizer["type"] not in SAME_IN_ASCII):
+    if not isinstance(model, BPE) or model.dropout or (normalizer and normalizer["type"] not in NORMAL):
         raise Unlike
     match described(backend.pre_tokenizer):
         case {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}:
@@ -180,5 +203,18 @@ def in_ascii(pattern: str) -> str:
 def samples(added: list[str]) -> list[str]:
     """Texts to try with: words, numbers, space, marks and controls of ASCII in all neighbourhoods, and added tokens."""
     draw = random.Random(0)
-    pieces = [*map(chr, range(128)), *"aeinorst", *" " * 9, *"\n" * 5, "\r\n", "  ", "'s", "'LL", "the", "2026", *added]
-    return ["".join(draw.choices(pieces, k=draw.randrange(1, 24))) for _ in range(400)]
+    pieces = [
+        *map(chr, range(128)),
+        *"aeinorst",
+        *"é电½\u00a0\u0301" * 3,
+        *" " * 9,
+        *"\n" * 5,
+        "\r\n",
+        "  ",
+        "'s",
+        "'LL",
+        "the",
+        "2026",
+        *added,
+    ]
+    return ["".join(draw.choices(pieces, k=draw.randrange(1, 24))) for _ in range(200)]
