@@ -228,6 +228,20 @@ def test_a_template_that_writes_an_object_as_python_does_gets_text(tokenizers):
     assert '```json\n{"city": "Oslo"}\n```' in decode(tokenizer, tokens.ids)
 
 
+def test_a_stop_token_that_only_the_last_turn_has_is_not_looked_for_before():
+    last_only = made("mistral")
+    last_only.chat_template = (
+        "{% for message in messages %}{{ message.role + ': ' + message.content }}"
+        "{% if loop.last and message.role == 'assistant' %}{{ eos_token }}{% else %}{{ '\n' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+    )
+    renderer = renderer_of(last_only)
+    turns = [Message(role, said) for said in ("one", "two") for role in ("user", "assistant")]
+    [tokens] = renderer.render(dialogue(tuple(turns)), "answers")
+    assert learnt(renderer, tokens) == ["one", "two</s>"]
+    assert tokens.unstopped == 1
+
+
 THOUGHT = (
     Message("user", "one and two?"),
     Message("assistant", "three", thinking="one more than two"),

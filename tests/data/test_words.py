@@ -99,3 +99,13 @@ def test_most_of_a_dialogue_is_looked_up(name):
     text = "user\nwhat is 12 + 30?<|end|>\nassistant\nIt's 42, of course.\n\n  Or so.<|end|>"
     start = text.index("It's")
     assert encoder.quick(Job(text, [(start, len(text))], [start])) is not None
+
+
+def test_a_prompt_that_what_follows_would_change_is_kept_apart():
+    """Two line breaks are one token at the end of a text, and two before a letter."""
+    encoder = ENCODERS["gpt2"]
+    text, prompt = "is\n\nis", encoder.tokenizer("is\n\n")["input_ids"]
+    assert encoder.tokenizer(text)["input_ids"][: len(prompt)] != prompt
+    for encoded in (encoder.encode([Job(text, [(4, 6)], [4])])[0], encoder.encode([Job(text + "é", [(4, 6)], [4])])[0]):
+        assert encoded.ids[: len(prompt)] == prompt
+        assert encoded.parts == [(len(prompt), len(prompt) + 1)]

@@ -132,6 +132,7 @@ class Finder:
         stop = self.stop(around.tail, calls := bool(place.message.calls))
         size = stop.end() if stop else len(around.tail)
         agreed = len(commonprefix([around.tail, around.behind]))
+        shape = Shape("", around.tail[:size], around.tail[size:], stop is not None)  # of a turn that is the last
         if size > agreed:
             stop, size = None, agreed
         start = self.begins(place, text, before, around)
@@ -143,8 +144,7 @@ class Finder:
                 " something else is said, so what is to be learnt cannot be told apart"
             )
         if before == around.ahead[:start] and around.lead == around.ahead and not calls:
-            shape = Shape(around.ahead[start:], around.tail[:size], around.tail[size:], stop is not None)
-            self.keep(place.message, shape)
+            self.keep(place.message, shape._replace(lead=around.ahead[start:]))
         return Span(start, end, stop is not None)
 
     def keep(self, message: Message, shape: Shape) -> None:
