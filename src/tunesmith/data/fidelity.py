@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from .example import Message
-from .places import absent
+from .turns import absent
 from .writer import THOUGHT, Tools, Writer
 
 

@@ -13,9 +13,9 @@ from ..errors import DataError
 from .encoder import Encoded, Encoder, Job
 from .example import Example, Message
 from .fidelity import injected, unfaithful
-from .places import Finder, Span
 from .tokens import NoTarget, Tokens, TooLong, Turn, fit, lay
 from .tooling import Tooling
+from .turns import Finder, Span
 from .writer import Dialogue, Refused, Tools, Writer, unthinking
 
 if TYPE_CHECKING:

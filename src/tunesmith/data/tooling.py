@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from .example import Message
-from .places import absent
 from .tokens import NoTarget
+from .turns import absent
 from .writer import Tools, Writer
 
 WHAT = {
