@@ -11,6 +11,7 @@ from typing import Any
 
 from .data.example import Example, Message
 from .data.material import prepare
+from .data.places import places
 from .data.render import Renderer
 from .errors import CheckpointError, RecipeError
 from .evaluate.evaluate import Examiner, Measured
@@ -94,8 +95,7 @@ class Tuned:
     def evaluate(self, say=lambda text: None) -> Measured:
         """Measure it on the held-out rows of its recipe."""
         run = self.run
-        held_out = locate_data(run.data.eval_path) if run.data.eval_path else None
-        material = prepare(run, locate_data(run.data.path), held_out, self.tokenizer, say)
+        material = prepare(run, places(run.data, locate_data), self.tokenizer, say)
         policy = Policy(self.model)
         layout = policy.layout()
         return Examiner(material, run.objective, run.eval, layout, material.test).measure(policy)

@@ -15,7 +15,7 @@ from tunesmith.objectives.base import objective
 SRC = Path(tunesmith.__file__).parent
 FILES = sorted(SRC.rglob("*.py"))
 ROOMS = [
-    {"secret", "errors", "files", "machine", "start", "owner", "config"},
+    {"secret", "errors", "files", "cache", "machine", "start", "owner", "config"},
     {"methods", "objectives", "data"},
     {"run", "runs", "passport"},
     {"model"},

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+from .dialogue import THOUGHT, Tools, Writer
 from .example import Message
 from .turns import absent
-from .writer import THOUGHT, Tools, Writer
 
 
 def unfaithful(writer: Writer, messages: Sequence[Message], tools: Tools = ()) -> str | None:

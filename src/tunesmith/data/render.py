@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from ..errors import DataError
+from .dialogue import Dialogue, Refused, Tools, Writer, unthinking
 from .encoder import Encoded, Encoder, Job
 from .example import Example, Message
 from .fidelity import injected, unfaithful
 from .tokens import NoTarget, Tokens, TooLong, Turn, fit, lay
 from .tooling import Tooling
 from .turns import Finder, Span
-from .writer import Dialogue, Refused, Tools, Writer, unthinking
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

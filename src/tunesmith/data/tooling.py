@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from .dialogue import Tools, Writer
 from .example import Message
 from .tokens import NoTarget
 from .turns import absent
-from .writer import Tools, Writer
 
 WHAT = {
     "tools": "the tools that may be called",

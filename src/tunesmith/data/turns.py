@@ -15,9 +15,9 @@ from dataclasses import replace
 from os.path import commonprefix
 from typing import NamedTuple
 
+from .dialogue import THOUGHT, Dialogue, Refused, Tools, Writer
 from .example import Message
 from .tokens import NoTarget
-from .writer import THOUGHT, Dialogue, Refused, Tools, Writer
 
 KNOWN = 8
 """Shapes of turns that are kept; a template has one or two."""

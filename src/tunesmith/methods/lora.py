@@ -36,7 +36,7 @@ class LoRA(Method):
             lora_dropout=self.lora_dropout,
             target_modules=targets,
             modules_to_save=list(heads) or None,
-            task_type="SEQ_CLS" if heads else "CAUSAL_LM",
+            task_type="CAUSAL_LM" if model.can_generate() else "SEQ_CLS",
         )
         linear = [type(module) for module in model.modules() if isinstance(module, Linear)]
         if self.fast and set(linear) == {Linear}:  # quantised layers have ways of their own

@@ -12,6 +12,7 @@ import torch
 
 from ..data.batch import Layout, beginning, pad, share
 from ..data.render import Tokens
+from ..data.store import lengths
 from ..errors import Diverged
 from ..machine import random_state, set_random_state
 from ..model.learning import adding_up
@@ -74,9 +75,8 @@ class Loop:
     order: Order = field(init=False)
 
     def __post_init__(self) -> None:
-        lengths = [len(tokens.ids) for tokens in self.sequences]
         processes = self.accelerator.process_index, self.accelerator.num_processes
-        self.order = Order(self.train, lengths, *processes, self.cutoff)
+        self.order = Order(self.train, lengths(self.sequences), *processes, self.cutoff)
         self.weights = self.policy.trainable()
         self.gone: list[torch.Tensor] = []
         for weight in self.weights.values():

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from ...config.registry import Registry
 from ..example import Example
-from ..render import Renderer, Tokens
+from ..render import Tokens
 from ..source import Row
 
 Severity = Literal["error", "warning", "note"]
