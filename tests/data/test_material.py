@@ -128,8 +128,7 @@ def test_nothing_kept_is_stale(tmp_path, tokenizer, home):
 def test_another_chat_template_is_another_entry(tmp_path, tokenizer, monkeypatch):
     file = tmp_path / "rows.jsonl"
     file.write_text(json.dumps({"prompt": "a", "completion": "b"}))
-    from tunesmith.objectives.sft import SFT
-
+    data = Data(path=str(file), eval_size=0.0)
     before, _ = made(tokenizer, data, objective=SFT())
     monkeypatch.setattr(tokenizer, "chat_template", tokenizer.chat_template.replace("helpful", "warm"))
     after, _ = made(tokenizer, data, objective=SFT())
