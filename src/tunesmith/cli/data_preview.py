@@ -54,11 +54,16 @@ def seen(rows: Rows) -> Iterator[Sample]:
 
     from ..data.render import NoTarget, Renderer
     from ..data.view import sample
+    from ..training.progress import Progress
 
     assert rows.renderer
     data, targets = replace(rows.run.data, max_length=2**31, truncation="right"), rows.run.objective.targets
     whole = Renderer(rows.renderer.tokenizer, data)
+    say, said = Progress().say, False
     for item in rows:
+        if item.fault and not said:
+            say(f"rows with nothing to learn are passed over; the first: {item.fault}")
+            said = True
         if not item.tokens or item.example is None:
             continue
         [uncut] = whole.render_many([item.example], targets)
