@@ -33,4 +33,4 @@ def loop_of(tiny, method, objective, sequences, layout=share, **settings) -> Loo
     train = Train(**{"per_device_train_batch_size": 8, "lr_scheduler_type": "constant", **settings})
     labelled = objective.targets == "label"
     model = attach(tiny(labels=3) if labelled else tiny(), method, ("score",) if labelled else ())
-    return Loop(Policy(model), objective, train, sequences, layout, Accelerator(cpu=True))
+    return Loop(Policy(model), objective, train, sequences, layout, Accelerator(cpu=True), method=method)
