@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..config.record import record
 from ..errors import RecipeError
-from .base import Method
+from .base import Method, largest_list
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -17,17 +17,30 @@ if TYPE_CHECKING:
 
 Names = tuple[str, ...] | str
 ALL = "all-linear"
+SIZES = {"token_dim", "num_transformer_submodules", "num_attention_heads", "num_layers"}
+"""What PEFT notes of the model beside a soft prompt; the model's own are taken."""
 
 
 @record
 class Peft(Method):
     """A method by one of PEFT's configs."""
 
-    target: ClassVar[Literal["linear", "norm", "none"]] = "linear"
-    """What kind of layers `target_modules` names."""
+    peft_type: ClassVar[str]
+    """PEFT's own name of the method."""
+    obeyed: ClassVar[set[str]] = set()
+    """The keys of a saved config that decide what is computed, beside those that all methods have."""
+    unread: ClassVar[set[str]] = set()
+    """Keys that tell nothing that the weights depend on, once they are there."""
 
     modules_to_save: tuple[str, ...] = ()
     """Modules that are trained whole beside it, and saved with it, such as [lm_head]."""
+
+    @classmethod
+    def family(cls) -> Any:
+        """The class of PEFT's config."""
+        from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+        return PEFT_TYPE_TO_CONFIG_MAPPING[cls.peft_type]  # pyright: ignore[reportArgumentType] - a text, as PEFT's are
 
     def config(self, model, kind: dict[str, Any]) -> PeftConfig:
         """PEFT's config; `kind` has what is the same for all: the task and what is saved whole."""
@@ -105,6 +118,13 @@ def targets(model, names: Names, key: str = "target_modules", what: str = "linea
     except re.error as error:
         raise RecipeError(f"{key}: {names} is neither {ALL} nor a pattern ({error})") from None
     return names if isinstance(names, str) else list(names)
+
+
+def in_blocks(model, names: Iterable[str]) -> str:
+    """A pattern for modules by their names within each block."""
+    blocks = largest_list(model)
+    path = next(path for path, module in model.named_modules() if module is blocks)
+    return rf"{re.escape(path)}\.\d+\.({'|'.join(map(re.escape, names))})"
 
 
 def layers(model, names: Names, kind: dict[str, Any]) -> dict[str, Any]:

@@ -39,6 +39,13 @@ class AdaLoRA(Peft):
 
     reads_gradients: ClassVar[bool] = True
 
+    peft_type: ClassVar[str] = "ADALORA"
+    obeyed: ClassVar[set[str]] = {
+        "init_r", "target_r", "tinit", "tfinal", "deltaT", "beta1", "beta2", "orth_reg_weight", "total_step",
+        "lora_alpha", "lora_dropout", "rank_pattern",
+    }  # fmt: skip
+    unread: ClassVar[set[str]] = {"r", "init_lora_weights", "megatron_core", "qalora_group_size"}
+
     def config(self, model, kind):
         from peft import AdaLoraConfig
 

@@ -26,6 +26,9 @@ class Method:
     reads_gradients: ClassVar[bool] = False
     """Whether `after_step` looks at gradients, which must then be kept until it has."""
 
+    begins_alike: ClassVar[bool] = False
+    """Whether the attached model must say what the model said, until something is learnt; this is then tried."""
+
     def attach(self, model: PreTrainedModel, heads: tuple[str, ...] = ()):
         """Return the model with just those parameters trainable that this method trains.
 

@@ -1,5 +1,7 @@
 """Turn the model's weights by products of sparse orthogonal matrices."""
 
+from typing import ClassVar
+
 from math import log2
 
 from ..config.record import Count, Fraction
@@ -23,6 +25,10 @@ class BOFT(Peft):
     """Names of the layers, or a pattern of whole paths; all-linear is every one but the head."""
     boft_dropout: Fraction = 0.0
     """Share of blocks that are not turned, drawn anew each time in training."""
+
+    peft_type: ClassVar[str] = "BOFT"
+    obeyed: ClassVar[set[str]] = {"boft_block_size", "boft_block_num", "boft_n_butterfly_factor", "boft_dropout"}
+    unread: ClassVar[set[str]] = {"init_weights"}
 
     def config(self, model, kind):
         from peft import BOFTConfig

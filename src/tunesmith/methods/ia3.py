@@ -1,7 +1,9 @@
 """Train a factor for each feature of a few layers."""
 
+from typing import ClassVar
+
 from ..errors import RecipeError
-from ._peft import Names, Peft, targets
+from ._peft import Names, Peft, in_blocks, targets
 from .base import largest_list, method, outputs, width
 
 
@@ -15,14 +17,21 @@ class IA3(Peft):
     """Those of them whose inputs are scaled instead; the layers by which feed-forward parts give their result unless
     given."""
 
+    peft_type: ClassVar[str] = "IA3"
+    obeyed: ClassVar[set[str]] = {"feedforward_modules"}
+    unread: ClassVar[set[str]] = {"init_ia3_weights"}
+
     def config(self, model, kind):
         from peft import IA3Config
 
-        chosen = targets(model, self.usual(model) if self.target_modules is None else self.target_modules)
-        within = (feedforward(model),) if self.feedforward_modules is None else self.feedforward_modules
-        if self.feedforward_modules is None and not isinstance(chosen, str):
-            within = tuple(name for name in chosen if any(own.endswith(name) for own in within))
-        inner = targets(model, within, "feedforward_modules") if within else []
+        if self.target_modules is None:
+            chosen = in_blocks(model, [*self.usual(model), feedforward(model)])
+        else:
+            chosen = targets(model, self.target_modules)
+        if self.feedforward_modules is None:
+            inner = in_blocks(model, [feedforward(model)])
+        else:
+            inner = targets(model, self.feedforward_modules, "feedforward_modules")
         if not isinstance(inner, str) and not isinstance(chosen, str) and set(inner) - set(chosen):
             raise RecipeError(
                 f"method.feedforward_modules: {sorted(set(inner) - set(chosen))[0]} is not among target_modules; name"
@@ -43,7 +52,7 @@ class IA3(Peft):
                 f"method.target_modules: which layers of {type(block).__name__} make keys and values is not known;"
                 f" name them and the feed-forward ones, of {', '.join(found) or 'none'}"
             )
-        return (*(keys or both), feedforward(model))
+        return tuple(keys or both)
 
 
 KEYS = ("k_proj", "key", "k", "k_lin")

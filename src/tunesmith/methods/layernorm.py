@@ -1,5 +1,7 @@
 """Train copies of the model's norms."""
 
+from typing import ClassVar
+
 from ._peft import Names, Peft, norm, targets
 from .base import method
 
@@ -8,10 +10,10 @@ from .base import method
 class LayerNorm(Peft):
     """Tuning of norms alone (Zhao et al. 2023, arXiv:2312.11420): a few numbers a block, saved as an adapter."""
 
-    target = "norm"
-
     target_modules: Names | None = None
     """Names of the norms, such as [input_layernorm], or a pattern of whole paths; all of them unless given."""
+
+    peft_type: ClassVar[str] = "LN_TUNING"
 
     def config(self, model, kind):
         from peft import LNTuningConfig

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import ClassVar, Any, Literal
 
 from ..config.record import Count, Fraction, Positive
 from ..errors import RecipeError
@@ -49,6 +49,13 @@ class LoRA(Peft):
 
     fast: bool = True
     """Compute the update in one step that keeps no copies; off, PEFT's own way is taken, for comparison."""
+
+    peft_type: ClassVar[str] = "LORA"
+    obeyed: ClassVar[set[str]] = {
+        "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern",
+        "target_parameters",
+    }  # fmt: skip
+    unread: ClassVar[set[str]] = {"init_lora_weights", "megatron_core", "qalora_group_size"}
 
     @property
     def detachable(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -1,5 +1,7 @@
 """Turn the model's weights by orthogonal matrices of blocks."""
 
+from typing import ClassVar
+
 from ..config.record import Count, Fraction, Positive
 from ..errors import RecipeError
 from ._peft import Names, Peft, layers, targets
@@ -27,6 +29,13 @@ class OFT(Peft):
     """Find the orthogonal matrix by a series instead of an inverse: faster, and close enough for small turns."""
     num_cayley_neumann_terms: Count = 5
     """Terms of that series."""
+
+    peft_type: ClassVar[str] = "OFT"
+    obeyed: ClassVar[set[str]] = {
+        "r", "oft_block_size", "module_dropout", "coft", "eps", "block_share", "use_cayley_neumann",
+        "num_cayley_neumann_terms",
+    }  # fmt: skip
+    unread: ClassVar[set[str]] = {"init_weights"}
 
     def config(self, model, kind):
         from peft import OFTConfig

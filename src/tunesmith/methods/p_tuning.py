@@ -1,9 +1,9 @@
 """Train a small network that makes words which nobody can say, put before every text."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from ..config.record import Count, Fraction
-from ._peft import Peft
+from ._peft import SIZES, Peft
 from .base import method
 
 
@@ -22,6 +22,12 @@ class PTuning(Peft):
     """Layers of an LSTM; an MLP always has two."""
     encoder_dropout: Fraction = 0.0
     """Dropout between the layers of an LSTM."""
+
+    peft_type: ClassVar[str] = "P_TUNING"
+    obeyed: ClassVar[set[str]] = {"num_virtual_tokens"}
+    unread: ClassVar[set[str]] = SIZES | {
+        "encoder_hidden_size", "encoder_reparameterization_type", "encoder_num_layers", "encoder_dropout",
+    }  # fmt: skip
 
     def config(self, model, kind):
         from peft import PromptEncoderConfig

@@ -1,11 +1,11 @@
 """Train keys and values that every layer's attention finds before a text."""
 
 import inspect
-from typing import Literal
+from typing import ClassVar, Literal
 
 from ..config.record import Count
 from ..errors import RecipeError
-from ._peft import Peft
+from ._peft import SIZES, Peft
 from .base import method
 
 
@@ -22,6 +22,10 @@ class PrefixTuning(Peft):
     """That network's width; the model's unless given."""
     init_weights: Literal["random", "zero"] = "random"
     """Begin with random keys and values, or with none."""
+
+    peft_type: ClassVar[str] = "PREFIX_TUNING"
+    obeyed: ClassVar[set[str]] = {"num_virtual_tokens"}
+    unread: ClassVar[set[str]] = SIZES | {"encoder_hidden_size", "prefix_projection", "init_weights"}
 
     def config(self, model, kind):
         from peft import PrefixTuningConfig

@@ -1,10 +1,10 @@
 """Train words that nobody can say, put before every text."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from ..config.record import Count
 from ..errors import RecipeError
-from ._peft import Peft
+from ._peft import SIZES, Peft
 from .base import method
 
 
@@ -19,6 +19,10 @@ class PromptTuning(Peft):
     """Begin as the words of this text, repeated or cut to the number of virtual tokens."""
     prompt_tuning_init: Literal["SAMPLE_VOCAB", "RANDOM"] = "SAMPLE_VOCAB"
     """Begin, without such a text, as words of the vocabulary drawn at random, or as random numbers."""
+
+    peft_type: ClassVar[str] = "PROMPT_TUNING"
+    obeyed: ClassVar[set[str]] = {"num_virtual_tokens"}
+    unread: ClassVar[set[str]] = SIZES | {"prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_name_or_path"}
 
     def config(self, model, kind):
         from peft import PromptTuningConfig

@@ -1,5 +1,7 @@
 """Train two vectors a layer, between matrices that are drawn once for all layers."""
 
+from typing import ClassVar
+
 from ..config.record import Count, Fraction, Natural
 from ._peft import Names, Peft, targets
 from .base import method
@@ -22,6 +24,10 @@ class VeRA(Peft):
     """Seed of the random matrices."""
     save_projection: bool = True
     """Save the random matrices too: larger, but sure to be the same on any machine."""
+
+    peft_type: ClassVar[str] = "VERA"
+    obeyed: ClassVar[set[str]] = {"r", "projection_prng_key", "save_projection", "vera_dropout", "d_initial"}
+    unread: ClassVar[set[str]] = {"init_weights"}
 
     def config(self, model, kind):
         from peft import VeraConfig

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import CheckpointError
-from ..methods._peft import without_compiler
+from ..methods._peft import Peft, without_compiler
+from ..methods.base import method
 from .foreign import read_json
-
-
-class Kind(NamedTuple):
-    """The keys of an adapter_config.json that one of PEFT's types has beside those that all have."""
-
-    obeyed: set[str]
-    harmless: set[str] = set()
-    """What tells nothing that the weights depend on, once they are there; these keys are not read."""
 
 
 OBEYED = {
@@ -23,33 +16,14 @@ OBEYED = {
     "layers_to_transform", "layers_pattern",
 }  # fmt: skip
 HARMLESS = {"peft_type", "base_model_name_or_path", "auto_mapping", "revision", "peft_version", "inference_mode"}
-LORA = Kind(
-    {"r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "target_parameters"},
-    {"init_lora_weights", "megatron_core", "qalora_group_size"},
-)
-ADALORA = {"init_r", "target_r", "tinit", "tfinal", "deltaT", "beta1", "beta2", "orth_reg_weight", "total_step"}
-SIZES = {"token_dim", "num_transformer_submodules", "num_attention_heads", "num_layers"}  # the model's own are taken
-ENCODER = {"encoder_hidden_size", "encoder_reparameterization_type", "encoder_num_layers", "encoder_dropout"}
-KINDS = {
-    "LORA": LORA,
-    "ADALORA": Kind(ADALORA | LORA.obeyed - {"r"}, LORA.harmless | {"r"}),
-    "VERA": Kind({"r", "projection_prng_key", "save_projection", "vera_dropout", "d_initial"}, {"init_weights"}),
-    "IA3": Kind({"feedforward_modules"}, {"init_ia3_weights"}),
-    "OFT": Kind(
-        {"r", "oft_block_size", "module_dropout", "coft", "eps", "block_share", "use_cayley_neumann",
-         "num_cayley_neumann_terms"}, {"init_weights"},
-    ),
-    "BOFT": Kind(
-        {"boft_block_size", "boft_block_num", "boft_n_butterfly_factor", "boft_dropout"}, {"init_weights"},
-    ),
-    "LN_TUNING": Kind(set()),
-    "PROMPT_TUNING": Kind(
-        {"num_virtual_tokens"}, SIZES | {"prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_name_or_path"}
-    ),
-    "P_TUNING": Kind({"num_virtual_tokens"}, SIZES | ENCODER),
-    "PREFIX_TUNING": Kind({"num_virtual_tokens"}, SIZES | ENCODER | {"prefix_projection", "init_weights"}),
-}  # fmt: skip
-COUNTS = {"r", "init_r", "oft_block_size", "boft_block_size", "boft_block_num", "num_virtual_tokens"}
+
+
+def kinds() -> dict[str, type[Peft]]:
+    """The methods whose adapters are known, by PEFT's names of them."""
+    return {entry.peft_type: entry for entry in method.all().values() if issubclass(entry, Peft)}
+
+
+COUNTS = {"r", "init_r", "oft_block_size", "boft_block_size", "boft_block_num", "num_virtual_tokens", "bottleneck_size"}
 """What decides how much memory an adapter takes."""
 
 FIT = "name the model that the adapter was trained on"
@@ -101,21 +75,17 @@ def adapter_weights(folder: Path) -> dict[str, Any]:
 
 def adapter_config(folder: Path, weights: dict[str, Any]):
     """An adapter's config, made of the keys that are obeyed; others must be as they usually are."""
-    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-
     file = folder / "adapter_config.json"
     if not file.is_file():
         raise CheckpointError(f"{file}: is not there; name the folder that an adapter was saved in")
     said = read_json(file)
-    kind = KINDS.get(str(said.get("peft_type"))) if isinstance(said, dict) else None
-    if kind is None:
-        got = said.get("peft_type") if isinstance(said, dict) else said
-        raise CheckpointError(f"{file}: peft_type: must be one of {', '.join(KINDS)} (got {got!r:.40})")
-    family: Any = PEFT_TYPE_TO_CONFIG_MAPPING[said["peft_type"]]
-    obeyed = OBEYED | kind.obeyed
-    needed = {"total_step": 1} if said["peft_type"] == "ADALORA" else {}
-    usual = family(**needed).to_dict()
-    for key in sorted(said.keys() - obeyed - HARMLESS - kind.harmless):
+    known, name = kinds(), said.get("peft_type") if isinstance(said, dict) else said
+    if not isinstance(name, str) or name not in known:
+        raise CheckpointError(f"{file}: peft_type: must be one of {', '.join(sorted(known))} (got {name!r:.40})")
+    kind = known[name]
+    family, obeyed = kind.family(), OBEYED | kind.obeyed
+    usual = family(**({"total_step": 1} if name == "ADALORA" else {})).to_dict()  # without it PEFT makes none
+    for key in sorted(said.keys() - obeyed - HARMLESS - kind.unread):
         if said[key] and said[key] != usual.get(key):
             raise CheckpointError(f"{file}: {key}: is not obeyed here; take an adapter without it")
     check_sizes(file, said, weights)

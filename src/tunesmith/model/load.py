@@ -98,10 +98,17 @@ def attach(
 
     from .lean import make_lean
     from .learning import make_learning
+    from .policy import Policy, same
 
+    said = Policy(model).sample() if method.begins_alike else None
     with hushed():
         tuned = method.attach(model, heads).train()
         method.begin(tuned, encode or wordless)
+    if said is not None and not same(Policy(tuned).sample(), said):
+        raise RecipeError(
+            f"method: {method.name} does not fit {type(model).__name__}: the model says something else before anything"
+            " is learnt; take lora"
+        )
     make_lean(tuned)
     if tuned is model:  # PEFT's layers have ways of their own
         make_learning(model)

@@ -196,6 +196,11 @@ class Policy:
         encoder = not hasattr(self.bare, "score") and not callable(self.head)
         return self.score(batch) if encoder else self.states(batch).flatten(0, 1)
 
+    def sample(self) -> Tensor:
+        """What the model makes of a short sequence."""
+        with self.trying():
+            return self.outcome(pad(self.samples[:1]).to(self.device))
+
     @property
     def samples(self) -> list[Tokens]:
         """Two short sequences to try things with; three tokens are what both begin with."""
