@@ -76,7 +76,9 @@ class BottleneckModel(BaseTuner):
     tuner_layer_cls = BottleneckLayer
     target_module_mapping: dict[str, Any] = {}
 
-    def _create_and_replace(self, peft_config, adapter_name, target, target_name, parent, **_: Any) -> None:
+    def _create_and_replace(  # noqa: PLR0913 - PEFT's own arguments
+        self, peft_config: Any, adapter_name, target, target_name, parent, current_key="", parameter_name=None
+    ) -> None:
         size = width(target) or self.model.config.get_text_config().hidden_size
         self._replace_module(parent, target_name, BottleneckLayer(target, adapter_name, peft_config, size), target)
 

@@ -1,8 +1,7 @@
 """Turn the model's weights by products of sparse orthogonal matrices."""
 
-from typing import ClassVar
-
 from math import log2
+from typing import ClassVar
 
 from ..config.record import Count, Fraction
 from ..errors import RecipeError

@@ -20,8 +20,6 @@ class LlamaPro(Method):
     begins_alike: ClassVar[bool] = True
 
     def attach(self, model, heads=()):
-        from torch.nn.init import zeros_
-
         blocks = largest_list(model)
         before = len(blocks)
         if self.num_expand > before:
@@ -32,19 +30,26 @@ class LlamaPro(Method):
         model.requires_grad_(False)
         copied = [(number + 1) * before // self.num_expand - 1 for number in range(self.num_expand)]
         for at in reversed(copied):
-            new = deepcopy(blocks[at]).requires_grad_(True)
-            for name in outputs(model, new):
-                for weight in new.get_submodule(name).parameters():
-                    zeros_(weight)
-            blocks.insert(at + 1, new)
+            blocks.insert(at + 1, idle(model, blocks[at]))
         for at, block in enumerate(blocks):
             for module in block.modules():
                 if hasattr(module, "layer_idx"):
-                    module.layer_idx = at
+                    vars(module)["layer_idx"] = at  # by which it finds its part of the cache
         deepen(model.config.get_text_config(), copied, before)
         for head in heads:
             model.get_submodule(head).requires_grad_(True)
         return model
+
+
+def idle(model, block):
+    """A copy of a block that learns, and gives what it is given until it has learnt something."""
+    from torch.nn.init import zeros_
+
+    new = deepcopy(block).requires_grad_(True)
+    for name in outputs(model, new):
+        for weight in new.get_submodule(name).parameters():
+            zeros_(weight)
+    return new
 
 
 def deepen(config, copied: list[int], before: int) -> None:

@@ -2,11 +2,11 @@
 
 import re
 from pathlib import Path
-from typing import ClassVar, Any, Literal
+from typing import Any, ClassVar, Literal
 
 from ..config.record import Count, Fraction, Positive
 from ..errors import RecipeError
-from ._peft import Names, Peft, layers, targets
+from ._peft import ALL, Names, Peft, last, layers, targets
 from .base import method
 
 MOVES_BASE = ("pissa", "olora")
@@ -101,20 +101,28 @@ class LoRA(Peft):
 
     def targets(self, model, kind) -> Any:
         """The layers to update, each of which is larger than the rank."""
+        if not self.target_modules and not self.target_parameters:
+            raise RecipeError("method.target_modules: names no layer; take all-linear")
+        names: Any = list(self.target_modules) if not self.target_modules else self.target_modules
+        if names and not (names == ALL and self.target_parameters):  # else the experts are not forgotten
+            names = targets(model, names)
+        found = layers(model, self.target_modules, kind)
+        self.check_patterns(model, found)
+        for path, layer in found.items():
+            check_rank(path, layer, rank_of(path, self.rank_pattern, self.r))
+        return names
+
+    def check_patterns(self, model, found: dict[str, Any]) -> None:
+        """Refuse names that would be passed over in silence."""
         there = [name for name, _ in model.named_parameters()]
         for name in self.target_parameters:
             if not any(path.endswith(f".{name}") or path == name for path in there):
                 raise RecipeError(f"method.target_parameters: no parameter of the model is named {name}")
-        if not self.target_modules:
-            if self.target_parameters:
-                return []
-            raise RecipeError("method.target_modules: names no layer; take all-linear")
-        names = self.target_modules
-        if not (names == "all-linear" and self.target_parameters):  # then the experts are not forgotten
-            names = targets(model, names)
-        for path, layer in layers(model, self.target_modules, kind).items():
-            check_rank(path, layer, rank_of(path, self.rank_pattern, self.r))
-        return names
+        updated = [*found, *self.target_parameters]
+        for key in ("rank_pattern", "alpha_pattern"):
+            for name in getattr(self, key) or {}:
+                if not any(re.match(rf"(.*\.)?({name})$", path) for path in updated):
+                    raise RecipeError(f"method.{key}: {name} is no layer that is updated; these are {last(found)}")
 
     def attach(self, model, heads=()):
         tuned = super().attach(model, heads)

@@ -32,8 +32,8 @@ class PrefixTuning(Peft):
 
         if "past_key_values" not in inspect.signature(model.forward).parameters:
             raise RecipeError(
-                f"method: prefix_tuning is for models that read from left to right, which {type(model).__name__} is not;"
-                " take prompt_tuning or lora"
+                f"method: prefix_tuning is for models that read from left to right, which {type(model).__name__} is"
+                " not; take prompt_tuning or lora"
             )
         return PrefixTuningConfig(
             num_virtual_tokens=self.num_virtual_tokens,

@@ -10,7 +10,6 @@ from ..methods._peft import Peft, without_compiler
 from ..methods.base import method
 from .foreign import read_json
 
-
 OBEYED = {
     "target_modules", "exclude_modules", "modules_to_save", "task_type", "bias", "fan_in_fan_out",
     "layers_to_transform", "layers_pattern",

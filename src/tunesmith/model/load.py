@@ -126,13 +126,15 @@ def wordless(text: str) -> list[int]:
 
 @contextmanager
 def hushed() -> Iterator[None]:
-    """Within it, two warnings are not shown: PEFT 0.21 reads a property that transformers 5.23 renamed, and doubts
-    norms that are not torch's own, though it trains them well."""
+    """Within it, warnings are not shown that say nothing: PEFT 0.21 reads a property that transformers 5.23 renamed,
+    doubts norms that are not torch's own though it trains them well, and misses layers for ranks that are AdaLoRA's or
+    experts'."""
     import warnings
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         warnings.filterwarnings("ignore", "Unsupported layer type .*Norm", UserWarning)
+        warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys did not match", RuntimeWarning)
         yield
 
 

@@ -27,8 +27,8 @@ class Soft:
         self.prefix = config.peft_type == "PREFIX_TUNING"
         if self.prefix and not keep_apart(self.bare):
             raise RecipeError(
-                f"method: prefix_tuning needs attention of torch's own, and {type(self.bare).__name__} has another; take"
-                " prompt_tuning or lora"
+                f"method: prefix_tuning needs attention of torch's own, and {type(self.bare).__name__} has another;"
+                " take prompt_tuning or lora"
             )
 
     @property
