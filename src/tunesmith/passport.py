@@ -42,6 +42,7 @@ SEQUENCES, TRAINED = "sequences", "trained weights"
 SECTIONS = ("code", "data", "base", "versions", "machine")
 MODEL_SUFFIXES = {".safetensors", ".json", ".txt", ".model", ".jinja", ".tiktoken", ".spm"}
 """Of the files beside config.json that a model or its tokenizer is read from."""
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 WORTH_SAYING = 3.0
 """Seconds."""
 
@@ -63,15 +64,20 @@ def make(
     return {"hashes": hashes | {"environment": digest([found["versions"], found["machine"]])}, **found}
 
 
-def inputs(base: Path, data: Path, held_out: Path | None, say: Callable[[str], None]) -> dict[str, Sums]:
-    """The sums of the files that a run reads."""
+def inputs(
+    base: Path, data: Path, held_out: Path | None, say: Callable[[str], None], adapters: Mapping[str, Path]
+) -> dict[str, Sums]:
+    """The sums of the files that a run reads; `adapters` are folders by the settings that name them."""
     began = time.perf_counter()
     rows = {name: file for name, file in named(data)}
     rows |= {f"eval_path: {name}": file for name, file in named(held_out)} if held_out else {}
     model = [
         file for file in base.iterdir() if file.suffix in MODEL_SUFFIXES and file.name[0] != "." and file.is_file()
     ]
-    found = {"data": sums(rows), "base": sums({file.name: file for file in model})}
+    model_files = {file.name: file for file in model}
+    for setting_, folder in adapters.items():
+        model_files |= {f"{setting_}: {name}": folder / name for name in ADAPTER_FILES}
+    found = {"data": sums(rows), "base": sums(model_files)}
     seconds = time.perf_counter() - began
     if seconds > WORTH_SAYING:
         say(f"passport: the hashes of model and data took {seconds:.0f} s")

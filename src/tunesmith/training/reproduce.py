@@ -10,6 +10,7 @@ from typing import Any
 from .. import passport
 from ..errors import CheckpointError, DataError, RecipeError
 from ..files import sha256
+from ..model.adapter import adapters
 from ..model.hub import locate, locate_data
 from ..run import Run
 from ..runs import RunFolder
@@ -101,7 +102,7 @@ def check(folder: Path, known: passport.Passport, run: Run, say: Callable[[str],
         if name != passport.TRAINED and (not file.is_file() or sha256(file) != expected):
             raise CheckpointError(f"{file}: is not what the run wrote; its hash in {passport.NAME} is another")
     held_out = locate_data(run.data.eval_path) if run.data.eval_path else None
-    now = passport.inputs(locate(run.model.path), locate_data(run.data.path), held_out, say)
+    now = passport.inputs(locate(run.model.path), locate_data(run.data.path), held_out, say, adapters(run))
     if changed := passport.unlike(known["base"], now["base"]):
         raise CheckpointError(f"{run.model.path}: has changed since {folder} was trained on it: {', '.join(changed)}")
     files = {name: total for name, total in known["data"].items() if name != passport.SEQUENCES}
