@@ -2,11 +2,8 @@
 
 from dataclasses import fields
 
-from dataclasses import fields
-
 from tunesmith.config.describe import json_schema, rows, words
 from tunesmith.config.load import dump, load
-from tunesmith.methods.base import method
 from tunesmith.methods.base import method
 from tunesmith.run import Run
 
