@@ -39,13 +39,14 @@ def render(words: list[str]) -> dict:
     """Every row as it is trained on, and where the model is."""
     from tunesmith.config.load import load
     from tunesmith.data.material import prepare
+    from tunesmith.data.places import places
     from tunesmith.model.hub import locate, locate_data
     from tunesmith.model.load import load_tokenizer
     from tunesmith.run import Run
 
     run = load(Run, None, words).value
     base = locate(run.model.path)
-    material = prepare(run, locate_data(run.data.path), None, load_tokenizer(base), lambda text: None)
+    material = prepare(run, places(run.data, locate_data), load_tokenizer(base), lambda text: None)
     sequences = [{"ids": tokens.ids, "learn": tokens.learn} for tokens in material.sequences]
     return {"model": str(base), "sequences": sequences}
 

@@ -2,7 +2,7 @@
 
 Refusal                 1    failed while running
   x RecipeError         2    the command line or the recipe cannot be used
-  x DataError           3    the data cannot be used
+  x DataError           3    the data cannot be used, or `data lint` found errors in it
   x OutOfMemory         4    the model, or a batch, does not fit
   x Diverged            5    the loss is no longer a number
   x BadEnvironment      6    something is missing on this machine: a package, disk, network

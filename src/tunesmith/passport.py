@@ -3,7 +3,7 @@
 hashes            one each for the recipe, code, data, base model and environment
 options           every effective value, and where it came from
 seeds             of training, and of what is measured
-code, data, base  sha256 by file; `sequences` is that of everything trained on
+code, data, base  sha256 by file; `sequences` is that of everything trained on, `measured rows` of the held-out ones
 versions, machine what the last bits of a result depend on
 changed           what was another thing later in the run
 result            sha256 by file of weights, and of the weights as they were in memory; there once it has finished
@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .config.load import dump, leaves, setting
-from .data.source import splits
 from .errors import CheckpointError
 from .files import sha256, write
 from .run import Run
@@ -37,8 +36,10 @@ Differences = dict[str, dict[str, tuple[Any, Any]]]
 """By section and name: what one passport says, and what the other does."""
 
 NAME = "manifest.json"
-SEQUENCES, TRAINED = "sequences", "trained weights"
+SEQUENCES, MEASURED, TRAINED = "sequences", "measured rows", "trained weights"
 """What has a hash beside files."""
+LIBRARIES = ("torch", "transformers", "peft", "accelerate")
+"""What computes a step, beside our own code."""
 SECTIONS = ("code", "data", "base", "versions", "machine")
 MODEL_SUFFIXES = {".safetensors", ".json", ".txt", ".model", ".jinja", ".tiktoken", ".spm"}
 """Of the files beside config.json that a model or its tokenizer is read from."""
@@ -48,14 +49,14 @@ WORTH_SAYING = 3.0
 
 
 def make(
-    run: Run, origins: Mapping[str, str], inputs: Mapping[str, Sums], sequences: str, machine: Mapping[str, Any]
+    run: Run, origins: Mapping[str, str], inputs: Mapping[str, Sums], rows: Sums, machine: Mapping[str, Any]
 ) -> Passport:
-    """The passport of a run that starts here and now. `inputs` is what `inputs()` found, `sequences` their hash."""
+    """The passport of a run that starts here and now. `inputs` is what `inputs()` found, `rows` what is read of it."""
     found = {
         "options": {name: {"value": value, "origin": origin} for name, value, origin in settings(run, origins)},
         "seeds": {"training": run.train.seed, "measured rows": 0, "intervals": 0},
         "code": code(),
-        "data": inputs["data"] | {SEQUENCES: sequences},
+        "data": inputs["data"] | rows,
         "base": inputs["base"],
         "versions": versions(),
         "machine": dict(machine),
@@ -65,30 +66,22 @@ def make(
 
 
 def inputs(
-    base: Path, data: Path, held_out: Path | None, say: Callable[[str], None], adapters: Mapping[str, Path]
+    base: Path, data: Sums, say: Callable[[str], None], adapters: Mapping[str, Path] | None = None
 ) -> dict[str, Sums]:
-    """The sums of the files that a run reads; `adapters` are folders by the settings that name them."""
+    """The sums of the files that a run reads; those of its data are known. `adapters` are folders by the settings that
+    name them."""
     began = time.perf_counter()
-    rows = {name: file for name, file in named(data)}
-    rows |= {f"eval_path: {name}": file for name, file in named(held_out)} if held_out else {}
     model = [
         file for file in base.iterdir() if file.suffix in MODEL_SUFFIXES and file.name[0] != "." and file.is_file()
     ]
     model_files = {file.name: file for file in model}
-    for setting_, folder in adapters.items():
+    for setting_, folder in (adapters or {}).items():
         model_files |= {f"{setting_}: {name}": folder / name for name in ADAPTER_FILES}
-    found = {"data": sums(rows), "base": sums(model_files)}
+    found = {"data": data, "base": sums(model_files)}
     seconds = time.perf_counter() - began
     if seconds > WORTH_SAYING:
-        say(f"passport: the hashes of model and data took {seconds:.0f} s")
+        say(f"passport: the hashes of the model took {seconds:.0f} s")
     return found
-
-
-def named(source: Path) -> Iterator[tuple[str, Path]]:
-    """The files of a source of rows, by their names below it."""
-    for files in splits(source).values():
-        for file in files:
-            yield file.name if file == source else file.relative_to(source).as_posix(), file
 
 
 def recipe(run: Run) -> str:
@@ -125,6 +118,12 @@ def set_in_python(record: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[st
         yield from set_in_python(value, path)
 
 
+def made_by(passport: Passport) -> dict[str, str]:
+    """The hash of our code and the versions of what it stands on, for a checkpoint."""
+    known = passport["versions"]
+    return {"code": passport["hashes"]["code"]} | {name: known[name] for name in LIBRARIES}
+
+
 def origins(passport: Passport) -> dict[str, str]:
     """Where each setting of a passport's run came from."""
     return {name: said["origin"] for name, said in passport.get("options", {}).items()}
@@ -141,9 +140,9 @@ def read(folder: Path) -> Passport:
         raise CheckpointError(f"{folder}: {NAME}, the run's passport, cannot be read ({error})") from None
 
 
-def keep(folder: Path, passport: Passport) -> None:
+def keep(folder: Path, passport: Passport, say: Callable[[str], None]) -> None:
     """Write the passport of a run that starts. Of one that goes on the first stands, and what is another thing now is
-    noted in it; raises CheckpointError where that is the model, or what is trained on."""
+    noted in it and said; raises CheckpointError where that is the model, or what is trained on."""
     if not (folder / NAME).exists():
         put(folder, passport)
         return
@@ -152,6 +151,13 @@ def keep(folder: Path, passport: Passport) -> None:
     if fault := lost(found):
         raise CheckpointError(f"{folder}: cannot go on exactly: {fault}; put back what was, or start anew")
     if found:
+        if MEASURED in found.get("data", {}):
+            say(
+                "the held-out rows have changed since this run began: its figures before and after training are not of"
+                " the same rows; measure both again with `tunesmith eval`, or put back the rows that were"
+            )
+        names = "; ".join(f"{section}: {short(names)}" for section, names in found.items())
+        say(f"not as when this run began: {names}; noted in {NAME}")
         put(folder, first | {"changed": merged(first.get("changed", {}), found)})
 
 
@@ -161,7 +167,7 @@ def lost(found: Differences) -> str:
         return f"the base model has changed since: {', '.join(found['base'])}"
     names = found.get("data", {}).keys()
     if SEQUENCES in names:
-        return f"data has changed since: {', '.join(names - {SEQUENCES}) or 'its rows read differently'}"
+        return f"data has changed since: {', '.join(names - {SEQUENCES, MEASURED}) or 'its rows read differently'}"
     return ""
 
 
@@ -195,6 +201,12 @@ def merged(one: Differences, other: Differences) -> Differences:
 def unlike(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """What two maps do not say alike, by name."""
     return {name: (one.get(name), other.get(name)) for name in {**one, **other} if one.get(name) != other.get(name)}
+
+
+def short(names: Mapping[str, Any], most: int = 3) -> str:
+    """The first few names, and how many more there are."""
+    more = len(names) - most
+    return ", ".join([*names][:most]) + (f" and {more} more" if more > 0 else "")
 
 
 # hashes

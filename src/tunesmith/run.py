@@ -38,8 +38,8 @@ class Source:
     """Where rows come from."""
 
     path: str
-    """A file, a folder, a pattern such as data/*.jsonl, an https:// address, org/name on the Hub, modelscope:org/name,
-    demo/NAME."""
+    """A file, a folder, a pattern such as data/*.jsonl, FOLDER/NAME of a dataset_info.json, an https:// address,
+    org/name on the Hub, modelscope:org/name, demo/NAME."""
     format: AnyFormat = Auto()
     """How a row is read; detected from the columns unless given."""
     max_samples: Count | None = None

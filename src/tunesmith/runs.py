@@ -12,7 +12,9 @@ report.html       what a person reads
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import platform
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -74,9 +76,13 @@ class RunFolder:
         return [json.loads(line) for line in lines]
 
     def log(self, figures: Mapping[str, float]) -> None:
-        """Add a line to metrics.jsonl."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(figures) + "\n")
+        """Add a line to metrics.jsonl, whole or not at all: half a line would spoil the next one."""
+        line = (json.dumps(figures) + "\n").encode()
+        with (self.path / "metrics.jsonl").open("ab", buffering=0) as file:
+            end = file.tell()
+            if file.write(line) < len(line):  # what was left of a disk
+                file.truncate(end)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.name)
 
     def rewind(self, step: int) -> None:
         """Forget the metrics of steps after `step`, which will be taken again."""

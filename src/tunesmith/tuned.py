@@ -11,6 +11,7 @@ from typing import Any
 
 from .data.example import Example, Message
 from .data.material import prepare
+from .data.places import places
 from .data.render import Renderer
 from .errors import CheckpointError, RecipeError
 from .evaluate.evaluate import Examiner, Measured
@@ -76,7 +77,7 @@ class Tuned:
         """The answer to a dialogue, piece by piece."""
         if self.labels:
             raise RecipeError(f"{self.folder.path}: this run tells classes apart and writes no answers; use classify")
-        prompt = Renderer(self.tokenizer, self.run.data.max_length).prompt(messages)
+        prompt = Renderer(self.tokenizer, self.run.data).prompt(messages)
         with self.side(base) as model:
             yield from Engine(model, self.tokenizer).stream(prompt, max_new_tokens, temperature)
 
@@ -87,8 +88,8 @@ class Tuned:
     def classify(self, text: str) -> dict[str, float]:
         """The probability of each class."""
         policy = Policy(self.model)
-        renderer = Renderer(self.tokenizer, self.run.data.max_length, self.labels)
-        tokens = renderer.labelled(Example(text=text, label=self.labels[0]))
+        renderer = Renderer(self.tokenizer, self.run.data, self.labels)
+        [tokens] = renderer.labelled(Example(text=text, label=self.labels[0]))
         batch = policy.layout()([tokens]).to(next(self.model.parameters()).device)
         chances = policy.score(batch).softmax(-1)[0].tolist()
         return dict(zip(self.labels, chances, strict=True))
@@ -96,8 +97,7 @@ class Tuned:
     def evaluate(self, say=lambda text: None) -> Measured:
         """Measure it on the held-out rows of its recipe."""
         run = self.run
-        held_out = locate_data(run.data.eval_path) if run.data.eval_path else None
-        material = prepare(run, locate_data(run.data.path), held_out, self.tokenizer, say)
+        material = prepare(run, places(run.data, locate_data), self.tokenizer, say)
         policy = Policy(self.model)
         layout = policy.layout()
         return Examiner(material, run.objective, run.eval, layout, material.test).measure(policy)

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -132,8 +134,9 @@ def test_memory_that_runs_out_says_what_to_do(recipe, capsys, monkeypatch, tmp_p
 def test_a_full_disk_is_said(recipe, capsys, monkeypatch):
     from tunesmith.training import checkpoint
 
-    usage = checkpoint.shutil.disk_usage
-    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda folder: usage(folder)._replace(free=10))
+    usage = shutil.disk_usage
+    no_room = SimpleNamespace(disk_usage=lambda folder: usage(folder)._replace(free=10))
+    monkeypatch.setattr(checkpoint, "shutil", no_room)
     refused(capsys, 6, "3 times in a row", "train", recipe(), "train.max_steps=4", "train.save_steps=1")
 
 

@@ -70,6 +70,8 @@ def test_a_run_is_one_process_s_until_it_is_stopped(ask, going, words, tmp_path)
     assert process.wait(60) == 75
     assert status(ask, folder) == "stopped"
     assert "does not run; its status is stopped" in ask("runs", "stop", folder)[1]
+    told = json.loads(ask("runs", "stop", folder, "--json")[1])
+    assert (told.pop("reason")[:13], told) == ("stopped after", {"run": str(folder), "ran": False, "status": "stopped"})
 
     code, said, _ = ask("runs", "resume", folder, "--json")
     assert (code, json.loads(said)["run"]) == (0, str(folder))
@@ -95,11 +97,16 @@ def test_a_run_that_was_killed_has_died_and_can_be_resumed(ask, going):
     assert status(ask, folder) == "died"
     code, said, _ = ask("runs", "stop", folder)
     assert (code, "does not run; its status is died" in said) == (0, True)
+    told = json.loads(ask("runs", "stop", folder, "--json")[1])
+    assert told == {"run": str(folder), "ran": False, "status": "died", "reason": ""}
     code, _, said = ask("train", "--resume", folder)
     assert code == 0
     assert f"process {process.pid} on " in said
     assert "ran it and is gone; this process takes it over" in said
     assert status(ask, folder) == "finished"
+    code, said, _ = ask("runs", "rm", folder, "--json")
+    told = json.loads(said)
+    assert (code, told["run"], told["bytes"] > 0, folder.exists()) == (0, str(folder), True, False)
 
 
 @pytest.mark.parametrize("missing", ["run.json", "recipe.yaml"])

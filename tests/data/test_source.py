@@ -5,11 +5,8 @@ import json
 
 import pytest
 
-from tunesmith.data.dataset import gather
-from tunesmith.data.formats.base import detect, format_
 from tunesmith.data.source import read, splits
 from tunesmith.errors import DataError
-from tunesmith.run import Data
 
 ROWS = [{"instruction": 'say, "hi"', "output": "好\nday"}, {"instruction": "b", "output": ""}]
 
@@ -73,69 +70,3 @@ def test_a_folder_is_split_by_its_files_names(tmp_path):
         "validation": ["validation.jsonl"],
         "test": ["test.jsonl"],
     }
-
-
-@pytest.mark.parametrize(
-    ("row", "name"),
-    [
-        ({"instruction": "", "input": "", "output": ""}, "alpaca"),
-        ({"conversations": [], "system": ""}, "sharegpt"),
-        ({"messages": []}, "messages"),
-        ({"prompt": "", "completion": ""}, "completion"),
-        ({"text": "", "label": 0}, "labelled"),
-        ({"text": "", "id": 0}, "text"),
-    ],
-)
-def test_a_format_is_told_by_its_columns(row, name):
-    assert detect(row, "rows").name == name
-
-
-def test_columns_that_fit_nothing_or_several_are_refused():
-    with pytest.raises(DataError, match="no format has the columns a, b"):
-        detect({"a": 1, "b": 2}, "rows")
-    with pytest.raises(DataError, match="several ways"):
-        detect({"text": "", "label": "", "prompt": "", "completion": ""}, "rows")
-
-
-def test_all_formats_read_the_same_dialogue():
-    said = [
-        format_["alpaca"]().read({"instruction": "one", "input": "two", "output": "three"}),
-        format_["sharegpt"]().read(
-            {"conversations": [{"from": "human", "value": "one\ntwo"}, {"from": "gpt", "value": "three"}]}
-        ),
-        format_["messages"]().read(
-            {"messages": [{"role": "user", "content": "one\ntwo"}, {"role": "assistant", "content": "three"}]}
-        ),
-        format_["completion"]().read({"prompt": "one\ntwo", "completion": "three"}),
-        format_["template"](prompt="{a}\n{b}", answer="{c}").read({"a": "one", "b": "two", "c": "three"}),
-    ]
-    assert all(example == said[0] for example in said)
-
-
-def test_a_row_without_the_columns_is_named_or_skipped_and_counted(tmp_path):
-    file = tmp_path / "rows.jsonl"
-    file.write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "a"}\n{"prompt": "c", "completion": null}\n')
-    with pytest.raises(DataError, match=r"rows.jsonl:2: cannot be read as completion: needs the column completion"):
-        gather(Data(path="", eval_size=0.0), file, None, 0)
-    dataset = gather(Data(path="", eval_size=0.0, on_bad_row="skip"), file, None, 0)
-    assert (len(dataset.train), dataset.skipped["unreadable"]) == (1, 2)
-
-
-def test_empty_data_is_refused(tmp_path):
-    file = tmp_path / "rows.jsonl"
-    file.write_text("\n")
-    with pytest.raises(DataError, match="holds no rows"):
-        gather(Data(path=""), file, None, 0)
-
-
-def test_a_held_out_row_stays_held_out_when_rows_are_added(tmp_path):
-    def texts(count):
-        file = tmp_path / f"{count}.jsonl"
-        file.write_text("".join(json.dumps({"text": f"text {n}", "label": n % 2}) + "\n" for n in range(count)))
-        dataset = gather(Data(path="", eval_size=0.3), file, None, 0)
-        return {example.text for example in dataset.train}, {example.text for example in dataset.test}
-
-    (train, test), (more_train, more_test) = texts(100), texts(200)
-    assert train <= more_train
-    assert test <= more_test
-    assert 15 <= len(test) <= 45

@@ -22,7 +22,7 @@ def small(monkeypatch, tmp_path, model_folder, reviews):
     monkeypatch.chdir(tmp_path)
     for module in (line, tuned):
         monkeypatch.setattr(module, "locate", lambda path: model_folder)
-        monkeypatch.setattr(module, "locate_data", lambda path: reviews)
+        monkeypatch.setattr(module, "locate_data", lambda path, sha256=None: reviews)
 
 
 @pytest.mark.parametrize("readme", READMES)

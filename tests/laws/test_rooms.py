@@ -9,13 +9,14 @@ import pytest
 import tunesmith
 from tunesmith.config.describe import field_docs
 from tunesmith.data.formats.base import format_
+from tunesmith.data.lint.base import rule
 from tunesmith.methods.base import method
 from tunesmith.objectives.base import objective
 
 SRC = Path(tunesmith.__file__).parent
 FILES = sorted(SRC.rglob("*.py"))
 ROOMS = [
-    {"secret", "errors", "files", "machine", "start", "owner", "config"},
+    {"secret", "errors", "files", "cache", "machine", "start", "owner", "config"},
     {"methods", "objectives", "data"},
     {"run", "runs", "passport"},
     {"model"},
@@ -101,7 +102,9 @@ def test_a_file_is_read_in_one_sitting(file):
 
 
 ENTRIES = [
-    (registry.kind, name, entry) for registry in (method, objective, format_) for name, entry in registry.all().items()
+    (registry.kind, name, entry)
+    for registry in (method, objective, format_, rule)
+    for name, entry in registry.all().items()
 ]
 
 

@@ -12,6 +12,8 @@ from types import ModuleType
 
 import pytest
 
+from tunesmith import cache
+from tunesmith.cache import MARK
 from tunesmith.errors import BadEnvironment, DataError, RecipeError
 from tunesmith.model import demo, hub
 
@@ -68,13 +70,13 @@ WHOLE = ["demo/words/.whole.json", "demo/words/train.jsonl"]
 
 
 def test_the_cache_is_where_the_user_says(monkeypatch, tmp_path):
-    assert hub.cache() == tmp_path / "home"
+    assert cache.cache() == tmp_path / "home"
     monkeypatch.delenv("TUNESMITH_HOME")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert hub.cache() == tmp_path / "xdg" / "tunesmith"
+    assert cache.cache() == tmp_path / "xdg" / "tunesmith"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert hub.cache() == tmp_path / ".cache" / "tunesmith"
+    assert cache.cache() == tmp_path / ".cache" / "tunesmith"
 
 
 def test_a_local_folder_is_taken_as_it_is_and_asks_no_network(model_folder, offline, home):
@@ -195,7 +197,7 @@ def test_an_interrupted_conversion_leaves_no_cache(served, home, monkeypatch):
 @pytest.mark.parametrize("damage", ["cut", "lost", "no mark", "torn mark"])
 def test_a_damaged_cache_is_rebuilt(served, home, damage):
     folder = hub.locate_data("demo/words")
-    file = folder / ("train.jsonl" if damage in ("cut", "lost") else hub.MARK)
+    file = folder / ("train.jsonl" if damage in ("cut", "lost") else MARK)
     good = (folder / "train.jsonl").read_bytes()
     file.write_bytes(file.read_bytes()[:-1]) if damage in ("cut", "torn mark") else file.unlink()
     assert (hub.locate_data("demo/words") / "train.jsonl").read_bytes() == good
@@ -237,7 +239,7 @@ def test_what_a_killed_process_left_does_no_harm_and_goes_after_a_day(served, ho
 
 def test_a_full_disk_is_told_before_anything_is_fetched(words_demo, home, monkeypatch):
     monkeypatch.setattr(demo, "fetch", None)
-    monkeypatch.setattr(hub.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 0}))
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 0}))
     with pytest.raises(BadEnvironment, match="No space left.*TUNESMITH_HOME"):
         hub.locate_data("demo/words")
     assert left_in(home) == []

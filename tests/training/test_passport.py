@@ -1,6 +1,7 @@
 """A run's passport names all that decides its result; by it the run can be made again, or is refused."""
 
 import json
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -233,3 +234,25 @@ def test_a_run_that_was_killed_before_it_had_a_passport_gets_one(stopped):
     known = passport.read(stopped)
     assert known["options"]["method.r"]["origin"].startswith(f"{stopped}/recipe.yaml:")
     assert ADAPTER in known["result"]
+
+
+def test_changed_held_out_rows_are_said_and_noted(model_folder, reviews, tmp_path, capsys):
+    held = tmp_path / "held.jsonl"
+    held.write_text("".join(reviews.read_text().splitlines(keepends=True)[:8]))
+    run = run_of(model_folder, reviews, tmp_path / "run", LoRA(r=2), SFT())
+    with pytest.raises(Stopped):
+        train(replace(run, data=replace(run.data, eval_path=str(held))), [StopsAfter(2)], quiet=True)
+    held.write_text(held.read_text().replace("warm 0", "warm 00"))
+    resume(tmp_path / "run")
+    said = capsys.readouterr().err
+    assert "the held-out rows have changed since this run began: its figures before and after" in said
+    assert "data: eval_path: held.jsonl, measured rows" in said
+    assert passport.read(tmp_path / "run")["changed"]["data"].keys() == {"eval_path: held.jsonl", passport.MEASURED}
+
+
+def test_a_checkpoint_names_the_code_and_versions_that_wrote_it(stopped):
+    known = passport.read(stopped)
+    manifest = json.loads((stopped / "checkpoints" / "step-00000002" / "manifest.json").read_text())
+    assert manifest["code"] == known["hashes"]["code"]
+    names = ("torch", "transformers", "peft", "accelerate")
+    assert {name: manifest[name] for name in names} == {name: known["versions"][name] for name in names}

@@ -3,7 +3,9 @@
 import json
 import os
 import re
+import shutil
 import signal
+from types import SimpleNamespace
 
 import pytest
 
@@ -226,14 +228,14 @@ def test_where_no_checkpoint_can_be_used_nothing_begins_again_by_itself(model_fo
 def test_a_full_disk_is_said_and_training_goes_on_until_the_third_time(
     model_folder, reviews, tmp_path, monkeypatch, capsys
 ):
-    usage = checkpoint.shutil.disk_usage
+    usage = shutil.disk_usage
     calls = []
 
     def room(folder):
         calls.append(folder)
         return usage(folder)._replace(free=10) if len(calls) in (2, 3, 5) else usage(folder)
 
-    monkeypatch.setattr(checkpoint.shutil, "disk_usage", room)
+    monkeypatch.setattr(checkpoint, "shutil", SimpleNamespace(disk_usage=room))
     train(run_of(model_folder, reviews, tmp_path / "run", LoRA(), SFT(), save_steps=1))
     said = capsys.readouterr().err
     assert said.count("could not be written (the disk is full); the last one is of step 1; training goes on") == 2
@@ -243,8 +245,9 @@ def test_a_full_disk_is_said_and_training_goes_on_until_the_third_time(
 
 
 def test_a_stop_that_cannot_be_saved_does_not_say_that_it_was(model_folder, reviews, tmp_path, monkeypatch):
-    usage = checkpoint.shutil.disk_usage
-    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda folder: usage(folder)._replace(free=10))
+    usage = shutil.disk_usage
+    no_room = SimpleNamespace(disk_usage=lambda folder: usage(folder)._replace(free=10))
+    monkeypatch.setattr(checkpoint, "shutil", no_room)
     with pytest.raises(BadEnvironment, match="stopped after step 3, which could not be saved; there is no checkpoint"):
         train(run_of(model_folder, reviews, tmp_path / "run", LoRA(), SFT()), [StopsAfter(3)], quiet=True)
 

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+from contextlib import suppress
 from traceback import format_exception
 from typing import Any
 
@@ -56,7 +57,8 @@ def main(words: list[str] | None = None) -> None:
             sys.excepthook = trace
             raise
         sentence, code = explain(error)
-        sys.stderr.write(f"tunesmith: {sentence}\n" if sentence else "")
+        with suppress(OSError):  # where nothing can be written, the exit code is left
+            sys.stderr.write(f"tunesmith: {sentence}\n" if sentence else "")
         sys.exit(code)
     finally:
         signal.signal(signal.SIGINT, before)

@@ -1,4 +1,4 @@
-"""data preview."""
+"""data preview, and its other commands."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .data_convert import convert
+from .data_lint import lint
+from .data_stats import stats
 from .show import json_out, line, piece
 from .train import WORDS, Json
 
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Look at what is learnt.", no_args_is_help=True)
     group.command("preview", context_settings=WORDS)(preview)
+    group.command("convert", context_settings=WORDS)(convert)
+    group.command("lint", context_settings=WORDS)(lint)
+    group.command("stats", context_settings=WORDS)(stats)
     app.add_typer(group, name="data")
 
 
@@ -31,6 +37,7 @@ def preview(
     """The text of some samples as the model sees it, with the trained tokens marked."""
     from ..config.load import load
     from ..data.material import prepare
+    from ..data.places import places
     from ..migrate import RENAMED
     from ..model.hub import locate, locate_data
     from ..model.load import load_tokenizer
@@ -39,8 +46,7 @@ def preview(
 
     run = load(Run, recipe, context.args, renamed=RENAMED).value
     tokenizer = load_tokenizer(locate(run.model.path))
-    held_out = locate_data(run.data.eval_path) if run.data.eval_path else None
-    material = prepare(run, locate_data(run.data.path), held_out, tokenizer, Progress().say)
+    material = prepare(run, places(run.data, locate_data), tokenizer, Progress().say)
     sequences = material.sequences[:samples]
     if as_json:
         json_out([listed(tokens, tokenizer) for tokens in sequences])

@@ -26,6 +26,7 @@ def doctor(
     """Try on your own model and rows that every way of computing a step comes to the same: exit code 1 if not."""
     from ..config.load import load
     from ..data.material import prepare
+    from ..data.places import places
     from ..migrate import RENAMED
     from ..model.hub import locate, locate_data
     from ..model.load import load_tokenizer
@@ -38,7 +39,7 @@ def doctor(
     run = replace(run, eval=replace(run.eval, enabled=False))
     refuse(run)
     progress, base = Progress(), locate(run.model.path)
-    material = prepare(run, locate_data(run.data.path), None, load_tokenizer(base), progress.say)
+    material = prepare(run, places(run.data, locate_data), load_tokenizer(base), progress.say)
     material.sequences = material.sequences[:rows]
     findings = list(examine(build(run, base, material, progress)))
     if as_json:

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Annotated, Any
@@ -41,11 +42,8 @@ def faults(
     """Stop, kill and spoil a run at random, resume it, and compare its end with that of a run left alone."""
     if not hasattr(os, "fork"):
         raise BadEnvironment("faults needs a system that forks; run it on Linux or macOS")
-    import accelerate  # noqa: F401 - what every attempt would load
-    import peft  # noqa: F401
-
-    from ..training import train  # noqa: F401
-
+    for name in LOADED:
+        import_module(name)
     root = Path(mkdtemp(prefix="tunesmith-faults-"))
     words = ["train", recipe, *context.args, *ALWAYS]
     began = time.perf_counter()
@@ -73,6 +71,10 @@ def faults(
     if survived < rounds:
         raise Refusal(f"{rounds - survived} of {rounds} rounds ended otherwise; they are kept in {root}")
     shutil.rmtree(root)
+
+
+LOADED = "accelerate", "peft", "rich.table", "matplotlib.backends.backend_agg", "tunesmith.training.train"
+"""What every attempt would load for itself otherwise, the picture in a report included."""
 
 
 def outcome(folder: Path) -> Any:

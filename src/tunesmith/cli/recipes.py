@@ -1,7 +1,9 @@
 """init, schema, version."""
 
+import json
+from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,32 +32,36 @@ def init(
     if to.exists():
         raise RecipeError(f"--to: {to} exists already; name another file")
     from ..config.describe import rows
-    from ..data.formats.base import detect
-    from ..data.source import read, splits
+    from ..data.detect import LOOKED_AT, detect, options
+    from ..data.source import Named, read, splits
     from ..files import write
     from ..model.hub import locate_data
     from ..run import Run
 
     where = locate_data(data)
-    first = next(iter(read(splits(where)["train"])))
-    format_ = detect(first.values, data)
+    first = [row.values for row in islice(read(splits(where)["train"]), LOOKED_AT)]
+    if isinstance(where, Named):  # its dataset_info.json goes on saying how it is read
+        format_, reading, said = where.format, where.format.described(), {"name": "auto"}
+    else:
+        format_, reading = detect(first, data)
+        said = {"name": format_.name, **options(format_)}
     chosen = goal or {"labelled": "classify", "text": "pretrain"}.get(format_.name, "sft")
     docs = {
         row.path: row.doc for row in rows(Run) if not row.when or row.when in (f"objective={chosen}", "method=lora")
     }
-    write(to, recipe(model, data, chosen, format_.name, docs))
-    line(f"{to}: {GOALS[chosen]}, from {data}, whose rows are read as {format_.name}")
+    write(to, recipe(model, data, chosen, said, docs))
+    line(f"{to}: {GOALS[chosen]}; {data} is {reading}")
     line(f"  tunesmith data preview {to}\n  tunesmith train {to}")
 
 
-def recipe(model: str, data: str, goal: str, format_: str, docs: dict[str, str]) -> str:
+def recipe(model: str, data: str, goal: str, format_: dict[str, Any], docs: dict[str, str]) -> str:
     """The recipe's text: the keys that matter first, each with its description; the rest are named at the end."""
-    prompted = goal == "sft" and format_ == "labelled"
+    prompted = goal == "sft" and format_ == {"name": "labelled"}
     template = '{name: template, prompt: "Which of the labels fits?\\n\\n{text}", answer: "{label}"}'
     settings = {
         "model.path": model,
         "data.path": data,
-        "data.format": template if prompted else format_,
+        "data.format": template if prompted else json.dumps(format_) if len(format_) > 1 else format_["name"],
         "data.max_length": 512,
         "method.name": "lora",
         "method.r": 8,
@@ -71,7 +77,7 @@ def recipe(model: str, data: str, goal: str, format_: str, docs: dict[str, str])
             text.append(f"{parent}:")
         room, indent = parent, "  " if parent else ""
         doc = docs.get("method" if path == "method.name" else path)
-        text += [f"{indent}# {doc}"] if doc else []
+        text += [f"{indent}# {' '.join(doc.split())}"] if doc else []
         text.append(f"{indent}{key}: {value}")
     return "\n".join([*text, "", "# All keys with their meaning: tunesmith schema", ""])
 

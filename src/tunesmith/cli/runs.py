@@ -109,22 +109,25 @@ def flat(tree: Any, path: str = "") -> dict[str, Any]:
 
 
 def stop_run(
-    run: Folder, timeout: Annotated[float, typer.Option(help="Seconds to wait until it has saved.", min=0)] = 60
+    run: Folder,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait until it has saved.", min=0)] = 60,
+    as_json: Json = False,
 ) -> None:
     """Have a run that is going on save and end, as Ctrl-C would; `runs resume` goes on with it."""
     from ..owner import owner, stop
     from ..runs import RunFolder
 
-    opened = RunFolder(run)
-    if owner(run) is None:
-        line(f"{run}: does not run; its status is {opened.status}")
-        return
+    opened, ran = RunFolder(run), owner(run) is not None
     stop(run, timeout)
-    if not (run / "run.json").exists():
-        line(f"{run}: ended before there was anything to save")
-        return
-    status = opened.status
-    line(f"{run}: {opened.facts['reason'] if status in ('stopped', 'interrupted') else status}")
+    begun = not ran or (run / "run.json").exists()
+    status = opened.status if begun else ""
+    reason = opened.facts["reason"] if status in ("stopped", "interrupted") else ""
+    if as_json:
+        json_out({"run": str(run), "ran": ran, "status": status, "reason": reason})
+    elif not ran:
+        line(f"{run}: does not run; its status is {status}")
+    else:
+        line(f"{run}: {reason or status or 'ended before there was anything to save'}")
 
 
 def resume_run(run: Folder, as_json: Json = False) -> None:
@@ -134,8 +137,12 @@ def resume_run(run: Folder, as_json: Json = False) -> None:
     show(resume(run), as_json)
 
 
-def remove_run(run: Folder) -> None:
+def remove_run(run: Folder, as_json: Json = False) -> None:
     """Remove a run's folder with all that it learnt; not while it runs."""
     from ..runs import RunFolder, discard
 
-    line(f"removed {run}: {discard(RunFolder(run)) / 2**20:.1f} MB freed")
+    freed = discard(RunFolder(run))
+    if as_json:
+        json_out({"run": str(run), "bytes": freed})
+        return
+    line(f"removed {run}: {freed / 2**20:.1f} MB freed")

@@ -1,106 +1,155 @@
-"""From a source to the examples to train on and those to measure on."""
+"""One pass over a source: from rows to sequences, each row with what became of it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import random
-from collections import Counter
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from heapq import heappush, heappushpop
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from ..errors import DataError
 from .example import Example
-from .formats.auto import Auto
-from .formats.base import Format, detect
-from .source import Row, read, splits
+from .item import Item
+from .media import check_media
+from .places import Place
+from .render import NoTarget, Renderer, Tokens, TooLong
+from .source import Row, read
 
 if TYPE_CHECKING:
-    from ..run import Data
+    from ..objectives.base import Targets
+
+T = TypeVar("T")
+
+CHUNK = 512
+"""Rows that are rendered at once."""
+
+
+class Drawn(Generic[T]):
+    """Of all things added those with the smallest keys, at most so many, in the order in which they came."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.count = most, 0
+        self.heap: list[tuple[int, int, T]] = []
+
+    def add(self, key: int, thing: T) -> None:
+        entry = -key, -self.count, thing
+        self.count += 1
+        if len(self.heap) < self.most:
+            heappush(self.heap, entry)
+        else:
+            heappushpop(self.heap, entry)
+
+    def __len__(self) -> int:
+        return len(self.heap)
+
+    def __iter__(self) -> Iterator[tuple[int, T]]:
+        return ((-key, thing) for key, _, thing in sorted(self.heap, key=lambda entry: -entry[1]))
 
 
 @dataclass
-class Dataset:
-    """Examples by use, how they were read, and how many were left out."""
+class Pass:
+    """Reads a source from beginning to end.
 
-    format: Format
-    train: list[Example] = field(default_factory=list)
-    validation: list[Example] = field(default_factory=list)
-    """Measured while training."""
-    test: list[Example] = field(default_factory=list)
-    """Measured before and after."""
-    skipped: Counter[str] = field(default_factory=Counter)
-    """Rows left out, by reason."""
-    first_skipped: str = ""
-    unread: list[str] = field(default_factory=list)
-    """Columns of the first row that the format does not look at."""
-
-
-def gather(data: Data, where: Path, held_out: Path | None, seed: int) -> Dataset:
-    """Read the source at `where` and the held-out rows at `held_out`; where there are none, hold out a share.
-
-    The share is chosen by a hash of each row's content, so a row stays on its side when rows are added.
+    Rows are held out and drawn by hashes of their content, so that each stays on its side when others are added.
     """
-    rows = {split: list(read(files)) for split, files in splits(where).items()}
-    if held_out:
-        rows["test"] = [row for files in splits(held_out).values() for row in read(files)]
-    if not rows["train"]:
-        raise DataError(f"{where}: holds no rows; expected at least one")
-    if "test" not in rows and "validation" not in rows:
-        chosen = [share(row) < data.eval_size for row in rows["train"]]
-        rows["test"] = [row for row, out in zip(rows["train"], chosen, strict=True) if out]
-        rows["train"] = [row for row, out in zip(rows["train"], chosen, strict=True) if not out]
-    first = (rows["train"] or rows["test"])[0].values
-    dataset = Dataset(detect(first, str(where)) if isinstance(data.format, Auto) else data.format)
-    dataset.unread = [column for column in first if column not in dataset.format.read_columns()]
-    dataset.train = draw(examples(dataset, rows["train"], data.on_bad_row), data.max_samples, seed)
-    test, validation = rows.get("test"), rows.get("validation")
-    dataset.test = examples(dataset, test or validation or [], data.on_bad_row)
-    dataset.validation = examples(dataset, validation or [], data.on_bad_row) or dataset.test
-    if not dataset.train:
-        raise DataError(f"{where}: no row is left to train on: {dict(dataset.skipped) or 'all are held out'}")
-    return dataset
 
+    place: Place
+    renderer: Renderer | None
+    """Without one nothing is rendered."""
+    targets: Targets
+    seed: int
+    measured: int
+    """How many held-out rows are kept of each split."""
+    held: dict[str, Drawn[Example]] = field(default_factory=dict)
+    """The held-out examples, by split."""
+    broken: list[str] = field(default_factory=list)
+    """Sentences about what could not be read, since the last chunk."""
 
-def examples(dataset: Dataset, rows: list[Row], on_bad_row: str) -> list[Example]:
-    found = []
-    for origin, values in rows:
+    def items(self) -> Iterator[Item]:
+        """Every row that is trained on or held out, and what could not be read."""
+        rows = self.rows()
+        while True:
+            chunk = list(islice(rows, CHUNK))
+            yield from (Item(Row(origin_of(sentence), {}), "train", fault=sentence) for sentence in self.broken)
+            self.broken.clear()
+            if not chunk:
+                return
+            yield from self.judged(chunk)
+
+    def rows(self) -> Iterator[tuple[str, Row]]:
+        drawn = None if self.place.most is None else Drawn[Row](self.place.most)
+        for row in read(self.place.files.get("train", []), self.broken.append):
+            content = digest(row) if self.place.share or drawn is not None else b""
+            if self.place.share and number(content) < self.place.share * 2**64:
+                yield "test", row
+            elif drawn is not None:
+                drawn.add(number(hashlib.sha256(b"%d " % self.seed + content).digest()), row)
+            else:
+                yield "train", row
+        if drawn is not None:
+            yield from (("train", row) for _, row in drawn)
+        for split, files in self.place.files.items():
+            if split != "train":
+                yield from ((split, row) for row in read(files, self.broken.append))
+
+    def judged(self, chunk: list[tuple[str, Row]]) -> Iterator[Item]:
+        """A few rows, read and those to train on rendered."""
+        read_ = [self.meant(row) for _, row in chunk]
+        train = [
+            one
+            for found, (split, _) in zip(read_, chunk, strict=True)
+            if split == "train" and not isinstance(found, str)
+            for one in found
+        ]
+        rendered = iter(self.renderer.render_many(train, self.targets) if self.renderer else [[]] * len(train))
+        for (split, row), found in zip(chunk, read_, strict=True):
+            if isinstance(found, str):
+                yield Item(row, split, fault=found)
+                continue
+            if not found:
+                yield Item(row, split)
+            for example in found:
+                if split == "train":
+                    yield self.trained(row, example, next(rendered))
+                else:
+                    self.held.setdefault(split, Drawn(self.measured)).add(number(digest(row)), example)
+                    yield Item(row, split, example)
+
+    def trained(self, row: Row, example: Example, made: list[Tokens] | NoTarget) -> Item:
+        if isinstance(made, TooLong):
+            return Item(row, "train", example, too_long=made)
+        if isinstance(made, NoTarget):
+            return Item(row, "train", example, fault=f"{row.origin}: {made}")
+        return Item(row, "train", example, tuple(made))
+
+    def meant(self, row: Row) -> list[Example] | str:
+        """What a row means, or what is wrong with it."""
+        way = self.place.format
         try:
-            check(dataset.format, values)
-            found.append(replace(dataset.format.read(values), origin=origin))
+            found = [replace(example, origin=row.origin) for example in way.examples(row.values)]
+            for example in found:
+                check_media(example.media, self.place.media or Path(row.origin).parent)
+            return found
         except ValueError as error:
-            sentence = f"{origin}: cannot be read as {dataset.format.name}: {error}"
-            leave_out(dataset, "unreadable", sentence, on_bad_row)
-    return found
+            return f"{row.origin}: cannot be read as {way.name}: {error}"
 
 
-def check(format_: Format, values: dict) -> None:
-    """Refuse a row that lacks a column, or holds what would be lost."""
-    missing = [column for column in format_.columns() if column not in values]
-    if missing:
-        raise ValueError(f"needs the column {', '.join(missing)} (has {', '.join(values)})")
-    lost = [column for column in ("images", "videos", "audios", "tools") if values.get(column)]
-    if lost:
-        raise ValueError(f"holds {', '.join(lost)}, which cannot be learnt from yet")
+def origin_of(sentence: str) -> str:
+    """The file:line that a sentence begins with."""
+    found = re.match(r"(.*?:\d+): ", sentence)
+    return found[1] if found else ""
 
 
-def leave_out(dataset: Dataset, reason: str, sentence: str, on_bad_row: str) -> None:
-    """Count a row that is not used; or refuse the data, if that was asked for."""
-    if on_bad_row == "error":
-        raise DataError(f"{sentence}; mend the row, or leave such rows out with data.on_bad_row=skip")
-    dataset.skipped[reason] += 1
-    dataset.first_skipped = dataset.first_skipped or sentence
-
-
-def draw(items: list[Example], most: int | None, seed: int) -> list[Example]:
-    """At most so many of the items, drawn by the seed, in their order."""
-    if most is None or len(items) <= most:
-        return items
-    return [items[n] for n in sorted(random.Random(seed).sample(range(len(items)), most))]
-
-
-def share(row: Row) -> float:
-    """A number from 0 to 1 that depends on a row's content alone."""
+def digest(row: Row) -> bytes:
+    """A hash of a row's content, whatever its place."""
     text = json.dumps(row.values, sort_keys=True, ensure_ascii=False, default=str)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) / 2**64
+    return hashlib.sha256(text.encode(errors="surrogatepass")).digest()
+
+
+def number(content: bytes) -> int:
+    """A number below 2^64 that any hash is as likely to give as any other."""
+    return int.from_bytes(content[:8])

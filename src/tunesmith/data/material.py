@@ -1,18 +1,21 @@
-"""From a source to sequences: what is trained on, what is measured, and what was left out of either."""
+"""From sources to sequences: what is trained on, what is measured, and what was left out of either."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from .dataset import Dataset, draw, gather, leave_out
+from ..errors import DataError
+from .dataset import Drawn
 from .example import Example
-from .render import NoTarget, Renderer, Tokens
+from .mix import mix
+from .part import FEW, MEND, Part, held
+from .places import Place
+from .render import NoTarget, Renderer, Tokens, TooLong
+from .store import Mixed, Stored
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -25,8 +28,10 @@ class Material:
     """All that a run reads of its data."""
 
     renderer: Renderer
-    sequences: list[Tokens]
+    sequences: Sequence[Tokens]
     """What is trained on."""
+    fingerprint: str
+    """A hash of everything that is trained on, and of its order."""
     test: list[Example]
     """Measured before and after."""
     validation: list[Example]
@@ -37,83 +42,112 @@ class Material:
     """How many rows were read, left out, cut; how many tokens there are."""
 
     @property
+    def measured(self) -> str:
+        """A hash of all held-out rows that are measured, wherever they stand."""
+        rows = [replace(row, origin="") for row in (*self.test, *self.validation)]
+        return hashlib.sha256(repr(rows).encode()).hexdigest()
+
+    @property
     def labels(self) -> tuple[str, ...]:
         return tuple(self.renderer.labels)
 
-    @property
-    def fingerprint(self) -> str:
-        """A hash of everything that is trained on."""
-        content = json.dumps([(tokens.ids, tokens.learn, tokens.label) for tokens in self.sequences])
-        return hashlib.sha256(content.encode()).hexdigest()
-
 
 def prepare(
-    run: Run, where: Path, held_out: Path | None, tokenizer: PreTrainedTokenizerFast, say: Callable[[str], None]
+    run: Run, found: Sequence[Place], tokenizer: PreTrainedTokenizerFast, say: Callable[[str], None]
 ) -> Material:
-    """Read and render a run's data; what was left out or cut is counted and said."""
-    targets = run.objective.targets
-    dataset = gather(run.data, where, held_out, run.train.seed)
-    unread = f"; not read: {', '.join(dataset.unread)}" if dataset.unread else ""
-    say(f"data: {run.data.path} read as {dataset.format.name}, from {', '.join(dataset.format.columns())}{unread}")
-    labels = sorted({str(example.label) for example in dataset.train}) if targets == "label" else []
-    renderer = Renderer(tokenizer, run.data.max_length, labels)
-    if renderer.plain and targets == "answers":
+    """Read and render a run's data, or take them from the cache; what was left out or cut is counted and said."""
+    renderer = Renderer(tokenizer, run.data)
+    if renderer.plain and run.objective.targets == "answers":
         say(f"{renderer.name} brings no chat template: a plain one is used ('user: ...', 'assistant: ...')")
-    sequences = [tokens for _, found in rendered(dataset, dataset.train, renderer, run) for tokens in found]
-    choices = options(dataset.train) if targets == "answers" else ()
-    test = measurable(dataset, dataset.test, renderer, run, choices)
-    validation = (
-        test if dataset.validation is dataset.test else measurable(dataset, dataset.validation, renderer, run, ())
-    )
-    cut = [tokens.cut for tokens in sequences if tokens.cut]
-    counts = {
-        "trained rows": len(dataset.train),
-        "trained sequences": len(sequences),
-        "trained tokens": sum(len(tokens.ids) for tokens in sequences),
-        "target tokens": sum(sum(tokens.learn[1:]) for tokens in sequences),
-        "held-out rows": len(dataset.test),
-        "measured rows": len(test),
-        "sequences cut": len(cut),
-        "tokens cut": sum(cut),
-        **{f"rows left out: {reason}": number for reason, number in dataset.skipped.items()},
-    }
+    for place in found:
+        unread = f"; not read: {', '.join(place.unread)}" if place.unread else ""
+        say(f"data: {place.name} {place.reading}{unread}")
+    parts = [Part(run, place, renderer, say).stored() for place in found]
+    for place, part in zip(found, parts, strict=True):
+        check(run, place, part, say)
+    return put_together(run, parts, renderer, say)
+
+
+def check(run: Run, place: Place, part: Stored, say: Callable[[str], None]) -> None:
+    """Say what the checks found in a source, and stop at errors unless told otherwise."""
+    for sentence in part.facts["lint"]:
+        say(f"data: {place.name}: {sentence}")
+    if part.facts["errors"] and run.data.on_lint == "stop":
+        raise DataError(
+            f"{place.name}: the checks found errors: {', '.join(part.facts['errors'])}; `tunesmith data lint RECIPE`"
+            " shows every row and writes a copy without them; data.on_lint=warn trains all the same"
+        )
+
+
+def put_together(run: Run, parts: list[Stored], renderer: Renderer, say: Callable[[str], None]) -> Material:
+    """What is trained on and what is measured, of all sources."""
+    trained = parts[: 1 + len(run.data.also)]
+    for source, part in zip((run.data, *run.data.also), trained, strict=True):
+        if not len(part):
+            raise DataError(f"{source.path}: no row is left to train on: {part.facts['skipped'] or 'all are held out'}")
+    labels = sorted({label for part in trained for label in part.facts["labels"]})
+    renderer = Renderer(renderer.tokenizer, run.data, labels)
+    where = mix(run.data, [len(part) for part in trained], run.train.seed)
+    sequences = Mixed(trained, *where, labels)
+    choices = options([part.facts["answers"] for part in trained]) if run.objective.targets == "answers" else ()
+    test, lost = measurable(run, parts, "test", renderer, choices)
+    validation, _ = measurable(run, parts, "validation", renderer, ())
+    if not test:
+        test, lost = measurable(run, parts, "validation", renderer, choices)
+    counts = counted(parts, sequences, len(test), lost)
     say("data: " + ", ".join(f"{number:,} {name}" for name, number in counts.items() if number))
-    if dataset.first_skipped:
-        say(f"data: the first row left out: {dataset.first_skipped}")
-    return Material(renderer, sequences, test, validation, choices, counts)
+    if first := next((part.facts["first skipped"] for part in parts if part.facts["first skipped"]), ""):
+        say(f"data: the first row left out: {first}")
+    return Material(renderer, sequences, sequences.fingerprint, test, validation or test, choices, counts)
 
 
-def rendered(
-    dataset: Dataset, examples: list[Example], renderer: Renderer, run: Run
-) -> list[tuple[Example, list[Tokens]]]:
-    """The examples that have a target, with their sequences."""
-    found = []
-    for example in examples:
-        try:
-            found.append((example, renderer.render(example, run.objective.targets)))
-        except NoTarget as fault:
-            leave_out(dataset, "nothing to learn", f"{example.origin}: {fault}", run.data.on_bad_row)
-    return found
+def counted(parts: list[Stored], sequences: Mixed, measured: int, lost: Counter[str]) -> dict[str, int]:
+    """How much there is of everything."""
+    rows, skipped = Counter[str](), Counter(lost)
+    for part in parts:
+        rows.update(part.facts["counts"])
+        skipped.update(part.facts["skipped"])
+    return {
+        "trained rows": rows["train"],
+        "trained sequences": len(sequences),
+        "trained tokens": sum(sequences.lengths),
+        "target tokens": sequences.targets,
+        "held-out rows": rows["test"] or rows["validation"],
+        "measured rows": measured,
+        "sequences cut": rows["sequences cut"],
+        "tokens cut": rows["tokens cut"],
+        "target tokens cut": rows["target tokens cut"],
+        "answers without a stop token": rows["answers without a stop token"],
+        **{f"rows left out: {reason}": number for reason, number in skipped.items() if number},
+    }
 
 
 def measurable(
-    dataset: Dataset, examples: list[Example], renderer: Renderer, run: Run, choices: tuple[str, ...]
-) -> list[Example]:
-    """At most eval.max_samples held-out examples that have a target; of a choice, those whose answer was trained on."""
-    drawn = draw(examples, run.eval.max_samples, seed=0)  # the same rows whatever the run's seed, to compare runs
-    known = [example for example in drawn if not choices or example.gold in choices]
-    if len(known) < len(drawn):
-        dataset.skipped["answer not in training rows"] += len(drawn) - len(known)
-    return [example for example, _ in rendered(dataset, known, renderer, run)]
+    run: Run, parts: Sequence[Stored], split: str, renderer: Renderer, choices: tuple[str, ...]
+) -> tuple[list[Example], Counter[str]]:
+    """At most eval.max_samples held-out examples that have a target, always the same, and how many do not count; of
+    a choice those count whose answer was trained on."""
+    drawn = Drawn[Example](run.eval.max_samples)
+    for part in parts:
+        for key, example in held(part, split):
+            drawn.add(key, example)
+    known = [example for _, example in drawn if not choices or example.gold in choices]
+    fit = []
+    for example, made in zip(known, renderer.render_many(known, run.objective.targets), strict=True):
+        if not isinstance(made, NoTarget):
+            fit.append(example)
+        elif run.data.on_bad_row == "error" and not isinstance(made, TooLong):
+            raise DataError(f"{example.origin}: {made}; {MEND}")
+    return fit, Counter(
+        {"answer not in training rows": len(drawn) - len(known), "nothing to learn": len(known) - len(fit)}
+    )
 
 
-FEW = 20
-"""With at most this many different answers, each given several times, a task is a choice."""
-
-
-def options(examples: list[Example]) -> tuple[str, ...]:
+def options(answers: Sequence[dict[str, int] | None]) -> tuple[str, ...]:
     """The answers that occur, if they are few and each is given time and again; else nothing."""
-    if not all(example.answers for example in examples):
-        return ()
-    counts = Counter(str(example.gold) for example in examples)
+    counts = Counter[str]()
+    for one in answers:
+        if one is None:
+            return ()
+        counts.update(one)
     return tuple(sorted(counts)) if 2 <= len(counts) <= FEW and min(counts.values()) >= 3 else ()

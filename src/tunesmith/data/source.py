@@ -1,148 +1,189 @@
-"""From files to rows, each with the place where it stands."""
+"""Where rows come from: the files of a source, by what they are for, and the rows of each file."""
 
-import csv
-import json
-from collections.abc import Iterator
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+import orjson
 
 from ..errors import DataError
+from .formats.base import Format
+from .readers.arrow_rows import arrow, parquet
+from .readers.json_rows import array, jsonl
+from .readers.row import Bad, Row, refuse
+from .readers.stream import PACKED
+from .readers.text_rows import plain, table
 
+__all__ = ["READERS", "Bad", "Named", "Row", "Where", "read", "splits"]
 
-class Row(NamedTuple):
-    """What one row holds, and where it was read, as file:line."""
-
-    origin: str
-    values: dict[str, Any]
-
-
-SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test", "eval")}
-
-
-def splits(path: Path) -> dict[str, list[Path]]:
-    """The files of each split: a folder's by their names, a single file is all `train`."""
-    if path.is_file():
-        return {"train": [path]}
-    files = sorted(file for file in path.rglob("*") if file.suffix in READERS and not hidden(file, path))
-    named = {
-        split: [file for file in files if file.name.replace("-", ".").replace("_", ".").split(".")[0] in words]
-        for split, words in SPLITS.items()
-    }
-    found = {split: files for split, files in named.items() if files}
-    if "train" not in found and files:
-        rest = [file for file in files if not any(file in split for split in found.values())]
-        found["train"] = rest
-    if not found.get("train"):
-        raise DataError(f"{path}: no file to train on; expected one of {', '.join(READERS)}")
-    return found
-
-
-def hidden(file: Path, root: Path) -> bool:
-    return any(part.startswith(".") for part in file.relative_to(root).parts)
-
-
-def read(files: list[Path]) -> Iterator[Row]:
-    """Every row of the files, in order. Broken lines are a DataError that names the file and the line."""
-    for file in files:
-        reader = READERS.get(file.suffix.lower())
-        if reader is None:
-            raise DataError(f"{file}: cannot be read; expected one of {', '.join(READERS)}")
-        yield from reader(file)
-
-
-def text_of(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = file.read_bytes()[: error.start].count(b"\n") + 1
-        raise DataError(f"{file}:{line}: is not UTF-8 text; convert the file to UTF-8") from None
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read: {error.strerror}") from None
-
-
-def jsonl(file: Path) -> Iterator[Row]:
-    for number, line in enumerate(text_of(file).split("\n"), 1):
-        if line.strip():
-            yield row(f"{file}:{number}", decoded(line, file, number - 1))
-
-
-def array(file: Path) -> Iterator[Row]:
-    """The objects of a JSON array; read one by one, so that each has its line."""
-    text = text_of(file)
-    decoder, at = json.JSONDecoder(), skip(text, 0, "")
-    if text[at : at + 1] != "[":
-        yield from jsonl(file)  # lines of objects in a file that is named .json
-        return
-    line, seen, at = 1, 0, skip(text, at + 1, ",")
-    while text[at : at + 1] != "]":
-        line, seen = line + text.count("\n", seen, at), at
-        try:
-            value, end = decoder.raw_decode(text, at)
-        except json.JSONDecodeError as error:
-            raise broken(file, error.lineno, error) from None
-        yield row(f"{file}:{line}", value)
-        at = skip(text, end, ",")
-
-
-def skip(text: str, at: int, also: str) -> int:
-    while at < len(text) and (text[at].isspace() or text[at] in also):
-        at += 1
-    return at
-
-
-def decoded(text: str, file: Path, above: int) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise broken(file, above + error.lineno, error) from None
-
-
-def broken(file: Path, line: int, error: json.JSONDecodeError) -> DataError:
-    return DataError(f"{file}:{line}: is not JSON: {error.msg} at column {error.colno}")
-
-
-def row(origin: str, value: Any) -> Row:
-    if not isinstance(value, dict):
-        raise DataError(f"{origin}: must be an object of columns (got {value!r:.60})")
-    return Row(origin, value)
-
-
-def table(file: Path) -> Iterator[Row]:
-    lines = csv.reader(text_of(file).splitlines(keepends=True), delimiter="\t" if file.suffix == ".tsv" else ",")
-    head = next(lines, None)
-    if not head:
-        return
-    for cells in lines:
-        if len(cells) != len(head):
-            raise DataError(f"{file}:{lines.line_num}: has {len(cells)} cells where the head has {len(head)}")
-        yield Row(f"{file}:{lines.line_num}", dict(zip(head, cells, strict=True)))
-
-
-def parquet(file: Path) -> Iterator[Row]:
-    from pyarrow import ArrowInvalid
-    from pyarrow.parquet import ParquetFile
-
-    try:
-        number = 0
-        for batch in ParquetFile(file).iter_batches():
-            for values in batch.to_pylist():
-                number += 1
-                yield Row(f"{file}:{number}", values)
-    except (ArrowInvalid, OSError) as error:
-        raise DataError(f"{file}: is not a whole Parquet file: {error}") from None
-
-
-def lines(file: Path) -> Iterator[Row]:
-    for number, line in enumerate(text_of(file).split("\n"), 1):
-        if line.strip():
-            yield Row(f"{file}:{number}", {"text": line})
-
+log = logging.getLogger("tunesmith")
 
 READERS = {
     ".json": array,
     ".jsonl": jsonl,
     ".csv": table,
     ".tsv": table,
+    ".txt": plain,
     ".parquet": parquet,
-    ".txt": lines,
+    ".arrow": arrow,
 }
+PACKABLE = {".json", ".jsonl", ".csv", ".tsv", ".txt"}
+SUFFIXES = (*READERS, *(f"{kind}{packer}" for kind in sorted(PACKABLE) for packer in PACKED))
+EXPECTED = f"{', '.join(READERS)}; text files also packed as {' or '.join(PACKED)}"
+ABOUT = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}
+"""Files that speak of the data."""
+SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test", "eval")}
+PATTERN = frozenset("*?[")
+
+
+@dataclass(frozen=True)
+class Named:
+    """Rows that somebody else has already said how to read."""
+
+    path: Path
+    """What they are called."""
+    files: dict[str, list[Path]]
+    """By split."""
+    format: Format
+    max_samples: int | None = None
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+Where = Path | Named
+"""Where rows are."""
+
+
+def read(files: list[Path], bad: Bad = refuse) -> Iterator[Row]:
+    """Every row of the files, in order.
+
+    A row that cannot be read is a sentence for `bad`, which raises it, or returns to leave the row out. A file that is
+    broken beyond one row is a DataError.
+    """
+    for file in files:
+        kind = kind_of(file)
+        if kind not in READERS:
+            raise DataError(f"{file}: cannot be read; expected one of {EXPECTED}")
+        yield from READERS[kind](file, bad)
+
+
+def kind_of(file: Path) -> str:
+    """The suffix that tells how a file is read, or nothing."""
+    suffixes = [suffix.lower() for suffix in file.suffixes[-2:]]
+    if suffixes and suffixes[-1] in PACKED:
+        return suffixes[0] if suffixes[0] in PACKABLE else ""
+    return suffixes[-1] if suffixes and suffixes[-1] in READERS else ""
+
+
+def splits(place: Where) -> dict[str, list[Path]]:
+    """The files of each split: those of a folder or of a pattern by their names, a single file is all `train`."""
+    if isinstance(place, Named):
+        return place.files
+    if place.is_file():
+        return {"train": [place]}
+    if (place / "dataset_dict.json").is_file() or (place / "state.json").is_file():
+        return saved(place)
+    files = files_of(place)
+    named = {split: [file for file in files if split_of(file, place) == split] for split in SPLITS}
+    found = {split: files for split, files in named.items() if files}
+    rest = [file for file in files if split_of(file, place) is None]
+    if "train" not in found and rest:
+        found["train"] = rest
+    elif rest:
+        log.info("%s: of no split, and not read: %s", place, listed(rest))
+    if not found.get("train"):
+        raise DataError(f"{place}: no file to train on; expected one of {EXPECTED}")
+    return found
+
+
+def split_of(file: Path, root: Path) -> str | None:
+    """What a file is for: the first word of its name says it, or else the name of a folder that it is in."""
+    for name in (re.split("[-_.]", file.name)[0], *reversed(below(file, root)[:-1])):
+        for split, words in SPLITS.items():
+            if name in words:
+                return split
+    return None
+
+
+def below(file: Path, root: Path) -> tuple[str, ...]:
+    return file.relative_to(root).parts if file.is_relative_to(root) else (file.name,)
+
+
+def listed(files: list[Path]) -> str:
+    return ", ".join(file.name for file in files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
+
+
+def files_of(place: Path) -> list[Path]:
+    """The files of rows in a folder, or those that a pattern such as data/*.jsonl matches."""
+    first = next((n for n, part in enumerate(place.parts) if PATTERN & set(part)), None)
+    if place.exists() or first is None:
+        return inside(place, place.rglob("*"))
+    root = Path(*place.parts[:first])
+    try:
+        return inside(root, root.glob(str(Path(*place.parts[first:]))))
+    except ValueError as error:
+        raise DataError(f"{place}: is no pattern of files: {error}") from None
+
+
+def inside(root: Path, found: Iterator[Path]) -> list[Path]:
+    """The files of rows among those found, hidden ones left aside. One that leads out of the folder is refused."""
+    files = sorted(file for file in found if kind_of(file) and file.name not in ABOUT and not hidden(file, root))
+    return [checked(file, root) for file in files if file.is_symlink() or file.is_file()]
+
+
+def hidden(file: Path, root: Path) -> bool:
+    return any(part.startswith(".") for part in below(file, root))
+
+
+def checked(file: Path, root: Path) -> Path:
+    """A file of a folder; a DataError if it is really somewhere else, for whoever made the folder chose that."""
+    if within(file, root):
+        return file
+    raise DataError(f"{file}: leads out of {root}, to {file.resolve()}; name that file itself if you mean it")
+
+
+def within(file: Path, root: Path) -> bool:
+    """Whether a path leads to somewhere in a folder, links followed."""
+    real, home = file.resolve(), root.resolve()
+    blobs = home.parent.parent / "blobs"  # where Hugging Face's cache keeps what its snapshots link to
+    return real.is_relative_to(home) or (home.parent.name == "snapshots" and real.is_relative_to(blobs))
+
+
+# --- folders that `datasets` has saved --------------------------------------------------------------------------------
+
+
+def saved(folder: Path) -> dict[str, list[Path]]:
+    """The files of a folder that save_to_disk wrote; what else lies there, such as cached results, is not of it."""
+    if not (folder / "dataset_dict.json").is_file():
+        return {"train": parts(folder)}
+    names = listed_in(folder / "dataset_dict.json", lambda said: [*said["splits"]])
+    files = {name: parts(checked(folder / name, folder)) for name in names}
+    found = {split: [file for name in words for file in files.pop(name, [])] for split, words in SPLITS.items()}
+    if not found["train"]:
+        raise DataError(f"{folder}: has no split 'train' (has {', '.join(names)}); name the folder of one")
+    if files:
+        log.info("%s: splits that are not read: %s", folder, ", ".join(files))
+    return {split: files for split, files in found.items() if files}
+
+
+def parts(folder: Path) -> list[Path]:
+    about = folder / "state.json"
+    files = listed_in(about, lambda said: [entry["filename"] for entry in said["_data_files"]])
+    return [checked(folder / file, folder) for file in files]
+
+
+def listed_in(file: Path, names: Callable[[Any], list[str]]) -> list[str]:
+    """The names that a file of save_to_disk lists."""
+    try:
+        found = names(orjson.loads(file.read_bytes()))
+        if found and all(isinstance(name, str) for name in found):
+            return found
+    except (OSError, ValueError, LookupError, TypeError):
+        pass
+    raise DataError(f"{file}: does not list what belongs to the dataset; save it again with save_to_disk")

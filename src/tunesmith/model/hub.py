@@ -1,21 +1,18 @@
 """From the name of a model, or of data, to where it is on this machine."""
 
-import errno
 import json
 import logging
-import os
 import re
-import shutil
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from uuid import uuid4
 
+from ..cache import cache, keep
 from ..config.registry import did_you_mean
+from ..data.dataset_info import named
+from ..data.source import PATTERN, SUFFIXES, Where, kind_of
 from ..errors import BadEnvironment, DataError, RecipeError
-from ..files import private, remove, sync
 from . import demo
+from .download import download
 from .foreign import read_json, refuse_code
 
 log = logging.getLogger("tunesmith")
@@ -23,21 +20,12 @@ log = logging.getLogger("tunesmith")
 # What a download takes. Pickled weights (*.bin, *.pt, *.pkl) can run code when read, so they are never asked for.
 MODEL_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
 NOT_MODEL_FILES = ["onnx/*", "openvino/*", "original/*", "consolidated*"]  # the same weights once more
-DATA_FILES = ["*.json", "*.jsonl", "*.csv", "*.tsv", "*.parquet"]
-NOT_DATA_FILES = ["dataset_infos.json", "dataset_info.json", "state.json"]  # they speak of the data
-DATA_SUFFIXES = {".json", ".jsonl", ".csv", ".tsv", ".parquet", ".txt"}
+DATA_FILES = [f"*{suffix}" for suffix in SUFFIXES if not suffix.startswith(".txt")]  # what lies beside data is text too
+NOT_DATA_FILES = ["dataset_infos.json", "dataset_info.json"]  # they speak of the data
 TOKENIZER_FILES = ["tokenizer*", "vocab*", "*.model", "*.tiktoken", "*.spm"]
 
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 MODELSCOPE = "modelscope:"
-MARK = ".whole.json"
-
-
-def cache() -> Path:
-    """Where models and data are kept: TUNESMITH_HOME, or `tunesmith` in the user's cache folder."""
-    if home := os.environ.get("TUNESMITH_HOME"):
-        return Path(home).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "tunesmith"
 
 
 def locate(path: str) -> Path:
@@ -64,26 +52,39 @@ def locate(path: str) -> Path:
     )
 
 
-def locate_data(path: str) -> Path:
-    """The file or folder of data; a built-in name's folder has train.jsonl, validation.jsonl and test.jsonl.
+def locate_data(path: str, sha256: str | None = None) -> Where:
+    """Where data are: a file, a folder, a pattern of files, or a dataset that a dataset_info.json names.
 
-    The name is a local file or folder, `org/name` on Hugging Face, `modelscope:org/name`, or a built-in demo.
+    A built-in name's folder has train.jsonl, validation.jsonl and test.jsonl. What is on a hub, or at an https://
+    address, is downloaded if need be.
     """
-    here = Path(path).expanduser()
+    if "://" in path:
+        return download(path, sha256, cache())
+    if sha256 is not None:
+        raise RecipeError(f"data.sha256: is for https:// addresses, and data.path={path} is none; leave it out")
     if path in demo.DATA:
         return built_in(path, demo.DATA[path])
     if path in demo.MODELS:
         raise DataError(f"{path} is a model, not data; built-in data are {', '.join(demo.DATA)}")
-    if here.exists():
+    here = Path(path).expanduser()
+    if found := named(here, data_on_hub):
+        return found
+    if here.exists() or PATTERN & set(path):
         return here
-    if path.startswith(MODELSCOPE):
-        return from_modelscope(path, data=True)
-    if REPOSITORY.fullmatch(path) and here.suffix not in DATA_SUFFIXES and not path.startswith("demo/"):
-        return from_hugging_face(path, data=True)
+    if path.startswith(MODELSCOPE) or (
+        REPOSITORY.fullmatch(path) and not kind_of(here) and not path.startswith("demo/")
+    ):
+        return data_on_hub(path)
     raise DataError(
-        f"data '{path}' is not there; expected a file, a folder, org/name on Hugging Face, modelscope:org/name, "
-        f"or a built-in demo ({did_you_mean(path, demo.DATA)})"
+        f"data '{path}' is not there; expected a file, a folder, a pattern such as data/*.jsonl, an https:// address,"
+        f" org/name on Hugging Face, modelscope:org/name, or a built-in demo ({did_you_mean(path, demo.DATA)})"
     )
+
+
+def data_on_hub(name: str) -> Path:
+    if name.startswith(MODELSCOPE):
+        return from_modelscope(name, data=True)
+    return from_hugging_face(name, data=True)
 
 
 # --- folders ----------------------------------------------------------------------------------------------------------
@@ -205,7 +206,7 @@ def cannot_download(name: str, place: str, why: str) -> BadEnvironment:
     )
 
 
-# --- the cache --------------------------------------------------------------------------------------------------------
+# --- made here --------------------------------------------------------------------------------------------------------
 
 
 def built_in(name: str, entry: demo.Demo) -> Path:
@@ -223,85 +224,3 @@ def from_gguf(file: Path) -> Path:
     disk = 10 * file.stat().st_size // 1_000_000  # of 4 bits, 32
     make = partial(demo.dequantise, file.absolute())
     return keep(cache() / "gguf" / digest[:16], f"gguf sha256:{digest} revision 1", make, disk)
-
-
-def keep(target: Path, made_of: str, make: Callable[[Path], None], disk: int) -> Path:
-    """The folder `target`, whole; if it is not there, or not as it was made, `make` fills a new one.
-
-    It is made beside, synced and renamed: a kill at any moment leaves no half folder under this name, and of two
-    processes that make it at once, the one that comes later throws its copy away.
-    """
-    if is_whole(target, made_of):
-        return target
-    scratch = target.with_name(f".{target.name}.{uuid4().hex[:8]}.tmp")
-    folder = scratch / target.name
-    try:
-        private(cache())
-        folder.mkdir(parents=True)
-        sweep(target.parent)
-        if shutil.disk_usage(scratch).free < disk * 1_000_000:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        make(folder)
-        seal(folder, made_of)
-        put(folder, target, made_of)
-    except OSError as error:
-        if error.errno not in CANNOT_WRITE:
-            raise
-        raise BadEnvironment(
-            f"{target} cannot be written ({error.strerror}); about {disk} MB are needed: "
-            "free some room, or set TUNESMITH_HOME to a folder that has it"
-        ) from None
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return target
-
-
-CANNOT_WRITE = (
-    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST,
-)  # fmt: skip
-
-
-def is_whole(folder: Path, made_of: str) -> bool:
-    """Whether every file is there at the length it was written with."""
-    try:
-        mark = json.loads((folder / MARK).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    if mark["made_of"] != made_of:
-        return False
-    return all(
-        (folder / name).is_file() and (folder / name).stat().st_size == size for name, size in mark["files"].items()
-    )
-
-
-def seal(folder: Path, made_of: str) -> None:
-    """Put all files on the disk, then the mark that tells their lengths."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
-    sizes = {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
-    (folder / MARK).write_text(json.dumps({"made_of": made_of, "files": sizes}, indent=1), encoding="utf-8")
-    for path in [*files, folder / MARK]:
-        path.chmod(folder.stat().st_mode & 0o666)  # safetensors lets none but the owner read
-        sync(path)
-    sync(folder)
-
-
-def put(folder: Path, target: Path, made_of: str) -> None:
-    """Rename a folder to its place, unless a whole one got there first."""
-    if is_whole(target, made_of):
-        return
-    if target.exists():  # a folder cannot be renamed over one that holds something
-        log.info("%s: is damaged or outdated, and made anew", target)
-        target.replace(folder.with_name("old"))  # thrown away with the scratch folder
-    try:
-        folder.replace(target)
-    except OSError:
-        if not is_whole(target, made_of):
-            raise
-    sync(target.parent)
-
-
-def sweep(folder: Path) -> None:
-    """Remove what killed processes left half made, once it is a day old."""
-    for path in folder.glob(".*.tmp"):
-        if path.stat().st_mtime < time.time() - 86_400:
-            remove(path)

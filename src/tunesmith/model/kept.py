@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..data.batch import pack
 from ..data.render import Tokens
+from ..data.store import lengths
 from ..methods.base import largest_list
 from .policy import Policy
 
@@ -31,8 +32,7 @@ class Kept:
     def __init__(self, policy: Policy, sequences: Sequence[Tokens], depth: int, file: Path) -> None:
         self.policy, self.sequences, self.depth, self.file = policy, sequences, depth, file
         self.blocks = largest_list(policy.trunk)
-        lengths = [len(tokens.ids) for tokens in sequences]
-        self.starts = [0, *accumulate(lengths)]
+        self.starts = [0, *accumulate(lengths(sequences))]
         self.groups = [start // AT_ONCE for start in self.starts[:-1]]
         self.done: set[int] = set()
         self.tuples = False
@@ -100,7 +100,7 @@ def keep(
     if not depth or epochs < 2:
         return None
     blocks = len(largest_list(policy.trunk))
-    tokens = sum(len(one.ids) for one in sequences)
+    tokens = sum(lengths(sequences))
     size = tokens * policy.bare.config.get_text_config().hidden_size * next(policy.trunk.parameters()).element_size()
     where = f"the states below block {depth + 1} of {blocks}, which do not change"
     if size * 1.2 > shutil.disk_usage(folder).free:

@@ -12,6 +12,7 @@ import torch
 
 from ..data.batch import Layout, beginning, pad, share
 from ..data.render import Tokens
+from ..data.store import lengths
 from ..errors import Diverged
 from ..machine import random_state, set_random_state
 from ..methods.base import Method
@@ -77,9 +78,8 @@ class Loop:
     order: Order = field(init=False)
 
     def __post_init__(self) -> None:
-        lengths = [len(tokens.ids) for tokens in self.sequences]
         processes = self.accelerator.process_index, self.accelerator.num_processes
-        self.order = Order(self.train, lengths, *processes, self.cutoff)
+        self.order = Order(self.train, lengths(self.sequences), *processes, self.cutoff)
         self.weights = self.policy.trainable()
         self.gone: list[torch.Tensor] = []
         for weight in self.weights.values():
@@ -205,7 +205,7 @@ class Loop:
         self.accelerator.unscale_gradients(self.optimizer_step)
         gradients = [weight.grad for weight in self.weights.values() if weight.grad is not None]
         for gradient in gradients:
-            gradient /= max(count, 1.0)
+            gradient /= count or 1.0  # weights may sum up to less than one; of nothing the gradient is nothing
         penalty = self.method.penalty(self.policy.model)
         if penalty is not None:
             penalty.backward()

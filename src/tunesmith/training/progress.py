@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 
 from .loop import Step
 
@@ -18,14 +19,15 @@ class Progress:
         self.first = self.tokens = 0
 
     def say(self, text: str) -> None:
-        """One line of what was done, skipped, cut or chosen."""
+        """One line of what was done, skipped, cut or chosen. A run does not end because its log cannot be written."""
         if self.quiet:
             return
-        if self.bar:
-            self.bar.console.print(text, markup=False, highlight=False)
-        else:
-            sys.stderr.write(f"{text}\n")
-            sys.stderr.flush()
+        with suppress(OSError):
+            if self.bar:
+                self.bar.console.print(text, markup=False, highlight=False)
+            else:
+                sys.stderr.write(f"{text}\n")
+                sys.stderr.flush()
 
     def begin(self, step: int, total: int) -> None:
         self.began, self.first, self.tokens, self.total = time.perf_counter(), step, 0, total

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import passport
+from ..data.places import places, sums
 from ..errors import CheckpointError, DataError, RecipeError
 from ..files import sha256
 from ..model.adapter import adapters
@@ -65,7 +66,7 @@ class Reproduced:
     def unpromised(self) -> list[str]:
         """Why the weights need not be the same; nothing where they must."""
         machine = passport.read(self.second.path)["machine"]
-        why = [f"{name}: {short(self.differences[name])}" for name in SURROUNDINGS if name in self.differences]
+        why = [f"{name}: {passport.short(self.differences[name])}" for name in SURROUNDINGS if name in self.differences]
         if machine["device"] != "cpu" and not machine["deterministic"]:
             why.append(f"{machine['device']} adds up in no fixed order")
         return why
@@ -101,11 +102,11 @@ def check(folder: Path, known: passport.Passport, run: Run, say: Callable[[str],
         file = folder / name
         if name != passport.TRAINED and (not file.is_file() or sha256(file) != expected):
             raise CheckpointError(f"{file}: is not what the run wrote; its hash in {passport.NAME} is another")
-    held_out = locate_data(run.data.eval_path) if run.data.eval_path else None
-    now = passport.inputs(locate(run.model.path), locate_data(run.data.path), held_out, say, adapters(run))
+    now = passport.inputs(locate(run.model.path), sums(places(run.data, locate_data)), say, adapters(run))
     if changed := passport.unlike(known["base"], now["base"]):
         raise CheckpointError(f"{run.model.path}: has changed since {folder} was trained on it: {', '.join(changed)}")
-    files = {name: total for name, total in known["data"].items() if name != passport.SEQUENCES}
+    rows = {passport.SEQUENCES, passport.MEASURED}
+    files = {name: total for name, total in known["data"].items() if name not in rows}
     if changed := passport.unlike(files, now["data"]):
         raise DataError(f"{run.data.path}: has changed since {folder} was trained on it: {', '.join(changed)}")
 
@@ -122,9 +123,3 @@ def logged(run: RunFolder) -> Iterator[tuple[tuple[int, str], float]]:
     """What a run's metrics say, by step and name."""
     for line in run.metrics:
         yield from (((int(line["step"]), name), line[name]) for name in FIGURES if name in line)
-
-
-def short(names: dict[str, tuple[Any, Any]], most: int = 3) -> str:
-    """The first few names, and how many more there are."""
-    more = len(names) - most
-    return ", ".join([*names][:most]) + (f" and {more} more" if more > 0 else "")

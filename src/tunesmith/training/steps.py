@@ -59,6 +59,8 @@ class Between:
     progress: Progress
     facts: checkpoint.Facts
     """What must not have changed when a checkpoint is loaded."""
+    made_by: checkpoint.Facts = field(default_factory=dict)
+    """Code and versions, which a checkpoint names; where they have changed, the run's passport tells."""
     spikes: Spikes = field(default_factory=Spikes)
     unwritten: int = 0
     """Lines of metrics that could not be written."""
@@ -196,7 +198,11 @@ class Between:
         self.callbacks.call("on_evaluate", metrics={"eval_loss": loss})
 
     def save(self, taken: Taken) -> None:
-        facts = self.facts | {name: getattr(taken, name) for name in ("seconds", "tokens", "skipped", "spikes")}
+        facts = (
+            self.facts
+            | self.made_by
+            | {name: getattr(taken, name) for name in ("seconds", "tokens", "skipped", "spikes")}
+        )
         facts["cuts"] = self.loop.cuts  # a resumed run rounds as this one does
         self.writer.save(self.loop, taken.step, facts)
         if self.callbacks.callbacks:

@@ -15,6 +15,8 @@ from ..config.layers import values
 from ..config.load import dump
 from ..data.batch import pad, share
 from ..data.material import Material, prepare
+from ..data.places import places, sums
+from ..data.store import highest_token
 from ..errors import BadEnvironment, OutOfMemory, RecipeError
 from ..evaluate.evaluate import Examiner
 from ..evaluate.report import write_report
@@ -105,17 +107,17 @@ def follow(
         base = locate(run.model.path)
         adapters(run)  # those that are not there are said before anything is read
         tokenizer = load_tokenizer(base)
-        held_out = locate_data(run.data.eval_path) if run.data.eval_path else None
-        source = locate_data(run.data.path)
-        material = prepare(run, source, held_out, tokenizer, progress.say)
+        found = places(run.data, locate_data)
+        material = prepare(run, found, tokenizer, progress.say)
         loop = build(run, base, material, progress)
         create(folder, run, origins)
         signals.resume = going_on(folder)
         loop.kept = keep(loop.policy, material.sequences, loop.order.epochs, folder.path, progress.say)
-        sums = passport.inputs(base, source, held_out, progress.say, adapters(run))
+        inputs = passport.inputs(base, sums(found), progress.say, adapters(run))
         said = folder.recipe().value  # as it loads back: in Python 1 may stand for 1.0
-        mine = passport.make(said, origins, sums, material.fingerprint, surroundings(loop, callbacks))
-        passport.keep(folder.path, mine)
+        rows = {passport.SEQUENCES: material.fingerprint, passport.MEASURED: material.measured}
+        mine = passport.make(said, origins, inputs, rows, surroundings(loop, callbacks))
+        passport.keep(folder.path, mine, progress.say)
         folder.note(status="running", counts=material.counts, labels=material.labels, parameters=size(loop.policy))
 
         examiner = Examiner(material, run.objective, run.eval, loop.layout, material.test)
@@ -123,7 +125,7 @@ def follow(
         watch = Examiner(material, run.objective, run.eval, loop.layout, material.validation)
         facts = {"data": material.fingerprint, "base": mine["hashes"]["base"]} | checkpoint.deciding(run)
         facts["processes"] = loop.accelerator.num_processes
-        taken = Between(loop, folder, hooks, watch, progress, facts).take_steps(signals)
+        taken = Between(loop, folder, hooks, watch, progress, facts, passport.made_by(mine)).take_steps(signals)
         if loop.kept:
             loop.kept.close()
             loop.kept = None
@@ -221,7 +223,7 @@ def build(run: Run, base: Path, material: Material, progress: Progress) -> Loop:
     accelerator = Accelerator(mixed_precision=precision)
     model, heads = load_model(base, run.model.precision, material.labels, run.model.adapters)
     words: Any = model.get_input_embeddings()
-    known, highest = len(words.weight), max(max(one.ids) for one in material.sequences)
+    known, highest = len(words.weight), highest_token(material.sequences)
     if highest >= known:
         raise RecipeError(
             f"model.path: the tokenizer in {base} writes token {highest}, but the model knows {known} tokens;"

@@ -1,37 +1,27 @@
 """Rows of the OpenAI kind."""
 
-from ..example import Message, dialogue
-from .base import Format, format_
+from ..example import dialogue
+from ._turns import Chat, answered
+from .base import Column, format_, only
 
 
 @format_("messages")
-class Messages(Format):
-    """A list of {role, content}; `train: false` or `weight: 0` beside them keeps an answer out of the targets."""
+class Messages(Chat):
+    """A list of {role, content}, with tool_calls and tool turns where there are any; `train: false` or `weight: 0`
+    beside them keeps a turn out of the targets."""
 
-    messages: str = "messages"
+    messages: Column = "messages"
     """Column of the list."""
 
+    @classmethod
+    def told(cls, sample):
+        if sample.turns("messages"):
+            yield cls()
+
     def read(self, row):
-        return dialogue(turns(row.get(self.messages), self.messages, "role", "content", ROLES))
+        turns = answered(self.turns(row, self.messages), f"column '{self.messages}'")
+        return dialogue(turns, **self.all_beside(row, self.messages))
 
-
-ROLES = {role: role for role in ("system", "user", "assistant")} | {"developer": "system"}
-
-
-def turns(value, column: str, role: str, content: str, roles: dict[str, str]) -> tuple[Message, ...]:
-    """A list of turns, checked: known roles, text, and an assistant's turn at the end."""
-    if not isinstance(value, list) or not value:
-        raise ValueError(f"column '{column}' must be a list of {{{role}, {content}}} (got {value!r})")
-    messages = tuple(turn(item, role, content, roles) for item in value)
-    if messages[-1].role != "assistant":
-        raise ValueError(f"column '{column}' must end with an assistant's turn (ends with {messages[-1].role})")
-    return messages
-
-
-def turn(item, role: str, content: str, roles: dict[str, str]) -> Message:
-    if not isinstance(item, dict) or not isinstance(item.get(content), str):
-        raise ValueError(f"a turn must be {{{role}, {content}}} with text in {content} (got {item!r})")
-    if item.get(role) not in roles:
-        raise ValueError(f"unknown {role} {item.get(role)!r}; known: {', '.join(roles)}")
-    weight = 0 if item.get("train") is False else item.get("weight")
-    return Message(roles[item[role]], item[content], weight)
+    def write(self, example, as_turns=False):
+        only(example, self, "prompt", "answers", "tools", "media")
+        return {self.messages: self.whole(example), **self.beside_row(example)}

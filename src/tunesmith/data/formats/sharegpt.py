@@ -2,35 +2,32 @@
 
 from typing import ClassVar
 
-from ..example import Message, dialogue
-from .base import Format, format_, text_in
-from .messages import turns
+from ..example import dialogue
+from ._turns import CALLING, Chat, Style, answered
+from .base import Column, format_, only
 
 
 @format_("sharegpt")
-class ShareGPT(Format):
-    """A list of {from, value} with human and gpt in turn, and a system column where it is there."""
+class ShareGPT(Chat):
+    """A list of {from, value} with human and gpt in turn, function_call and observation where tools are called."""
 
-    conversations: str = "conversations"
+    conversations: Column = "conversations"
     """Column of the list."""
-    system: str = "system"
-    """Column of the system message."""
 
-    optional: ClassVar[tuple[str, ...]] = ("system",)
+    style: ClassVar[Style] = Style(
+        "from",
+        "value",
+        {"system": "system", "user": "human", "assistant": "gpt", "tool": "observation", CALLING: "function_call"},
+    )
+
+    @classmethod
+    def told(cls, sample):
+        yield from (cls.having(conversations=name) for name in ("conversations", "conversation") if sample.turns(name))
 
     def read(self, row):
-        messages = turns(row.get(self.conversations), self.conversations, "from", "value", ROLES)
-        if row.get(self.system) and messages[0].role != "system":
-            messages = (Message("system", text_in(row, self.system)), *messages)
-        return dialogue(messages)
+        turns = answered(self.turns(row, self.conversations), f"column '{self.conversations}'")
+        return dialogue(turns, **self.all_beside(row, self.conversations))
 
-
-ROLES = {
-    "system": "system",
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "bot": "assistant",
-    "chatgpt": "assistant",
-}
+    def write(self, example, as_turns=False):
+        only(example, self, "prompt", "answers", "tools", "media")
+        return {self.conversations: self.whole(example), **self.beside_row(example)}

@@ -2,53 +2,111 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from array import array
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from ...config.registry import Registry
-from ..example import Example
-from ..render import Renderer, Tokens
+from ..item import Item
 from ..source import Row
+
+if TYPE_CHECKING:
+    from ...objectives.base import Targets
+    from ..render import Renderer
 
 Severity = Literal["error", "warning", "note"]
 
 
-@dataclass(frozen=True)
-class Item:
-    """A row, and what became of it."""
+class Said(NamedTuple):
+    """A sentence in two languages."""
 
-    row: Row
-    split: str
-    """train, validation or test."""
-    example: Example | None = None
-    """What it means; None if it could not be read."""
-    tokens: list[Tokens] = field(default_factory=list)
-    """Its sequences; none if there is nothing to learn."""
-    fault: str | None = None
-    """Why it has no example or no sequences, in words."""
+    en: str
+    zh: str
 
 
-@dataclass(frozen=True)
-class Finding:
-    """Rows that a rule has something to say of."""
+class Places:
+    """Where each row looked at stands, in 16 bytes a row."""
 
-    origin: str
-    """file:line of the row."""
-    message: str
+    def __init__(self) -> None:
+        self.files: dict[str, int] = {}
+        self.names: list[str] = []
+        self.file, self.line, self.nth = array("i"), array("q"), array("i")
+        self.last = Row("", {})
+
+    def add(self, row: Row) -> None:
+        """Note a row; one that comes again, for it means several examples, stands where it stood."""
+        file, _, line = row.origin.rpartition(":")
+        if not line.isdecimal():
+            file, line = row.origin, "-1"
+        if file not in self.files:
+            self.files[file] = len(self.files)
+            self.names.append(file)
+        again = self.nth[-1] + (row is not self.last) if row.origin == self.last.origin and len(self.nth) else 0
+        self.file.append(self.files[file])
+        self.line.append(int(line))
+        self.nth.append(again)
+        self.last = row
+
+    def __len__(self) -> int:
+        return len(self.file)
+
+    def __getitem__(self, number: int) -> str:
+        """file:line of a row, by how many were looked at before it."""
+        return self.names[self.file[number]] + (f":{self.line[number]}" if self.line[number] >= 0 else "")
+
+    def within(self, number: int) -> tuple[str, tuple[int, int]]:
+        """The file of a row, its line, and how many rows begin before it on that line."""
+        return self.names[self.file[number]], (self.line[number], self.nth[number])
+
+
+Origin = Callable[[int], str]
+
+
+class Watch:
+    """A rule at work on some rows. What it remembers of them is small: hashes and counts, never a row."""
+
+    def look(self, item: Item, number: int, /) -> Said | None:
+        """What is to be said of a row, if anything; `number` says how many came before it."""
+
+    def end(self, origin: Origin) -> Iterator[tuple[int, Said]]:
+        """What only all rows together show: each with the number of a row; `origin` says where that one stands."""
+        yield from ()
+
+    def grave(self, found: int, rows: int) -> bool:
+        """Whether so much was found, of so many rows, that it is as severe as the rule says."""
+        return found > rows * RARE
+
+
+RARE = 0.001
+"""An error in no more than this share of the rows is told as a warning: it spoils these rows, not the run."""
 
 
 class Rule:
-    """Looks at rows. Its name is its code; the first line of its docstring says what it finds."""
+    """Looks at rows. Its name is its code; its docstring says, in a line, what it finds."""
 
     name: ClassVar[str]
     severity: ClassVar[Severity] = "warning"
     cheap: ClassVar[bool] = True
     """Whether it runs before every training."""
-    explained: ClassVar[str]
+    removable: ClassVar[bool] = True
+    """Whether taking the row out mends it, where it is an error; else the recipe or the model is to blame."""
+    reads: ClassVar[Literal["rows", "tokens"]] = "rows"
+    """Whether it can do without a tokenizer."""
+    zh: ClassVar[str]
+    """The docstring in Chinese."""
+    explained: ClassVar[Said]
     """Why it matters and what to do."""
-    explained_zh: ClassVar[str]
-    """The same in Chinese."""
+
+    def watch(self, renderer: Renderer | None, targets: Targets) -> Watch:
+        """Begin to look at the rows of a run; without a tokenizer there is no renderer."""
+        raise NotImplementedError
+
+
+class Simple(Watch):
+    """A watch that remembers nothing."""
+
+    def __init__(self, look: Callable[[Item, int], Said | None]) -> None:
+        self.look = look  # one call less for each row and rule
 
 
 rule: Registry[Rule] = Registry("rule", "tunesmith.data.lint")

@@ -1,0 +1,97 @@
+"""A row on its way, and what it says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+
+from .example import Example, Message
+from .render import Tokens, TooLong
+from .source import Row
+
+
+@dataclass
+class Item:
+    """A row, and what became of it."""
+
+    row: Row
+    split: str
+    """train, validation or test."""
+    example: Example | None = None
+    """What it means; None if it could not be read, or was left out on purpose."""
+    tokens: Sequence[Tokens] = ()
+    """Its sequences, if it is trained on; none if there is nothing to learn."""
+    fault: str | None = None
+    """Why it has no example or no sequences, in words."""
+    too_long: TooLong | None = None
+    """That it is left out for its length, as was asked for, and what that costs."""
+
+    @cached_property
+    def turns(self) -> tuple[Message, ...]:
+        """Every message: the prompt's, then those of each answer."""
+        example = self.example
+        if example is None:
+            return ()
+        return (*example.prompt, *(message for answer in example.answers for message in answer.messages))
+
+    @cached_property
+    def text(self) -> str:
+        """All that it says, a line break between parts."""
+        parts = [message.content for message in self.turns]
+        parts += [message.thinking for message in self.turns if message.thinking]
+        if self.example and self.example.text:
+            parts.append(self.example.text)
+        return "\n".join(parts)
+
+    @cached_property
+    def utf8(self) -> bytes:
+        """The text's bytes, which can be looked through more quickly."""
+        return self.text.encode("utf-8", "surrogatepass")
+
+    @cached_property
+    def latin(self) -> bool:
+        """Whether it is all written in Latin letters, whatever the punctuation."""
+        return self.text.isascii() or not OTHER_LETTERS.search(self.text)
+
+    @cached_property
+    def asked(self) -> int:
+        """A hash of the prompt and what goes with it, or of the text; 0 if there is none."""
+        example = self.example
+        if example is None or not (example.prompt or example.text):
+            return 0
+        media = example.media
+        more = repr((example.tools, media)) if example.tools or media.images or media.videos or media.audios else ""
+        return digest(written(example.prompt), example.text or "", more)
+
+    @cached_property
+    def answered(self) -> int:
+        """A hash of the answers, or of the label."""
+        example = self.example
+        if example is None:
+            return 0
+        rest = (example.label, example.labels, example.score, example.liked, example.truth, example.tokens)
+        more = "" if rest == NOTHING else repr(rest)
+        return digest(*[written(answer.messages) for answer in example.answers], more)
+
+
+OTHER_LETTERS = re.compile("[\u0370-\u1dff\u1f00-\u1fff\u2c00-\u2dff\u2e80-\ud7ff\uf900-\ufdff\ufe70-\uffdc]")
+NOTHING = (None,) * 6
+
+
+def written(messages: tuple[Message, ...]) -> str:
+    """Messages as one text that no others have."""
+    parts = []
+    for message in messages:
+        parts += message.role, message.content
+        if message.thinking or message.calls:
+            parts.append(repr((message.thinking, message.calls)))
+    return "\x01".join(parts)
+
+
+def digest(*texts: str) -> int:
+    """64 bits of a hash, the same in every process."""
+    whole = "\x02".join(texts).encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(whole, digest_size=8).digest())

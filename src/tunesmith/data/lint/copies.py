@@ -1,0 +1,151 @@
+"""Rows that say the same again, or something else of the same."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+
+import numpy as np
+
+from .base import Item, Origin, Rule, Said, Watch, rule
+
+
+class Hashes(Watch):
+    """Remembers what each row asks and answers as two hashes."""
+
+    def __init__(self) -> None:
+        self.number, self.asked, self.answered = array("q"), array("Q"), array("Q")
+
+    def look(self, item: Item, number: int) -> None:
+        if item.asked and self.wanted(item):
+            self.number.append(number)
+            self.asked.append(item.asked)
+            self.answered.append(item.answered)
+
+    def wanted(self, item: Item) -> bool:
+        return True
+
+    def sorted(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Numbers, prompts and answers of the rows, like ones side by side, the first one first."""
+        number, asked, answered = (np.array(part) for part in (self.number, self.asked, self.answered))
+        order = np.lexsort((number, answered, asked))
+        return number[order], asked[order], answered[order]
+
+
+@rule("duplicate")
+class Duplicate(Rule):
+    """The row says exactly what an earlier one of its split says."""
+
+    zh = "该行与同一划分中较早的一行完全相同。"
+    explained = Said(
+        "A row that comes twice counts twice and is learnt by heart sooner. Keep one, unless you mean it.",
+        "重复的行会被重复计算，也更容易被死记。若非有意，请只保留一份。",
+    )
+
+    def watch(self, renderer, targets):
+        return Duplicates()
+
+
+class Duplicates(Hashes):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first: dict[str, Hashes] = {}
+
+    def look(self, item: Item, number: int) -> None:
+        self.first.setdefault(item.split, Hashes()).look(item, number)
+
+    def end(self, origin: Origin) -> Iterator[tuple[int, Said]]:
+        found: list[tuple[int, int]] = []
+        for split in self.first.values():
+            number, asked, answered = split.sorted()
+            again = np.flatnonzero((asked[1:] == asked[:-1]) & (answered[1:] == answered[:-1])) + 1
+            found += zip(number[again].tolist(), number[again - 1].tolist(), strict=True)
+        for row, before in sorted(found):
+            yield row, Said(f"is the same as {origin(before)}", f"与 {origin(before)} 相同")
+
+
+@rule("conflict")
+class Conflict(Rule):
+    """The same prompt is answered differently, or the same text labelled differently, in another row of the split."""
+
+    zh = "同一提示在同一划分的另一行中有不同的答案，或同一文本有不同的标签。"
+    explained = Said(
+        "The model is to say both, and learns to be unsure. Of labels one is wrong; of open questions several answers"
+        " may be meant. Rows of preferences are not looked at.",
+        "模型被要求两者都说，于是学会犹豫。若是标签，其中必有一个错误；若是开放问题，可能本来就有多个答案。"
+        "偏好数据不作此检查。",
+    )
+
+    def watch(self, renderer, targets):
+        return Conflicts()
+
+
+class Conflicts(Duplicates):
+    def look(self, item: Item, number: int) -> None:
+        example = item.example
+        if example and (len(example.answers) == 1 or example.label is not None) and example.liked is None:
+            super().look(item, number)
+
+    def end(self, origin: Origin) -> Iterator[tuple[int, Said]]:
+        found: list[tuple[int, int]] = []
+        for split in self.first.values():
+            number, asked, answered = split.sorted()
+            if not len(number):
+                continue
+            starts = np.flatnonzero(np.r_[True, asked[1:] != asked[:-1]])
+            ends = np.r_[starts[1:], len(asked)]
+            for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+                if answered[start] != answered[end - 1]:
+                    found += others(number[start:end].tolist(), answered[start:end].tolist())
+        for row, other in sorted(found):
+            yield row, Said(f"is answered differently in {origin(other)}", f"与 {origin(other)} 的答案不同")
+
+
+def others(numbers: list[int], answered: list[int]) -> Iterator[tuple[int, int]]:
+    """Each row of one prompt with the first that answers differently; rows stand by their answers."""
+    for number, answer in zip(numbers, answered, strict=True):
+        yield number, numbers[0] if answered[0] != answer else numbers[-1]
+
+
+@rule("leakage")
+class Leakage(Rule):
+    """A row that is trained on stands among the held-out rows too."""
+
+    severity = "error"
+    zh = "训练用的某一行也出现在留出的数据中。"
+    explained = Said(
+        "What is measured on rows that were learnt is too good, and a better model cannot be told. Remove them from"
+        " the"
+        " training rows. It is an error where more than 1 in 100 held-out rows are known.",
+        "在已学过的行上测得的成绩虚高，也分辨不出更好的模型。请从训练数据中删除它们。留出行中超过百分之一已被见过时，"
+        "视为错误。",
+    )
+
+    def watch(self, renderer, targets):
+        return Leak()
+
+
+class Leak(Watch):
+    def __init__(self) -> None:
+        self.train, self.held_out = Hashes(), Hashes()
+
+    def look(self, item: Item, number: int) -> None:
+        (self.train if item.split == "train" else self.held_out).look(item, number)
+
+    def end(self, origin: Origin) -> Iterator[tuple[int, Said]]:
+        number, asked, answered = self.held_out.sorted()
+        known: dict[tuple[int, int], int] = {}
+        if len(number):
+            possible = np.isin(np.array(self.train.asked), asked)
+            keys = zip(asked.tolist(), answered.tolist(), strict=True)
+            rows = dict(zip(reversed(list(keys)), reversed(number.tolist()), strict=True))
+            for at in np.flatnonzero(possible).tolist():
+                key = self.train.asked[at], self.train.answered[at]
+                if key in rows:
+                    known[key] = rows[key]
+                    there = origin(rows[key])
+                    yield self.train.number[at], Said(f"is held out in {there}", f"也是留出的 {there}")
+        self.leaked = sum(key in known for key in zip(asked.tolist(), answered.tolist(), strict=True))
+
+    def grave(self, found: int, rows: int) -> bool:
+        return self.leaked > 0.01 * len(self.held_out.number)

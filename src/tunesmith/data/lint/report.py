@@ -1,0 +1,125 @@
+"""The checks of some data: every rule looks at every row, and a report says what they found."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..render import Renderer
+from .base import Item, Places, Rule, Said, Severity, rule
+
+if TYPE_CHECKING:
+    from ...objectives.base import Targets
+
+SHOWN = 3
+"""Rows that a report shows for each rule."""
+ORDER: dict[Severity, int] = {"error": 0, "warning": 1, "note": 2}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one rule found."""
+
+    rule: Rule
+    severity: Severity
+    numbers: Collection[int]
+    """Which rows, by how many were looked at before them."""
+    examples: list[tuple[str, Said]]
+    """The first of them: file:line, and what is wrong there."""
+
+    @property
+    def count(self) -> int:
+        return len(self.numbers)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What all rules found, the severest first."""
+
+    rows: int
+    found: list[Found]
+    places: Places
+
+    @property
+    def errors(self) -> list[Found]:
+        return [found for found in self.found if found.severity == "error"]
+
+    def sentences(self) -> list[str]:
+        """A line for each rule that found something."""
+        return [
+            f"{found.severity} {found.rule.name}: {found.count:,} of {self.rows:,} rows; first {origin}: {said.en}"
+            for found in self.found
+            for origin, said in found.examples[:1]
+        ]
+
+    def as_json(self) -> dict[str, Any]:
+        counts = dict.fromkeys(ORDER, 0)
+        for found in self.found:
+            counts[found.severity] += 1
+        return {
+            "rows": self.rows,
+            **{f"{name}s": n for name, n in counts.items()},
+            "found": list(map(listed, self.found)),
+        }
+
+
+def listed(found: Found) -> dict[str, Any]:
+    return {
+        "code": found.rule.name,
+        "severity": found.severity,
+        "count": found.count,
+        "title": {"en": title(found.rule), "zh": found.rule.zh},
+        "explained": found.rule.explained._asdict(),
+        "examples": [{"origin": origin, "message": said._asdict()} for origin, said in found.examples[:SHOWN]],
+    }
+
+
+def title(of: Rule | type[Rule]) -> str:
+    """What a rule finds, in a line."""
+    return (of.__doc__ or "").strip().partition("\n")[0]
+
+
+class Lint:
+    """Rules at work: `look` at every row in the order of its file, then ask for the `report`."""
+
+    def __init__(self, rules: list[Rule], renderer: Renderer | None, targets: Targets, *, shown: int = SHOWN) -> None:
+        self.rules, self.places, self.shown = rules, Places(), shown
+        self.watches = [each.watch(renderer, targets) for each in rules]
+        self.looks = [watch.look for watch in self.watches]
+        self.numbers = [array("q") for _ in rules]
+        self.examples: list[list[tuple[str, Said]]] = [[] for _ in rules]
+
+    def look(self, item: Item) -> None:
+        """Have every rule look at a row."""
+        number = len(self.places)
+        self.places.add(item.row)
+        for at, look in enumerate(self.looks):
+            said = look(item, number)
+            if said is not None:
+                self.note(at, number, item.row.origin, said)
+
+    def note(self, at: int, number: int, origin: str, said: Said) -> None:
+        self.numbers[at].append(number)
+        if len(self.examples[at]) < self.shown:
+            self.examples[at].append((origin, said))
+
+    def report(self) -> Report:
+        """What was found; to be asked for once, when all rows have been looked at."""
+        rows = len(self.places)
+        found = []
+        for at, (each, watch) in enumerate(zip(self.rules, self.watches, strict=True)):
+            for number, said in watch.end(self.places.__getitem__):
+                self.note(at, number, self.places[number], said)
+            if count := len(self.numbers[at]):
+                mild = each.severity == "error" and not watch.grave(count, rows)
+                severity: Severity = "warning" if mild else each.severity
+                found.append(Found(each, severity, self.numbers[at], self.examples[at]))
+        found.sort(key=lambda one: (ORDER[one.severity], -one.count, one.rule.name))
+        return Report(rows, found, self.places)
+
+
+def rules(*, cheap: bool = False, tokens: bool = True) -> list[Rule]:
+    """The rules; with `cheap` those that run before every training, without `tokens` those that need no tokenizer."""
+    return [each() for each in rule.all().values() if (each.cheap or not cheap) and (tokens or each.reads == "rows")]

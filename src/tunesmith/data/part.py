@@ -1,0 +1,212 @@
+"""What one source comes to: made in one pass, and kept under a name that stands for all that it depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import cache
+from ..config.load import dump
+from ..errors import DataError
+from ..files import remove, sha256
+from .dataset import Item, Pass
+from .example import Example
+from .lint.report import Lint, rules
+from .places import Place
+from .render import Renderer
+from .store import Stored, Writer
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+    from ..run import Run
+
+FEW = 20
+"""With at most this many different answers, each given several times, a task is a choice."""
+MEND = "mend the row, or leave such rows out with data.on_bad_row=skip"
+FORGOTTEN = 30 * 86_400
+"""Seconds after which what nobody asked for any more is removed from the cache."""
+OFTEN = 10.0
+"""Seconds between two lines about progress."""
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One source of a run."""
+
+    run: Run
+    place: Place
+    renderer: Renderer
+    say: Callable[[str], None]
+
+    @property
+    def depends_on(self) -> dict[str, Any]:
+        """All that decides what the source comes to."""
+        run, place = self.run, self.place
+        names = {str(file): name for name, file in place.named()}
+        data = {name: getattr(run.data, name) for name in ("max_length", "truncation", "train_on", "thinking")}
+        return {
+            "splits": {split: [names[str(file)] for file in files] for split, files in place.files.items()},
+            "files": [[name, digest] for name, (digest, _) in place.read_through.items()],
+            "root": str(place.root.absolute()),  # origins say where a row is
+            "format": [dump(place.format), *(sha256(file) for file in place.format.code())],
+            "held out": [place.share, run.eval.max_samples],
+            "drawn": [place.most, run.train.seed] if place.most is not None else None,
+            "options": data | {"on_bad_row": run.data.on_bad_row, "targets": run.objective.targets},
+            "tokenizer": spelt(self.renderer),
+            "code": code(),
+        }
+
+    def stored(self) -> Stored:
+        """The sequences, from the cache if they are there."""
+        before = stamps(self.place)
+        made_of = json.dumps(self.depends_on, sort_keys=True, ensure_ascii=False)
+        room = cache.cache() / "data"
+        target = room / hashlib.sha256(made_of.encode()).hexdigest()[:16]
+        size = sum(file.stat().st_size for _, file in self.place.named())
+        folder = cache.keep(target, made_of, self.build, disk=1 + 2 * size // 1_000_000)
+        if stamps(self.place) != before:
+            remove(folder)
+            raise DataError(f"{self.place.root}: was changed while it was read; start again once it is whole")
+        os.utime(folder)
+        for old in room.iterdir():
+            if old.stat().st_mtime < time.time() - FORGOTTEN:
+                remove(old)
+        return Stored(folder)
+
+    def build(self, folder: Path) -> None:
+        """Read and render the source into a folder."""
+        run = self.run
+        passing = Pass(self.place, self.renderer, run.objective.targets, run.train.seed, run.eval.max_samples)
+        found = Findings(run.data.on_bad_row)
+        checks = Lint(rules(cheap=True), self.renderer, run.objective.targets)
+        with Writer(folder) as writer:
+            for item in self.told(passing.items()):
+                found.note(item)
+                if not item.fault:  # that one is said, and counted, already
+                    checks.look(item)
+                label = item.example.label if item.example and run.objective.targets == "label" else None
+                for tokens in item.tokens:
+                    writer.add(tokens, label)
+            report = checks.report()
+            kinds = {found.rule.name for found in report.errors}
+            writer.close(found.facts() | {"errors": sorted(kinds), "lint": report.sentences()})
+        for split, drawn in passing.held.items():
+            (folder / f"{split}.json").write_bytes(entries().dump_json(list(drawn)))
+
+    def told(self, items: Iterator[Item]) -> Iterator[Item]:
+        """The items; now and then it is said how far one is."""
+        began = last = time.monotonic()
+        for count, item in enumerate(items, 1):
+            yield item
+            if count % 256 == 0 and time.monotonic() - last > OFTEN:
+                last = time.monotonic()
+                share, speed = self.done(item.row.origin), count / (last - began)
+                left = f", {(last - began) * (1 - share) / share:,.0f} s left" if share else ""
+                self.say(f"data: {self.place.name}: {count:,} rows, {speed:,.0f} rows/s{left}")
+
+    def done(self, origin: str) -> float | None:
+        """How much of the source lies before a row; None where its files have no lines."""
+        name, _, line = origin.rpartition(":")
+        before = 0
+        counts = [lines for _, lines in self.place.read_through.values()]
+        for (_, file), lines in zip(self.place.named(), counts, strict=True):
+            if str(file) == name:
+                return (before + int(line)) / max(1, sum(counts)) or None
+            before += lines
+        return None
+
+
+class Findings:
+    """What is counted on the way."""
+
+    def __init__(self, on_bad_row: str) -> None:
+        self.on_bad_row = on_bad_row
+        self.counts: Counter[str] = Counter()
+        self.skipped: Counter[str] = Counter()
+        self.first_skipped = ""
+        self.answers: Counter[str] | None = Counter()
+
+    def note(self, item: Item) -> None:
+        if item.fault:
+            if self.on_bad_row == "error":
+                raise DataError(f"{item.fault}; {MEND}")
+            self.skipped["nothing to learn" if item.example else "unreadable"] += 1
+            self.first_skipped = self.first_skipped or item.fault
+        elif item.too_long:
+            self.skipped["longer than data.max_length"] += 1
+            self.counts["tokens cut"] += item.too_long.tokens
+            self.counts["target tokens cut"] += item.too_long.targets
+        elif item.example is None:
+            self.skipped["given up by data.format.function"] += 1
+        if item.example is None:
+            return
+        self.counts[item.split] += 1
+        if item.split == "train":
+            cut = [tokens.cut for tokens in item.tokens if tokens.cut]
+            self.counts["sequences cut"] += len(cut)
+            self.counts["tokens cut"] += sum(cut)
+            self.counts["target tokens cut"] += sum(tokens.lost for tokens in item.tokens)
+            self.counts["answers without a stop token"] += sum(tokens.unstopped for tokens in item.tokens)
+            self.answered(item.example)
+
+    def answered(self, example: Example) -> None:
+        """Count the answers, for as long as they are few."""
+        if self.answers is None:
+            return
+        self.answers[str(example.gold)] += 1
+        if not example.answers or len(self.answers) > FEW:
+            self.answers = None
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "counts": dict(self.counts),
+            "skipped": dict(self.skipped),
+            "first skipped": self.first_skipped,
+            "answers": None if self.answers is None else dict(self.answers),
+        }
+
+
+def held(part: Stored, split: str) -> Sequence[tuple[int, Example]]:
+    """The held-out examples of a split, each with the key by which it is drawn."""
+    file = part.folder / f"{split}.json"
+    return entries().validate_json(file.read_bytes()) if file.exists() else []
+
+
+@lru_cache
+def entries() -> TypeAdapter[list[tuple[int, Example]]]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(list[tuple[int, Example]])
+
+
+def stamps(place: Place) -> list[tuple[int, int]]:
+    return [(file.stat().st_size, file.stat().st_mtime_ns) for _, file in place.named()]
+
+
+def spelt(renderer: Renderer) -> str:
+    """A hash of everything by which a tokenizer writes."""
+    tokenizer = renderer.tokenizer
+    template, special = tokenizer.chat_template, tokenizer.special_tokens_map
+    parts = [tokenizer.backend_tokenizer.to_str(), json.dumps([template, special], sort_keys=True, default=str)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+@lru_cache
+def code() -> str:
+    """A hash of the code that reads and renders."""
+    made = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.rglob("*.py")):
+        made.update(file.read_bytes())
+    for name in ("transformers", "tokenizers", "jinja2", "regex", "pyarrow"):
+        made.update(f"{name} {version(name)}".encode())
+    return made.hexdigest()

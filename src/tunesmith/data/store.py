@@ -1,0 +1,203 @@
+"""Sequences on the disk: written once, then read where they lie, so that there may be more of them than memory holds.
+
+A folder holds one file a column, little-endian: `ids` (int32), `learn` (a byte) and, where turns count differently,
+`weights` (float32) have a value a token; `ends` (int64), `label` (int32, -1 for none), `file` and `line` (int64) one a
+sequence. `facts.json` has what was found on the way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from array import array
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from .render import Tokens
+
+TOKEN = {"ids": "i", "learn": "B", "weights": "f"}
+SEQUENCE = {"ends": "q", "label": "i", "file": "q", "line": "q"}
+COLUMNS = TOKEN | SEQUENCE
+FLUSH = 2**20
+"""Tokens that are collected before they are written."""
+
+
+class Writer:
+    """Writes sequences into an empty folder, one after another."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.stack = folder, ExitStack()
+        self.open = {name: self.stack.enter_context((folder / name).open("wb")) for name in COLUMNS}
+        self.held = {name: array(code) for name, code in COLUMNS.items()}
+        self.labels: dict[str, int] = {}
+        self.files: dict[str, int] = {}
+        self.tokens = self.highest = 0
+        self.weighted = False
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stack.close()
+
+    def add(self, tokens: Tokens, label: str | None = None) -> None:
+        """Write a sequence; `label` names the class of its text."""
+        weights = tokens.weights
+        self.weighted |= weights is not None
+        self.held["ids"].extend(tokens.ids)
+        self.held["learn"].extend(tokens.learn)
+        self.held["weights"].extend(weights if weights is not None else [1.0] * len(tokens.ids))
+        self.tokens += len(tokens.ids)
+        self.highest = max(self.highest, *tokens.ids)
+        file, _, line = tokens.origin.rpartition(":")
+        at = (file, int(line)) if line.isdecimal() else (tokens.origin, -1)
+        self.held["ends"].append(self.tokens)
+        self.held["label"].append(-1 if label is None else self.labels.setdefault(label, len(self.labels)))
+        self.held["file"].append(self.files.setdefault(at[0], len(self.files)))
+        self.held["line"].append(at[1])
+        if len(self.held["ids"]) >= FLUSH:
+            self.flush()
+
+    def flush(self) -> None:
+        for name, values in self.held.items():
+            np.frombuffer(values, dtype=values.typecode).astype(little(name), copy=False).tofile(self.open[name])
+            del values[:]
+
+    def close(self, facts: dict[str, Any]) -> None:
+        """Write what is left, and `facts` beside it."""
+        self.flush()
+        self.stack.close()
+        if not self.weighted:
+            (self.folder / "weights").unlink()
+        own = {"labels": list(self.labels), "files": list(self.files), "highest": self.highest}
+        (self.folder / "facts.json").write_text(json.dumps(facts | own, ensure_ascii=False), encoding="utf-8")
+
+
+def little(name: str) -> np.dtype:
+    return np.dtype(COLUMNS[name]).newbyteorder("<")
+
+
+class Stored(Sequence[Tokens]):
+    """The sequences of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.facts: dict[str, Any] = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+        there = [name for name in COLUMNS if (folder / name).exists()]
+        self.columns = {name: self.column(name) for name in there}
+        self.ends = self.columns["ends"]
+
+    def column(self, name: str) -> np.ndarray:
+        file, kind = self.folder / name, little(name)
+        if not file.stat().st_size:  # nothing cannot be mapped
+            return np.empty(0, kind)
+        return np.asarray(np.memmap(file, dtype=kind, mode="r"))
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    @overload
+    def __getitem__(self, index: int) -> Tokens: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Tokens]: ...
+    def __getitem__(self, index: int | slice) -> Tokens | list[Tokens]:
+        if isinstance(index, slice):
+            return [self[n] for n in range(*index.indices(len(self)))]
+        number = range(len(self))[index]
+        here = slice(int(self.ends[number - 1]) if number else 0, int(self.ends[number]))
+        label, line = int(self.columns["label"][number]), int(self.columns["line"][number])
+        file = self.facts["files"][int(self.columns["file"][number])]
+        weights = self.columns["weights"][here].tolist() if "weights" in self.columns else None
+        return Tokens(
+            self.columns["ids"][here].tolist(),
+            self.columns["learn"][here].astype(bool).tolist(),
+            label=None if label < 0 else label,
+            weights=weights,
+            origin=file if line < 0 else f"{file}:{line}",
+        )
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """[N] tokens in each sequence."""
+        return np.diff(self.ends, prepend=0)
+
+    @property
+    def targets(self) -> np.ndarray:
+        """[N] tokens to be learnt in each sequence; a first one is not, since nothing stands before it."""
+        learn, starts = self.columns["learn"], self.ends - self.lengths
+        return np.add.reduceat(learn, starts, dtype=np.int64) - learn[starts]
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that is learnt from, of the files as they are now."""
+        sums = []
+        for name in self.columns.keys() - {"file", "line"}:
+            with (self.folder / name).open("rb") as content:
+                sums.append(f"{name} {hashlib.file_digest(content, 'sha256').hexdigest()}")
+        return hashlib.sha256("\n".join([*sorted(sums), *self.facts["labels"]]).encode()).hexdigest()
+
+
+class Mixed(Sequence[Tokens]):
+    """Sequences of several folders, in an order of their own; `labels` are the classes of all of them."""
+
+    def __init__(self, parts: Sequence[Stored], part: np.ndarray, row: np.ndarray, labels: Sequence[str]) -> None:
+        self.parts, self.part, self.row = parts, part, row
+        number = {label: at for at, label in enumerate(labels)}
+        self.label = [[number[label] for label in one.facts["labels"]] for one in parts]
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    @overload
+    def __getitem__(self, index: int) -> Tokens: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Tokens]: ...
+    def __getitem__(self, index: int | slice) -> Tokens | list[Tokens]:
+        if isinstance(index, slice):
+            return [self[n] for n in range(*index.indices(len(self)))]
+        part = int(self.part[index])
+        tokens = self.parts[part][int(self.row[index])]
+        if tokens.label is None:
+            return tokens
+        return replace(tokens, label=self.label[part][tokens.label])
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens in each sequence."""
+        return self.each([one.lengths for one in self.parts]).tolist()
+
+    @property
+    def targets(self) -> int:
+        """Tokens to be learnt in all sequences."""
+        return int(self.each([one.targets for one in self.parts]).sum())
+
+    def each(self, found: Sequence[np.ndarray]) -> np.ndarray:
+        """[N] what is found of each sequence, given what is of each source's."""
+        return np.concatenate(found)[self.row + np.cumsum([0, *map(len, self.parts)])[self.part]]
+
+    @property
+    def highest(self) -> int:
+        """The highest token that occurs."""
+        return max(one.facts["highest"] for one in self.parts)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that is learnt from, and of its order."""
+        made = hashlib.sha256("\n".join(one.fingerprint for one in self.parts).encode())
+        made.update(self.part.tobytes() + self.row.tobytes() + json.dumps(self.label).encode())
+        return made.hexdigest()
+
+
+def highest_token(sequences: Iterable[Tokens]) -> int:
+    """The highest token that occurs."""
+    return sequences.highest if isinstance(sequences, Mixed) else max(max(one.ids) for one in sequences)
+
+
+def lengths(sequences: Iterable[Tokens]) -> list[int]:
+    """Tokens in each sequence, without reading those on the disk."""
+    return sequences.lengths if isinstance(sequences, Mixed) else [len(one.ids) for one in sequences]
