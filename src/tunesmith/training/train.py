@@ -21,6 +21,7 @@ from ..errors import BadEnvironment, OutOfMemory, RecipeError
 from ..evaluate.evaluate import Examiner
 from ..evaluate.report import write_report
 from ..files import full
+from ..model.adapter import adapters
 from ..model.compiled import compile_blocks
 from ..model.hub import locate, locate_data
 from ..model.kept import keep
@@ -104,6 +105,7 @@ def follow(
     with ending(folder, progress), Signals() as signals:
         hooks = Callbacks(callbacks, run.train, folder.path)
         base = locate(run.model.path)
+        adapters(run)  # those that are not there are said before anything is read
         tokenizer = load_tokenizer(base)
         found = places(run.data, locate_data)
         material = prepare(run, found, tokenizer, progress.say)
@@ -111,7 +113,7 @@ def follow(
         create(folder, run, origins)
         signals.resume = going_on(folder)
         loop.kept = keep(loop.policy, material.sequences, loop.order.epochs, folder.path, progress.say)
-        inputs = passport.inputs(base, sums(found), progress.say)
+        inputs = passport.inputs(base, sums(found), progress.say, adapters(run))
         said = folder.recipe().value  # as it loads back: in Python 1 may stand for 1.0
         rows = {passport.SEQUENCES: material.fingerprint, passport.MEASURED: material.measured}
         mine = passport.make(said, origins, inputs, rows, surroundings(loop, callbacks))
@@ -128,7 +130,11 @@ def follow(
             loop.kept.close()
             loop.kept = None
         saved = save_tuned(
-            loop.policy.model, tokenizer, folder.path, run.model.path if remote(run.model.path) else str(base)
+            loop.policy.model,
+            run.method,
+            tokenizer,
+            folder.path,
+            run.model.path if remote(run.model.path) else str(base),
         )
         passport.complete(folder.path, saved, loop.weights, loop.cuts)
         after = measure(examiner, loop.policy, "after", folder, progress)
@@ -165,6 +171,7 @@ def refuse(run: Run) -> None:
         f"{early}: a step cannot be left out; set train.on_nan=stop": train.on_nan == "skip",
         f"{early}: it cannot be cut into parts; set train.auto_batch=false": train.auto_batch,
         f"{early}: its overflow cannot be seen; set train.fp16=false": train.fp16,
+        f"{early}: {run.method.name} looks at gradients; set it to false": run.method.reads_gradients,
     }
     for sentence, clash in clashes.items():
         if clash and (train.optimizer_in_backward or not sentence.startswith(early)):
@@ -214,7 +221,7 @@ def build(run: Run, base: Path, material: Material, progress: Progress) -> Loop:
     torch.manual_seed(run.train.seed)
     precision = "bf16" if run.train.bf16 else "fp16" if run.train.fp16 else "no"
     accelerator = Accelerator(mixed_precision=precision)
-    model, heads = load_model(base, run.model.precision, material.labels)
+    model, heads = load_model(base, run.model.precision, material.labels, run.model.adapters)
     words: Any = model.get_input_embeddings()
     known, highest = len(words.weight), highest_token(material.sequences)
     if highest >= known:
@@ -222,15 +229,16 @@ def build(run: Run, base: Path, material: Material, progress: Progress) -> Loop:
             f"model.path: the tokenizer in {base} writes token {highest}, but the model knows {known} tokens;"
             " take the tokenizer that belongs to it"
         )
-    model = attach(model, run.method, heads)
+    tokenizer = material.renderer.tokenizer
+    model = attach(model, run.method, heads, lambda text: tokenizer(text, add_special_tokens=False)["input_ids"])
     if run.train.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     policy = Policy(model.to(accelerator.device))
-    tokenizer = material.renderer.tokenizer
     if material.labels and tokenizer.pad_token_id is not None:
         policy.bare.config.pad_token_id = tokenizer.pad_token_id
     layout = policy.layout()
-    loop = Loop(policy, run.objective, run.train, material.sequences, layout, accelerator, cutoff=run.data.max_length)
+    parts = {"cutoff": run.data.max_length, "method": run.method}
+    loop = Loop(policy, run.objective, run.train, material.sequences, layout, accelerator, **parts)
     for fact in ways(loop):
         progress.say(fact)
     if run.train.torch_compile:
