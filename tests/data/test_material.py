@@ -253,3 +253,15 @@ def test_rows_prepared_in_several_processes_are_those_of_one(tmp_path, tokenizer
         found.append(made(tokenizer, data)[0])
     assert found[0].fingerprint == found[1].fingerprint
     assert found[0].test == found[1].test and found[0].counts == found[1].counts
+
+
+def test_weights_that_come_late_are_kept_and_those_before_are_one(tmp_path, tokenizer):
+    file = tmp_path / "rows.jsonl"
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    rows = [{"messages": turns}, {"messages": [turns[0], turns[1] | {"weight": 0.5}]}, {"messages": turns}]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found, _ = made(tokenizer, Data(path=str(file), eval_size=0.0, on_lint="warn"), objective=SFT())
+    weights = [
+        [weight for weight, learn in zip(one.weights, one.learn, strict=True) if learn] for one in found.sequences
+    ]
+    assert weights == [[1.0] * len(weights[0]), [0.5] * len(weights[0]), [1.0] * len(weights[0])]
