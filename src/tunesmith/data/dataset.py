@@ -22,6 +22,7 @@ from .source import Row, read
 
 if TYPE_CHECKING:
     from ..objectives.base import Targets
+    from .lint.report import Lint
 
 T = TypeVar("T")
 
@@ -65,6 +66,8 @@ class Pass:
     seed: int
     measured: int
     """How many held-out rows are kept of each split."""
+    checks: Lint | None = None
+    """Rules that look at every row that has no fault."""
     held: dict[str, Drawn[Example]] = field(default_factory=dict)
     """The held-out examples, by split."""
     broken: list[str] = field(default_factory=list)
@@ -123,6 +126,10 @@ class Pass:
                 made += [self.trained(row, example, next(rendered)) for example in found]
             else:
                 made += [Item(row, split, example) for example in found]
+        for item in made:
+            if self.checks and not item.fault:
+                self.checks.begin(item)
+            item.lighten()
         return made
 
     def trained(self, row: Row, example: Example, made: list[Tokens] | NoTarget) -> Item:
