@@ -51,12 +51,14 @@ class Tuned:
     @cached_property
     def model(self) -> Any:
         base = locate(self.run.model.path) if (self.folder.path / "adapter").is_dir() else self.folder.path
-        return load_tuned(self.folder.path, base, self.run.model.precision, self.labels)
+        settings = self.run.model
+        return load_tuned(self.folder.path, base, settings.precision, self.labels, settings.adapters)
 
     @cached_property
     def untouched(self):
         """The model before tuning, where it is another one in memory."""
-        return load_model(locate(self.run.model.path), self.run.model.precision)[0].eval()
+        settings = self.run.model
+        return load_model(locate(settings.path), settings.precision, (), settings.adapters)[0].eval()
 
     @contextmanager
     def side(self, base: bool) -> Iterator[Any]:
