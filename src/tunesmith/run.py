@@ -12,9 +12,12 @@ from .methods.base import Method, method
 from .methods.lora import LoRA
 from .objectives.base import Objective, objective
 from .objectives.sft import SFT
+from .precision.base import Precision, precision
+from .precision.plain import Auto as AutoPrecision
 
 AnyMethod = Annotated[Method, Choice(method, "lora")]
 AnyObjective = Annotated[Objective, Choice(objective, "sft")]
+AnyPrecision = Annotated[Precision, Choice(precision, "auto")]
 AnyFormat = Annotated[Format, Choice(format_, "auto")]
 Strategy = Literal["no", "steps", "epoch"]
 Tracker = Literal["tensorboard", "swanlab", "wandb", "mlflow", "trackio", "comet_ml"]
@@ -29,8 +32,8 @@ class Model:
     adapters: tuple[str, ...] = ()
     """Adapters that are merged into its weights first, in this order: their folders, or those of the runs that made
     them. What is trained then stands on top of them."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Number format of the weights; auto is bf16 on a GPU that has it, else fp32."""
+    precision: AnyPrecision = AutoPrecision()
+    """How the weights are held: in full, or in few bits under an adapter that learns."""
 
 
 @record

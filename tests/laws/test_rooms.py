@@ -12,12 +12,13 @@ from tunesmith.data.formats.base import format_
 from tunesmith.data.lint.base import rule
 from tunesmith.methods.base import method
 from tunesmith.objectives.base import objective
+from tunesmith.precision.base import precision
 
 SRC = Path(tunesmith.__file__).parent
 FILES = sorted(SRC.rglob("*.py"))
 ROOMS = [
     {"secret", "errors", "files", "cache", "machine", "start", "owner", "config"},
-    {"methods", "objectives", "data"},
+    {"methods", "objectives", "precision", "data"},
     {"run", "runs", "passport"},
     {"model"},
     {"evaluate"},
@@ -62,9 +63,9 @@ def test_rooms_on_one_floor_that_must_not_know_each_other():
     wrong = [
         f"{file.relative_to(SRC)}:{line} imports {room}"
         for file in FILES
-        if room_of(file) in ("methods", "objectives")
+        if room_of(file) in ("methods", "objectives", "precision")
         for line, room in imported(file)
-        if room in {"methods", "objectives", "data"} - {room_of(file)}
+        if room in {"methods", "objectives", "precision", "data"} - {room_of(file)}
     ]
     assert wrong == []
 
@@ -103,7 +104,7 @@ def test_a_file_is_read_in_one_sitting(file):
 
 ENTRIES = [
     (registry.kind, name, entry)
-    for registry in (method, objective, format_, rule)
+    for registry in (method, objective, precision, format_, rule)
     for name, entry in registry.all().items()
 ]
 

@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, RecipeError
 from ..files import whole
+from ..methods.base import largest_list
+from ..precision.base import Precision
+from ..precision.plain import FP32, Auto
 from .adapter import go_on, locate_adapter, merged, under_adapter
 from .foreign import read_config
 from .hub import checked
+from .stored import quantisation, refuse_stored
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
     from ..methods.base import Method
 
-PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+AUTO = Auto()
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
@@ -41,51 +45,71 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def load_model(
-    folder: Path, precision: str = "auto", labels: tuple[str, ...] = (), adapters: Sequence[str] = ()
+    folder: Path, precision: Precision = AUTO, labels: tuple[str, ...] = (), adapters: Sequence[str] = ()
 ) -> tuple[PreTrainedModel, tuple[str, ...]]:
     """A model from a folder of safetensors, and the names of the modules whose weights were not there.
 
     With `labels` it stands under a classification head of one output a label, which is new unless the folder has it.
-    `adapters` are merged into its weights.
+    `adapters` are merged into its weights, before these are quantised.
     """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+    if adapters and precision.quantised:
+        return merged_first(folder, precision, labels, adapters)
     family: Any = AutoModelForSequenceClassification if labels else AutoModelForCausalLM
     names = dict(enumerate(labels))
     heads = {"id2label": names, "label2id": {label: number for number, label in names.items()}} if labels else {}
+    config = read_config(folder, **heads)
+    refuse_stored(folder, quantisation(config), precision, adapters)
+    precision.check()
+    skip = heads_of(family, config) if precision.quantised else []
     try:
         with quiet():
             model, info = family.from_pretrained(
                 folder,
-                config=read_config(folder, **heads),
-                dtype=dtype(precision),
+                config=config,
+                dtype=precision.dtype(),
+                quantization_config=precision.config(skip),
                 trust_remote_code=False,
                 use_safetensors=True,
                 output_loading_info=True,
             )
     except SafetensorError as error:
         raise CheckpointError(f"model.path: the weights in {folder} are damaged ({error}); fetch them anew") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         raise RecipeError(f"model.path: {folder} cannot be loaded: {first_line(error)}") from None
     new = sorted({key.rpartition(".")[0] for key in info["missing_keys"]})
     if new and not labels:
         raise RecipeError(f"model.path: {folder} lacks the weights of {', '.join(new)}; it is no language model")
+    precision.quantise(model, skip)
     with hushed():
         for adapter in adapters:
             model = merged(model, locate_adapter(adapter, "model.adapters"))
     return model, tuple(new)
 
 
-def dtype(precision: str) -> torch.dtype:
-    """The number format of the weights: as asked for, or the best that this machine computes in hardware."""
+def merged_first(folder: Path, precision: Precision, labels: tuple[str, ...], adapters: Sequence[str]):
+    """A quantised model of weights into which adapters were merged while they were whole."""
+    precision.check()
+    model, new = load_model(folder, FP32(), labels, adapters)
+    with TemporaryDirectory() as place:
+        model.save_pretrained(place)
+        del model
+        return load_model(Path(place), precision, labels)[0], new
+
+
+def heads_of(family: Any, config: Any) -> list[str]:
+    """The linear layers that stand outside a model's blocks, such as its head; these are never quantised."""
     import torch
 
-    if precision == "fp16" and not torch.cuda.is_available():
-        raise RecipeError("model.precision: fp16 needs a GPU; on a CPU use fp32 or bf16")
-    if precision == "auto":
-        precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
-    return getattr(torch, PRECISIONS[precision])
+    with torch.device("meta"), quiet():
+        model = family.from_config(config, trust_remote_code=False)
+    within = set(largest_list(model).modules())
+    linear = {path: module for path, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    if not any(module in within for module in linear.values()):
+        raise RecipeError(f"model.precision: {type(model).__name__} has no linear layers to quantise; take bf16 or fp32")
+    return [path for path, module in linear.items() if module not in within]
 
 
 def attach(
@@ -157,7 +181,7 @@ def save_tuned(model, method: Method, tokenizer: PreTrainedTokenizerFast, run: P
 
 
 def load_tuned(
-    run: Path, base: Path, precision: str = "auto", labels: tuple[str, ...] = (), adapters: Sequence[str] = ()
+    run: Path, base: Path, precision: Precision = AUTO, labels: tuple[str, ...] = (), adapters: Sequence[str] = ()
 ):
     """What `save_tuned` wrote, ready to be asked."""
     if (run / "model").is_dir():
