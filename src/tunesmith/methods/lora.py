@@ -6,8 +6,8 @@ from typing import Any, ClassVar, Literal
 
 from ..config.record import Count, Fraction, Positive
 from ..errors import RecipeError
-from ._peft import ALL, Names, Peft, last, layers, targets
-from .base import method
+from ._peft import ALL, Names, Peft, last, layers, linear, targets
+from .base import method, plain, sizes
 
 MOVES_BASE = ("pissa", "olora")
 """Ways to begin that take from the weights what they put into the update."""
@@ -93,8 +93,7 @@ class LoRA(Peft):
             init_lora_weights=self.beginning(),
             **kind,
         )
-        plain = [type(module) for module in model.modules() if isinstance(module, Linear)]
-        if self.fast and set(plain) == {Linear}:  # quantised layers have ways of their own
+        if self.fast and all(plain(module) for module in model.modules() if linear(module)):  # others have own ways
             config._register_custom_module({Linear: LoRALinear})  # PEFT's own door for layers of one's own
         return config
 
@@ -180,9 +179,9 @@ def rank_of(path: str, pattern: dict[str, int] | None, usual: int) -> int:
 
 
 def check_rank(path: str, layer: Any, rank: int, key: str = "r") -> None:
-    most = min(layer.weight.shape)
+    most = min(sizes(layer))
     if rank > most:
         raise RecipeError(
-            f"method.{key}: {rank} is more than {path} has, which is {' x '.join(map(str, layer.weight.shape))};"
+            f"method.{key}: {rank} is more than {path} has, which is {' x '.join(map(str, sizes(layer)))};"
             f" take at most {most}, or name other layers in method.target_modules"
         )

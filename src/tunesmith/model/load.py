@@ -108,7 +108,7 @@ def heads_of(family: Any, config: Any) -> list[str]:
     within = set(largest_list(model).modules())
     linear = {path: module for path, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     if not any(module in within for module in linear.values()):
-        raise RecipeError(f"model.precision: {type(model).__name__} has no linear layers to quantise; take bf16 or fp32")
+        raise RecipeError(f"model.precision: {type(model).__name__} has no linear layers to quantise; take bf16")
     return [path for path, module in linear.items() if module not in within]
 
 

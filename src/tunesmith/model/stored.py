@@ -25,19 +25,20 @@ class Kind(NamedTuple):
 
     obeyed: dict[str, Any]
     """What may stand there, by key: one of several values, a whole number, or names of modules."""
-    unread: frozenset[str]
+    unread: set[str]
     """Keys that tell how the weights were made, or which kernel should be taken."""
     package: str
     needs_gpu: bool = False
 
 
-MADE = frozenset(
-    "quant_method backend meta version quantizer dataset tokenizer damp_percent damp_auto_increment true_sequential"
-    " static_groups model_seqlen max_input_length batch_size pad_token_id cache_block_outputs use_cuda_fp16 use_exllama"
-    " disable_exllama exllama_config do_fuse modules_to_fuse fuse_max_seq_len model_name_or_path model_file_base_name"
-    " is_marlin_format act_group_aware mse lm_head pack_dtype block_name_to_quantize module_name_preceding_first_block"
-    " _load_in_4bit _load_in_8bit bnb_4bit_compute_dtype llm_int8_enable_fp32_cpu_offload".split()
-)
+MADE = {
+    "quant_method", "backend", "meta", "version", "quantizer", "dataset", "tokenizer", "damp_percent",
+    "damp_auto_increment", "true_sequential", "static_groups", "model_seqlen", "max_input_length", "batch_size",
+    "pad_token_id", "cache_block_outputs", "use_cuda_fp16", "use_exllama", "disable_exllama", "exllama_config",
+    "do_fuse", "modules_to_fuse", "fuse_max_seq_len", "model_name_or_path", "model_file_base_name",
+    "act_group_aware", "mse", "block_name_to_quantize", "module_name_preceding_first_block", "_load_in_4bit",
+    "_load_in_8bit", "bnb_4bit_compute_dtype", "llm_int8_enable_fp32_cpu_offload",
+}  # fmt: skip
 KINDS = {
     "bitsandbytes": Kind(
         {
@@ -61,6 +62,7 @@ KINDS = {
             "sym": YES_OR_NO,
             "format": ("gptq", "gptq_v2"),
             "checkpoint_format": ("gptq", "gptq_v2"),
+            "pack_dtype": ("int32",),
         },
         MADE,
         "gptqmodel",
