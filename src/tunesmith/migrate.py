@@ -20,9 +20,11 @@ RENAMED = (
     flash_attn attn_implementation flash_attention: is chosen by transformers here; leave it out
     xformers_attention sdp_attention: is chosen by transformers here; leave it out
     rope_scaling rope_theta: is not supported yet; set it in the model's config.json
-    quantization_bit load_in_4bit load_in_8bit: is not supported yet; leave it out
-    quantization_method bnb_4bit_quant_type double_quantization: is not supported yet; leave it out
-    use_bnb_nested_quant: is not supported yet; leave it out
+    quantization_bit load_in_4bit load_in_8bit: is called model.precision here (nf4, llm_int8, hqq and others)
+    quantization_method quantization_type: is called model.precision here (nf4, llm_int8, hqq and others)
+    bnb_4bit_quant_type: is called model.precision here (nf4 or fp4)
+    bnb_4bit_compute_dtype: is called model.precision.compute_dtype here
+    double_quantization use_bnb_nested_quant bnb_4bit_use_double_quant: is called model.precision.double_quant here
     output_dir: is called output here
     overwrite_output_dir: is not needed here; a folder that holds something is never written over
     dataset dataset_name datasets train_file: is called data.path here

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from ..config.load import dump
 from ..errors import CheckpointError, RecipeError
-from ..files import whole
+from ..files import whole, write
 from ..methods.base import largest_list
 from ..precision.base import Precision
 from ..precision.plain import FP32, Auto
@@ -168,16 +170,30 @@ def hushed() -> Iterator[None]:
         yield
 
 
-def save_tuned(model, method: Method, tokenizer: PreTrainedTokenizerFast, run: Path, base: str) -> Path:
-    """Write what was learnt: an adapter in PEFT's own format, or a whole model; beside it the tokenizer."""
+def save_tuned(
+    model, method: Method, tokenizer: PreTrainedTokenizerFast, run: Path, base: str, precision: Precision
+) -> Path:
+    """Write what was learnt: an adapter in PEFT's own format, or a whole model; beside it the tokenizer, and of an
+    adapter how the weights were held that it was trained on."""
     adapter = hasattr(model, "peft_config")
     folder = run / ("adapter" if adapter else "model")
     with whole(folder) as beside:
         if adapter:
             model.peft_config["default"].base_model_name_or_path = base
         method.save(model, beside)
+        if adapter:
+            write(beside / "trained_on.json", json.dumps(trained_on(model, precision), indent=1))
         tokenizer.save_pretrained(beside)
     return folder
+
+
+def trained_on(model, precision: Precision) -> dict[str, Any]:
+    """How the weights were held that an adapter was trained on."""
+    number = next(one.dtype for one in model.get_base_model().parameters() if one.is_floating_point())
+    stored = quantisation(model.get_base_model().config)
+    kind = getattr(stored, "quant_method", None) or (stored or {}).get("quant_method")
+    by = precision.package or getattr(kind, "value", kind)
+    return {"precision": dump(precision), "numbers": str(number).removeprefix("torch."), "quantised_by": by}
 
 
 def load_tuned(

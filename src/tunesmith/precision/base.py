@@ -74,7 +74,7 @@ def number_format(word: Format, key: str) -> torch.dtype:
     return getattr(torch, FORMATS[word])
 
 
-def linear_layers(model, skip: list[str]) -> Iterator[tuple[str, nn.Module]]:
+def linear_layers(model, skip: list[str]) -> Iterator[tuple[str, nn.Linear]]:
     """A model's plain linear layers, but for those whose name, or the end of whose path, is in `skip`."""
     from torch.nn import Linear
 

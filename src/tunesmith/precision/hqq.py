@@ -26,7 +26,10 @@ class HQQ(Quantised):
             raise RecipeError(f"model.precision.group_size: must be a multiple of 8 (got {self.group_size})")
 
     def quantise(self, model, skip: list[str]) -> None:
-        from hqq.core.quantize import BaseQuantizeConfig, HQQLinear
+        from hqq.core.quantize import (  # pyright: ignore[reportMissingImports] - an extra
+            BaseQuantizeConfig,
+            HQQLinear,
+        )
         from torch.cuda import is_available
 
         found = list(linear_layers(model, skip))

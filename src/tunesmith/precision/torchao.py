@@ -16,7 +16,11 @@ class WholeNumbers(Quantised):
 
     def config(self, skip: list[str]) -> Any:
         import torch
-        from torchao.quantization import IntxWeightOnlyConfig, PerAxis, PerGroup
+        from torchao.quantization import (  # pyright: ignore[reportMissingImports] - an extra
+            IntxWeightOnlyConfig,
+            PerAxis,
+            PerGroup,
+        )
         from transformers import TorchAoConfig
 
         size = self.group()
