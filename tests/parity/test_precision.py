@@ -234,10 +234,10 @@ def test_lora_is_plain_peft_over_the_same_weights(held, model_folder):
 def test_loss_falls_and_the_weights_below_stay(held, model_folder):
     model, _ = load_model(model_folder, held)
     before = bits_of(model)
-    loop = loop_over(model, "lora", max_steps=20, learning_rate=3e-2)
+    loop = loop_over(model, "lora", max_steps=12, learning_rate=1e-2)
     began = {name: weight.detach().clone() for name, weight in loop.weights.items()}
     losses = [step.loss for step in loop.fit()]
-    assert losses[-1] < 0.9 * losses[0]
+    assert losses[-1] < losses[0] - 0.2 and losses == sorted(losses, reverse=True)
     assert bits_of(loop.policy.model.get_base_model()) == before and len(before) == 14
     assert not any(torch.equal(weight, began[name]) for name, weight in loop.weights.items())
 
