@@ -65,15 +65,17 @@ def make(
     return {"hashes": hashes | {"environment": digest([found["versions"], found["machine"]])}, **found}
 
 
-def inputs(base: Path, data: Sums, say: Callable[[str], None], adapters: Mapping[str, Path]) -> dict[str, Sums]:
-    """The sums of the files that a run reads; those of its data are known, `adapters` are folders by the settings that
+def inputs(
+    base: Path, data: Sums, say: Callable[[str], None], adapters: Mapping[str, Path] | None = None
+) -> dict[str, Sums]:
+    """The sums of the files that a run reads; those of its data are known. `adapters` are folders by the settings that
     name them."""
     began = time.perf_counter()
     model = [
         file for file in base.iterdir() if file.suffix in MODEL_SUFFIXES and file.name[0] != "." and file.is_file()
     ]
     model_files = {file.name: file for file in model}
-    for setting_, folder in adapters.items():
+    for setting_, folder in (adapters or {}).items():
         model_files |= {f"{setting_}: {name}": folder / name for name in ADAPTER_FILES}
     found = {"data": data, "base": sums(model_files)}
     seconds = time.perf_counter() - began
