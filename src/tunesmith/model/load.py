@@ -18,7 +18,7 @@ from ..precision.plain import FP32, Auto
 from .adapter import go_on, locate_adapter, merged, under_adapter
 from .foreign import read_config
 from .hub import checked
-from .stored import quantisation, refuse_stored
+from .stored import quantisation, refuse_stored, renumber
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -63,7 +63,8 @@ def load_model(
     names = dict(enumerate(labels))
     heads = {"id2label": names, "label2id": {label: number for number, label in names.items()}} if labels else {}
     config = read_config(folder, **heads)
-    refuse_stored(folder, quantisation(config), precision, adapters)
+    stored = quantisation(config)
+    refuse_stored(folder, stored, precision, adapters)
     precision.check()
     skip = heads_of(family, config) if precision.quantised else []
     try:
@@ -85,6 +86,8 @@ def load_model(
     if new and not labels:
         raise RecipeError(f"model.path: {folder} lacks the weights of {', '.join(new)}; it is no language model")
     precision.quantise(model, skip)
+    if stored.get("quant_method") == "bitsandbytes":
+        renumber(model, precision.dtype())
     with hushed():
         for adapter in adapters:
             model = merged(model, locate_adapter(adapter, "model.adapters"))

@@ -8,10 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import RecipeError
 from ..precision.base import Precision, require
+
+if TYPE_CHECKING:
+    import torch
 
 Setting = dict[str, Any]
 NAME = re.compile(r"[\w.]+")
@@ -159,4 +162,20 @@ def refuse_stored(folder: Path, said: Setting, precision: Precision, adapters: S
             f"model.path: {folder} is quantised by {name}, which needs a GPU; {whole}, with model.precision=nf4 to hold"
             " it in 4 bits"
         )
+    if name != "bitsandbytes" and precision.name != "auto":
+        raise RecipeError(
+            f"model.precision: {folder} is quantised by {name}, whose numbers stay as they are stored; set it to auto"
+        )
     require(kind.package, f"model.path: {folder} is quantised by {name}, and")
+
+
+def renumber(model, dtype: torch.dtype) -> None:
+    """Hold and compute in a number format what bitsandbytes left whole: transformers 5.23 leaves that as it was stored."""
+    from torch.nn import Parameter
+
+    for module in model.modules():
+        if hasattr(module, "compute_type_is_set"):
+            module.compute_dtype, module.compute_type_is_set = dtype, True
+        for weight in module.parameters(recurse=False):
+            if type(weight) is Parameter and weight.is_floating_point():
+                weight.data = weight.data.to(dtype)
