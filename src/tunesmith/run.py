@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge
 
+from .attn.base import Attention, attn
+from .attn.kinds import Auto as AutoAttention
 from .config.choice import Choice
 from .config.record import Count, Fraction, Natural, NonNegative, Positive, record
 from .data.formats.auto import Auto
@@ -14,10 +16,14 @@ from .objectives.base import Objective, objective
 from .objectives.sft import SFT
 from .precision.base import Precision, precision
 from .precision.plain import Auto as AutoPrecision
+from .rope.base import RopeScaling, rope_scaling
+from .rope.kinds import Unchanged
 
 AnyMethod = Annotated[Method, Choice(method, "lora")]
 AnyObjective = Annotated[Objective, Choice(objective, "sft")]
 AnyPrecision = Annotated[Precision, Choice(precision, "auto")]
+AnyRope = Annotated[RopeScaling, Choice(rope_scaling, "unchanged")]
+AnyAttention = Annotated[Attention, Choice(attn, "auto")]
 AnyFormat = Annotated[Format, Choice(format_, "auto")]
 Strategy = Literal["no", "steps", "epoch"]
 Tracker = Literal["tensorboard", "swanlab", "wandb", "mlflow", "trackio", "comet_ml"]
@@ -34,6 +40,15 @@ class Model:
     them. What is trained then stands on top of them."""
     precision: AnyPrecision = AutoPrecision()
     """How the weights are held: in full, or in few bits under an adapter that learns."""
+    rope_scaling: AnyRope = Unchanged()
+    """How positions are stretched to texts longer than the model was made for."""
+    attn: AnyAttention = AutoAttention()
+    """Which program computes attention."""
+
+    @property
+    def changes(self) -> tuple[RopeScaling | Attention, ...]:
+        """What changes the config that the model is made by."""
+        return self.rope_scaling, self.attn
 
 
 @record

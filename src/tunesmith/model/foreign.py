@@ -62,6 +62,7 @@ def read_config(folder: Path, **heads: Any):
     config._attn_implementation = config._experts_implementation = None  # of its parts too
     config.__dict__.pop("auto_map", None)
     config.__dict__.pop("quantization_config", None)
+    config.get_text_config().__dict__.pop("shifted_group_size", None)  # is said by the recipe
     if quantised:
         config.quantization_config = quantised
     return config

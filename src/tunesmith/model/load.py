@@ -9,12 +9,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from ..attn.base import Attention
 from ..config.load import dump
 from ..errors import CheckpointError, RecipeError
 from ..files import whole, write
 from ..methods.base import largest_list
 from ..precision.base import Precision
 from ..precision.plain import FP32, Auto
+from ..rope.base import RopeScaling
 from .adapter import go_on, locate_adapter, merged, under_adapter
 from .foreign import read_config
 from .hub import checked
@@ -47,22 +49,28 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def load_model(
-    folder: Path, precision: Precision = AUTO, labels: tuple[str, ...] = (), adapters: Sequence[str] = ()
+    folder: Path,
+    precision: Precision = AUTO,
+    labels: tuple[str, ...] = (),
+    adapters: Sequence[str] = (),
+    changes: Sequence[RopeScaling | Attention] = (),
 ) -> tuple[PreTrainedModel, tuple[str, ...]]:
     """A model from a folder of safetensors, and the names of the modules whose weights were not there.
 
     With `labels` it stands under a classification head of one output a label, which is new unless the folder has it.
-    `adapters` are merged into its weights, before these are quantised.
+    `adapters` are merged into its weights, before these are quantised. `changes` are those of its config.
     """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     if adapters and precision.quantised:
-        return merged_first(folder, precision, labels, adapters)
+        return merged_first(folder, precision, labels, adapters, changes)
     family: Any = AutoModelForSequenceClassification if labels else AutoModelForCausalLM
     names = dict(enumerate(labels))
     heads = {"id2label": names, "label2id": {label: number for number, label in names.items()}} if labels else {}
     config = read_config(folder, **heads)
+    for one in changes:
+        one.change(config)
     stored = quantisation(config)
     refuse_stored(folder, stored, precision, adapters)
     precision.check()
@@ -94,14 +102,20 @@ def load_model(
     return model, tuple(new)
 
 
-def merged_first(folder: Path, precision: Precision, labels: tuple[str, ...], adapters: Sequence[str]):
+def merged_first(
+    folder: Path,
+    precision: Precision,
+    labels: tuple[str, ...],
+    adapters: Sequence[str],
+    changes: Sequence[RopeScaling | Attention],
+):
     """A quantised model of weights into which adapters were merged while they were whole."""
     precision.check()
     model, new = load_model(folder, FP32(), labels, adapters)
     with TemporaryDirectory() as place:
         model.save_pretrained(place)
         del model
-        return load_model(Path(place), precision, labels)[0], new
+        return load_model(Path(place), precision, labels, (), changes)[0], new
 
 
 def heads_of(family: Any, config: Any) -> list[str]:
@@ -200,15 +214,21 @@ def trained_on(model, precision: Precision) -> dict[str, Any]:
 
 
 def load_tuned(
-    run: Path, base: Path, precision: Precision = AUTO, labels: tuple[str, ...] = (), adapters: Sequence[str] = ()
+    run: Path,
+    base: Path,
+    precision: Precision = AUTO,
+    labels: tuple[str, ...] = (),
+    adapters: Sequence[str] = (),
+    changes: Sequence[RopeScaling | Attention] = (),
 ):
     """What `save_tuned` wrote, ready to be asked."""
     if (run / "model").is_dir():
-        return load_model(checked(run / "model"), precision, labels)[0].eval()
+        changes = [one for one in changes if isinstance(one, Attention)]  # its positions are in its own config
+        return load_model(checked(run / "model"), precision, labels, (), changes)[0].eval()
     if not (run / "adapter").is_dir():
         raise CheckpointError(f"{run}: holds neither adapter/ nor model/; was the run finished?")
     with hushed():
-        return under_adapter(load_model(base, precision, labels, adapters)[0], run / "adapter").eval()
+        return under_adapter(load_model(base, precision, labels, adapters, changes)[0], run / "adapter").eval()
 
 
 def quiet():

@@ -170,7 +170,7 @@ def refuse_stored(folder: Path, said: Setting, precision: Precision, adapters: S
 
 
 def renumber(model, dtype: torch.dtype) -> None:
-    """Hold and compute in a number format what bitsandbytes left whole: transformers 5.23 leaves that as it was stored."""
+    """Hold and compute in a number format what is not quantised: transformers 5.23 leaves it as it was stored."""
     from torch.nn import Parameter
 
     for module in model.modules():

@@ -18,6 +18,7 @@ def refuse_quantised(run: Run, base: Path | None = None) -> None:
     """
     precision = run.model.precision
     precision.check()
+    run.model.attn.check()
     if precision.quantised:
         refuse_method(run.method, f"model.precision={precision.name}")
     said = refuse_code(base) if base else {}

@@ -219,7 +219,8 @@ def build(run: Run, base: Path, material: Material, progress: Progress) -> Loop:
     torch.manual_seed(run.train.seed)
     precision = "bf16" if run.train.bf16 else "fp16" if run.train.fp16 else "no"
     accelerator = Accelerator(mixed_precision=precision)
-    model, heads = load_model(base, run.model.precision, material.labels, run.model.adapters)
+    model, heads = load_model(base, run.model.precision, material.labels, run.model.adapters, run.model.changes)
+    run.model.rope_scaling.check(model.config, run.data.max_length)
     words: Any = model.get_input_embeddings()
     known, highest = len(words.weight), highest_token(material.sequences)
     if highest >= known:
