@@ -70,6 +70,8 @@ def test_what_its_weights_cannot_do_is_refused_before_they_are_read(quantised, r
         load_model(folder, NF4())
     with pytest.raises(RecipeError, match="model.adapters: cannot be merged into weights that bitsandbytes"):
         load_model(folder, adapters=["somewhere"])
+    with pytest.raises(RecipeError, match="as it was before it was quantised, and .* does not have it"):
+        train(run_of(folder, reviews, tmp_path / "loftq", LoRA(r=4, init_lora_weights="loftq"), SFT()), quiet=True)
     assert not (tmp_path / "run" / "adapter").exists()
 
 

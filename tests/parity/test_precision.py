@@ -242,6 +242,51 @@ def test_loss_falls_and_the_weights_below_stay(held, model_folder):
     assert not any(torch.equal(weight, began[name]) for name, weight in loop.weights.items())
 
 
+@each("nf4", "llm_int8", "hqq", "torchao_int4")
+def test_loftq_begins_at_the_nearest_to_what_was_lost(held, model_folder):
+    """Of all updates of a rank none is nearer (Eckart & Young 1936): what is left are the other singular values."""
+    loop = loop_of(
+        lambda **_: load_model(model_folder, held)[0],
+        LoRA(r=4, lora_alpha=12, rank_pattern={"v_proj": 2}, init_lora_weights="loftq"),
+        SFT(),
+        sequences_for(SFT()),
+    )
+    layers = [one for one in loop.policy.model.get_base_model().named_modules() if hasattr(one[1], "lora_A")]
+    assert len(layers) == 14
+    for path, layer in layers:
+        exact = make_tiny().get_submodule(path).weight.detach()
+        lost = exact - whole(layer.get_base_layer())
+        rank = 2 if path.endswith("v_proj") else 4
+        left = (lost - layer.get_delta_weight("default").detach()).norm()
+        assert float(left) == pytest.approx(float(torch.linalg.svdvals(lost)[rank:].norm()), rel=1e-3), path
+        assert left < lost.norm()
+
+
+@each("nf4", "hqq")
+def test_loftq_says_what_is_nearer_to_the_whole_model(held, model_folder):
+    said = {}
+    for begins in ("default", "loftq"):
+        model = load_model(model_folder, held)[0]
+        loop = loop_of(lambda model=model, **_: model, LoRA(r=8, init_lora_weights=begins), SFT(), sequences_for(SFT()))
+        with torch.no_grad():
+            said[begins] = loop.policy.model.eval()(IDS).logits
+    exact = make_tiny().eval()(IDS).logits.detach()
+    assert (said["loftq"] - exact).norm() < 0.85 * (said["default"] - exact).norm()
+
+
+@each("nf4")
+def test_a_run_with_loftq_is_asked_over_the_same_weights(held, model_folder, reviews, tmp_path):
+    run = over(run_of(model_folder, reviews, tmp_path / "run", LoRA(r=4, init_lora_weights="loftq"), SFT()), held)
+    train(run, quiet=True)
+    tuned = load_run(tmp_path / "run").model
+    assert bits_of(tuned.get_base_model()) == bits_of(load_model(model_folder, held)[0])
+    merged = replace(run, model=replace(run.model, adapters=(str(tmp_path / "run"),)), output=str(tmp_path / "next"))
+    with pytest.raises(RecipeError, match="as it was before it was quantised"):
+        train(merged, quiet=True)
+    with pytest.raises(RecipeError, match="method.init_lora_weights: loftq and use_dora exclude each other"):
+        train(replace(run, method=LoRA(use_dora=True, init_lora_weights="loftq"), output=str(tmp_path / "dora")))
+
+
 # --- the line ---------------------------------------------------------------------------------------------------------
 
 

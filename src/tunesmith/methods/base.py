@@ -41,6 +41,10 @@ class Method:
     def begin(self, model, encode: Callable[[str], list[int]]) -> None:
         """Make of the attached model what needs words; `encode` turns a text into tokens of the model."""
 
+    def begin_near(self, model, whole: Callable[[str], Tensor]) -> None:
+        """Make of the attached model what needs weights as they were before they were quantised; `whole` reads them,
+        by the path of their layer in the model."""
+
     def rate(self, name: str) -> float:
         """What the learning rate of a parameter is multiplied by."""
         return 1.0

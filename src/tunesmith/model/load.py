@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from .hub import checked
 from .stored import quantisation, refuse_stored, renumber
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
     from ..methods.base import Method
@@ -151,6 +153,7 @@ def attach(
     with hushed():
         tuned = method.attach(model, heads).train()
         method.begin(tuned, encode or wordless)
+        method.begin_near(tuned, partial(whole_weight, Path(model.name_or_path or "")))
         if method.adapter:
             go_on(tuned, locate_adapter(method.adapter, "method.adapter"))
     if said is not None and not same(Policy(tuned).sample(), said):
@@ -167,6 +170,23 @@ def attach(
         words.sparse = words.weight.requires_grad and getattr(head, "weight", None) is words.weight
         # its gradient is then added to the head's, row by row; a second one of its size is never made
     return tuned
+
+
+def whole_weight(folder: Path, path: str) -> torch.Tensor:
+    """The weights of a layer as they are in a model's folder, of which the others are not read."""
+    from safetensors import safe_open
+
+    name = f"{path}.weight"
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, "pt") as opened:
+            there = set(opened.keys())
+            for known in (name, name.partition(".")[2]):  # of a headless model, which is without its first part
+                if known in there and (weight := opened.get_tensor(known)).is_floating_point():
+                    return weight
+    raise RecipeError(
+        f"method: needs {name} as it was before it was quantised, and {folder} does not have it; take"
+        " method.init_lora_weights=default, and adapters that are merged into a model before"
+    )
 
 
 def wordless(text: str) -> list[int]:
