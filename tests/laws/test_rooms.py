@@ -7,17 +7,20 @@ from pathlib import Path
 import pytest
 
 import tunesmith
+from tunesmith.attn.base import attn
 from tunesmith.config.describe import field_docs
 from tunesmith.data.formats.base import format_
 from tunesmith.data.lint.base import rule
 from tunesmith.methods.base import method
 from tunesmith.objectives.base import objective
+from tunesmith.precision.base import precision
+from tunesmith.rope.base import rope_scaling
 
 SRC = Path(tunesmith.__file__).parent
 FILES = sorted(SRC.rglob("*.py"))
 ROOMS = [
     {"secret", "errors", "files", "cache", "machine", "start", "owner", "config"},
-    {"methods", "objectives", "data"},
+    {"methods", "objectives", "precision", "rope", "attn", "data"},
     {"run", "runs", "passport"},
     {"model"},
     {"evaluate"},
@@ -62,9 +65,9 @@ def test_rooms_on_one_floor_that_must_not_know_each_other():
     wrong = [
         f"{file.relative_to(SRC)}:{line} imports {room}"
         for file in FILES
-        if room_of(file) in ("methods", "objectives")
+        if room_of(file) in ("methods", "objectives", "precision", "rope", "attn")
         for line, room in imported(file)
-        if room in {"methods", "objectives", "data"} - {room_of(file)}
+        if room in {"methods", "objectives", "precision", "rope", "attn", "data"} - {room_of(file)}
     ]
     assert wrong == []
 
@@ -103,7 +106,7 @@ def test_a_file_is_read_in_one_sitting(file):
 
 ENTRIES = [
     (registry.kind, name, entry)
-    for registry in (method, objective, format_, rule)
+    for registry in (method, objective, precision, rope_scaling, attn, format_, rule)
     for name, entry in registry.all().items()
 ]
 
