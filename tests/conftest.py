@@ -45,7 +45,7 @@ def tokenizer():
     return made
 
 
-def make_tiny(labels: int = 0):
+def make_tiny(labels: int = 0, **more):
     """A two-layer Llama, the same each time; with `labels`, under a classification head."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
@@ -61,6 +61,7 @@ def make_tiny(labels: int = 0):
         eos_token_id=1,
         pad_token_id=None,
         num_labels=labels or 2,
+        **more,
     )
     return LlamaForSequenceClassification(config) if labels else LlamaForCausalLM(config)
 

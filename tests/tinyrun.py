@@ -10,6 +10,8 @@ from tunesmith.model.policy import Policy
 from tunesmith.run import Train
 from tunesmith.training.loop import Loop
 
+NEEDS = {"bitfit": {"attention_bias": True, "mlp_bias": True}}
+"""What a tiny model must have for a method to find something that it trains."""
 LENGTHS = (16, 7, 15, 6, 16, 9, 8, 7)
 
 
@@ -32,5 +34,6 @@ def loop_of(tiny, method, objective, sequences, layout=share, **settings) -> Loo
     torch.manual_seed(0)
     train = Train(**{"per_device_train_batch_size": 8, "lr_scheduler_type": "constant", **settings})
     labelled = objective.targets == "label"
-    model = attach(tiny(labels=3) if labelled else tiny(), method, ("score",) if labelled else ())
-    return Loop(Policy(model), objective, train, sequences, layout, Accelerator(cpu=True))
+    parts = NEEDS.get(method.name, {})
+    model = attach(tiny(labels=3, **parts) if labelled else tiny(**parts), method, ("score",) if labelled else ())
+    return Loop(Policy(model), objective, train, sequences, layout, Accelerator(cpu=True), method=method)

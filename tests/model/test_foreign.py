@@ -244,6 +244,10 @@ def says(**settings):
     return lambda run: change(run / "adapter" / "adapter_config.json", **settings)
 
 
+def is_all(**settings):
+    return lambda run: (run / "adapter" / "adapter_config.json").write_text(json.dumps(settings))
+
+
 FAULTS = {
     "wider": (wider, "does not fit the model: .* where the model takes "),
     "fewer": (fewer, "does not fit the model: .* is nothing where the model takes "),
@@ -255,9 +259,18 @@ FAULTS = {
     "a rank that fills the memory": (says(r=10**9), "adapter_config.json: r: is 1000000000, but the weights have "
         "rank 4"),
     "another kind": (
-        says(peft_type="PROMPT_TUNING", tokenizer_name_or_path="evil/x", tokenizer_kwargs={"trust_remote_code": 1}),
-        "adapter_config.json: peft_type: must be LORA",
+        says(peft_type="XLORA"),
+        "adapter_config.json: peft_type: must be one of LORA, ",
     ),
+    "a kind that brings a tokenizer": (
+        is_all(peft_type="PROMPT_TUNING", tokenizer_name_or_path="evil/x", tokenizer_kwargs={"trust_remote_code": 1}),
+        "adapter_config.json: tokenizer_kwargs: is not obeyed",
+    ),
+    "weights of another kind": (
+        is_all(peft_type="IA3", target_modules=["v_proj"], feedforward_modules=[]), "does not fit the model: "
+    ),
+    "no config": (lambda run: (run / "adapter" / "adapter_config.json").unlink(), "adapter_config.json: is not there"),
+    "a rank that is no number": (says(r="many"), "does not fit the model|cannot be read"),
     "a module by its name": (
         says(megatron_config={"a": 1}, megatron_core="evil"), "adapter_config.json: megatron_config: is not obeyed"
     ),

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..config.registry import Registry
 from ..errors import RecipeError
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
     from transformers import PreTrainedModel
 
 
 class Method:
-    """Make a model trainable in part; the objective never learns which part."""
+    """Make a model trainable in part; the objective never learns which part.
+
+    All but `attach` is for methods that want a word in what comes after it; most do not.
+    """
 
     name: ClassVar[str]
     detachable: ClassVar[bool] = True
     """Whether the untouched model can still be run by switching the method off; what is saved is then an adapter."""
+    reads_gradients: ClassVar[bool] = False
+    """Whether `after_step` looks at gradients, which must then be kept until it has."""
+
+    begins_alike: ClassVar[bool] = False
+    """Whether the attached model must say what the model said, until something is learnt; this is then tried."""
 
     def attach(self, model: PreTrainedModel, heads: tuple[str, ...] = ()):
         """Return the model with just those parameters trainable that this method trains.
@@ -25,11 +36,36 @@ class Method:
         """
         raise NotImplementedError
 
+    def begin(self, model, encode: Callable[[str], list[int]]) -> None:
+        """Make of the attached model what needs words; `encode` turns a text into tokens of the model."""
+
+    def rate(self, name: str) -> float:
+        """What the learning rate of a parameter is multiplied by."""
+        return 1.0
+
+    def penalty(self, model) -> Tensor | None:
+        """What is added to the loss of a step for the weights themselves."""
+        return None
+
+    def after_step(self, model, step: int, total: int) -> None:
+        """Called when a step of so many was taken, the first being 1, and its gradients are still there."""
+
+    def state(self, model) -> dict[str, Tensor]:
+        """What `after_step` remembers beside the weights, for a run that is resumed."""
+        return {}
+
+    def restore(self, model, state: dict[str, Tensor]) -> None:
+        """Remember what `state` said."""
+
+    def save(self, model, folder: Path) -> None:
+        """Write what was learnt, in safetensors: an adapter, or a whole model."""
+        model.save_pretrained(folder)
+
 
 method: Registry[Method] = Registry("method", "tunesmith.methods")
 
 
-def largest_list(model):
+def largest_list(model) -> nn.ModuleList:
     """The model's blocks: of all its module lists, the one with the most parameters."""
     from torch.nn import ModuleList
 
@@ -37,3 +73,28 @@ def largest_list(model):
     if not lists:
         raise RecipeError(f"method: needs a model made of blocks; {type(model).__name__} has none")
     return max(lists, key=lambda blocks: sum(weight.numel() for weight in blocks.parameters()))
+
+
+def width(layer: Any) -> int:
+    """How many numbers a linear layer gives; 0 if it is none. GPT-2's are of a kind of their own."""
+    weight = getattr(layer, "weight", None)
+    if getattr(weight, "ndim", 0) != 2 or not hasattr(layer, "bias"):
+        return 0
+    return getattr(layer, "out_features", getattr(layer, "nf", 0))
+
+
+def outputs(model, block: nn.Module) -> tuple[str, str]:
+    """The names, within a block, of the layers by which its attention and its feed-forward part give their results.
+
+    They are the last layers as wide as the model, within what is named for attention and elsewhere.
+    """
+    hidden = model.config.get_text_config().hidden_size
+    found = [name for name, module in block.named_modules() if width(module) == hidden]
+    attention = [name for name in found if "att" in name.lower()]
+    others = [name for name in found if name not in attention]
+    if not attention or not others:
+        raise RecipeError(
+            f"method: {type(block).__name__} has no linear layer by which its "
+            f"{'feed-forward part' if attention else 'attention'} gives its result; take lora with target_modules"
+        )
+    return attention[-1], others[-1]

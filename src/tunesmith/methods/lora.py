@@ -1,14 +1,20 @@
 """Train a low-rank update beside the model's weights."""
 
-from typing import Literal
+import re
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
-from ..config.record import Count, Fraction
+from ..config.record import Count, Fraction, Positive
 from ..errors import RecipeError
-from .base import Method, method
+from ._peft import ALL, Names, Peft, last, layers, targets
+from .base import method
+
+MOVES_BASE = ("pissa", "olora")
+"""Ways to begin that take from the weights what they put into the update."""
 
 
 @method("lora")
-class LoRA(Method):
+class LoRA(Peft):
     """LoRA (Hu et al. 2021, arXiv:2106.09685): the weights stay, and a product of two thin matrices is added."""
 
     r: Count = 8
@@ -17,40 +23,161 @@ class LoRA(Method):
     """The update is scaled by lora_alpha / r; twice r unless given."""
     lora_dropout: Fraction = 0.0
     """Share of the update's inputs dropped in training."""
-    target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
-    """Names of the layers to update, such as [q_proj, v_proj]; all-linear is every one but the head."""
+    target_modules: Names = "all-linear"
+    """Names of the layers to update, such as [q_proj, v_proj], or a pattern of whole paths; all-linear is every one
+    but the head."""
+    target_parameters: tuple[str, ...] = ()
+    """Parameters that are no layer's own, such as fused experts: [experts.gate_up_proj, experts.down_proj]."""
+    rank_pattern: dict[str, Count] | None = None
+    """Ranks of layers that have another than r, by name or pattern: {v_proj: 16}."""
+    alpha_pattern: dict[str, Count] | None = None
+    """The same of lora_alpha."""
+    bias: Literal["none", "all", "lora_only"] = "none"
+    """Which biases of the model are trained too."""
+    use_rslora: bool = False
+    """Scale by lora_alpha / sqrt(r), which keeps large ranks useful (Kalajdzievski 2023, arXiv:2312.03732)."""
+    use_dora: bool = False
+    """Learn the length of each row apart from its direction (Liu et al. 2024, arXiv:2402.09353)."""
+    init_lora_weights: Literal["default", "gaussian", "orthogonal", "pissa", "olora", "loftq"] = "default"
+    """How the update begins: at nothing (default, gaussian, orthogonal), at the largest singular values of the weights
+    (pissa: Meng et al. 2024, arXiv:2404.02948), or at their QR factors (olora: Büyükakyüz 2024, arXiv:2406.01775);
+    the last two are saved as a plain LoRA of twice the rank."""
+    pissa_niter: Count | None = None
+    """With pissa, find the singular values by so many rounds of a randomised method; exactly unless given."""
+    loraplus_lr_ratio: Positive | None = None
+    """LoRA+ (Hayou et al. 2024, arXiv:2402.12354): how much faster the second matrix learns, such as 16."""
 
     fast: bool = True
     """Compute the update in one step that keeps no copies; off, PEFT's own way is taken, for comparison."""
 
-    def attach(self, model, heads=()):
-        from peft import LoraConfig, get_peft_model
+    peft_type: ClassVar[str] = "LORA"
+    obeyed: ClassVar[set[str]] = {
+        "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern",
+        "target_parameters",
+    }  # fmt: skip
+    unread: ClassVar[set[str]] = {"init_lora_weights", "megatron_core", "qalora_group_size"}
+
+    @property
+    def detachable(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.init_lora_weights not in MOVES_BASE
+
+    def config(self, model, kind):
+        from peft import LoraConfig
         from torch.nn import Linear
 
         from ._lora_linear import LoRALinear
 
-        targets = self.target_modules if isinstance(self.target_modules, str) else list(self.target_modules)
+        if self.init_lora_weights == "loftq":
+            raise RecipeError(
+                "method.init_lora_weights: loftq makes up for what a quantised base has lost, and"
+                " bases are not quantised here yet; take default or pissa"
+            )
+        if self.pissa_niter and self.init_lora_weights != "pissa":
+            raise RecipeError("method.pissa_niter: is for init_lora_weights=pissa; leave it out")
         config = LoraConfig(
             r=self.r,
             lora_alpha=self.lora_alpha or 2 * self.r,
             lora_dropout=self.lora_dropout,
-            target_modules=targets,
-            modules_to_save=list(heads) or None,
-            task_type="CAUSAL_LM" if model.can_generate() else "SEQ_CLS",
+            target_modules=self.targets(model, kind),
+            target_parameters=list(self.target_parameters) or None,
+            rank_pattern=dict(self.rank_pattern or {}),
+            alpha_pattern=dict(self.alpha_pattern or {}),
+            bias=self.bias,
+            use_rslora=self.use_rslora,
+            use_dora=self.use_dora,
+            init_lora_weights=self.beginning(),
+            **kind,
         )
-        linear = [type(module) for module in model.modules() if isinstance(module, Linear)]
-        if self.fast and set(linear) == {Linear}:  # quantised layers have ways of their own
+        plain = [type(module) for module in model.modules() if isinstance(module, Linear)]
+        if self.fast and set(plain) == {Linear}:  # quantised layers have ways of their own
             config._register_custom_module({Linear: LoRALinear})  # PEFT's own door for layers of one's own
+        return config
+
+    def beginning(self) -> Any:
+        """The word that PEFT has for how the update begins."""
+        if self.init_lora_weights == "default":
+            return True
+        return f"pissa_niter_{self.pissa_niter}" if self.pissa_niter else self.init_lora_weights
+
+    def targets(self, model, kind) -> Any:
+        """The layers to update, each of which is larger than the rank."""
+        if not self.target_modules and not self.target_parameters:
+            raise RecipeError("method.target_modules: names no layer; take all-linear")
+        names: Any = list(self.target_modules) if not self.target_modules else self.target_modules
+        if names and not (names == ALL and self.target_parameters):  # else the experts are not forgotten
+            names = targets(model, names)
+        found = layers(model, self.target_modules, kind)
+        self.check_patterns(model, found)
+        for path, layer in found.items():
+            check_rank(path, layer, rank_of(path, self.rank_pattern, self.r))
+        return names
+
+    def check_patterns(self, model, found: dict[str, Any]) -> None:
+        """Refuse names that would be passed over in silence."""
+        there = [name for name, _ in model.named_parameters()]
+        for name in self.target_parameters:
+            if not any(path.endswith(f".{name}") or path == name for path in there):
+                raise RecipeError(f"method.target_parameters: no parameter of the model is named {name}")
+        updated = [*found, *self.target_parameters]
+        for key in ("rank_pattern", "alpha_pattern"):
+            for name in getattr(self, key) or {}:
+                if not any(re.match(rf"(.*\.)?({name})$", path) for path in updated):
+                    raise RecipeError(f"method.{key}: {name} is no layer that is updated; these are {last(found)}")
+
+    def attach(self, model, heads=()):
+        tuned = super().attach(model, heads)
+        if not self.detachable:  # what was taken from the weights, to be given back when the update is saved
+            vars(tuned)["taken"] = {path: weight.detach().clone() for path, weight in thin(tuned).items()}
+        return tuned
+
+    def rate(self, name):
+        return self.loraplus_lr_ratio if self.loraplus_lr_ratio and ".lora_B." in name else 1.0
+
+    def save(self, model, folder: Path) -> None:
+        if self.detachable:
+            super().save(model, folder)
+            return
+        config = model.peft_config["default"]
+        usual = dict(vars(config))
+        scale = 2**0.5 if self.use_rslora else 2
         try:
-            return get_peft_model(model, config)
-        except ValueError as error:
-            if "arget modules" not in str(error):
-                raise
-            raise RecipeError(unknown_targets(model, targets)) from None
+            config.r, config.lora_alpha, config.init_lora_weights = 2 * config.r, scale * config.lora_alpha, True
+            config.rank_pattern = {name: 2 * rank for name, rank in config.rank_pattern.items()}
+            config.alpha_pattern = {name: scale * alpha for name, alpha in config.alpha_pattern.items()}
+            model.save_pretrained(folder, state_dict=given_back(model), save_embedding_layers=False)
+        finally:
+            vars(config).update(usual)
 
 
-def unknown_targets(model, targets) -> str:
-    from torch.nn import Linear
+def thin(model) -> dict[str, Any]:
+    """The two matrices of each update, by name."""
+    return {name: weight for name, weight in model.state_dict().items() if ".lora_A." in name or ".lora_B." in name}
 
-    known = sorted({name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, Linear)})
-    return f"method.lora.target_modules: no layer of the model is named {targets}; it has {', '.join(known)}"
+
+def given_back(model) -> dict[str, Any]:
+    """A model's weights with updates of twice the rank: what was learnt, less what it began with.
+
+    `B A - B0 A0` is the change of the weights as they were before anything was taken from them.
+    """
+    from torch import cat
+
+    weights = dict(model.state_dict())
+    for name, began in model.taken.items():
+        a = ".lora_A." in name
+        weights[name] = cat([weights[name], began if a else -began], 0 if a else 1)
+    return weights
+
+
+def rank_of(path: str, pattern: dict[str, int] | None, usual: int) -> int:
+    """A layer's rank, found as PEFT finds it."""
+    found = (rank for name, rank in (pattern or {}).items() if re.match(rf"(.*\.)?({name})$", path))
+    return next(found, usual)
+
+
+def check_rank(path: str, layer: Any, rank: int, key: str = "r") -> None:
+    most = min(layer.weight.shape)
+    if rank > most:
+        raise RecipeError(
+            f"method.{key}: {rank} is more than {path} has, which is {' x '.join(map(str, layer.weight.shape))};"
+            f" take at most {most}, or name other layers in method.target_modules"
+        )

@@ -78,20 +78,48 @@ def row(module, mask: Tensor | None, options: dict[str, Any]) -> Row | None:
 @torch.compiler.disable  # the lengths are numbers, another row another program
 def attend(module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options):
     """[R, heads, T, D] each -> [R, T, heads, D], and weights if the usual attention gives any."""
-    usual = usual_attention(module)
+    usual, prefix = usual_attention(module), options.pop("prefix", None)
+    front = prefix[module.layer_idx] if prefix else None
     laid = row(module, mask, options)
     if laid is None:
+        if front is not None:
+            mask = behind(module, query, key, mask, front[0].shape[2], options)
+            key, value = behind_front(front, key, value)
         return usual(module, query, key, value, mask, **options)
-    if quick(module, query, value, options):
+    if front is None and quick(module, query, value, options):
         whole: Any = Apart.apply(query, key, value, laid)
         return whole, None
     done = []
     for number, (q, k, v) in enumerate(laid.split(query, key, value)):
         if number and laid.common:
             k, v = (torch.cat([whole[:, :, : laid.common], own], 2) for whole, own in ((key, k), (value, v)))
+        if front is not None:
+            k, v = behind_front(front, k, v)
         own = own_mask(module, q, k.shape[2], laid.causal, options.get("sliding_window"))
         done.append(usual(module, q, k, v, own, **options)[0])
     return torch.cat(done, 1), None
+
+
+def behind_front(front: tuple[Tensor, Tensor], *own: Tensor) -> Iterator[Tensor]:
+    """Keys and values [R, heads, T, D] behind those of a prefix [1, heads, N, D], which all rows have."""
+    for before, one in zip(front, own, strict=True):
+        yield torch.cat([before.to(one).expand(len(one), -1, -1, -1), one], 2)
+
+
+def behind(module, query: Tensor, key: Tensor, mask: Tensor | None, count: int, options: dict[str, Any]):
+    """A mask that lets everybody see a prefix of so many, too; where there was none, one that says what it meant."""
+    seen, window = key.shape[2], options.get("sliding_window")
+    if mask is None:
+        causal = options.get("is_causal")
+        causal = getattr(module, "is_causal", True) if causal is None else causal
+        return own_mask(module, query, seen + count, causal, window)
+    may = mask.new_ones if mask.dtype == torch.bool else mask.new_zeros
+    before = may(*mask.shape[:3], count)
+    if window:  # a prefix is the oldest of what is seen
+        at = torch.arange(seen - mask.shape[2], seen, device=mask.device)[:, None] + count
+        far = at - torch.arange(count, device=mask.device) >= window
+        before = before.masked_fill(far, False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min)
+    return torch.cat([before, mask], -1)
 
 
 def quick(module, query: Tensor, value: Tensor, options: dict[str, Any]) -> bool:

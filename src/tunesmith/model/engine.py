@@ -11,6 +11,8 @@ from os.path import commonprefix
 import torch
 from torch import Tensor
 
+from .soft import soft
+
 Ids = list[int]
 
 
@@ -30,6 +32,18 @@ class Engine:
     def __init__(self, model, tokenizer, batch_size: int = 32) -> None:
         self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
         self.device = next(model.parameters()).device
+        self.soft = soft(model)
+
+    def read(self, ids: Tensor, place: Tensor, **more):
+        """What the model makes of tokens at these places, after what it has in its memory."""
+        inputs = {"input_ids": ids, "position_ids": place, "use_cache": True, **more}
+        if self.soft:
+            return self.soft.bare(**self.soft.given(inputs))
+        return self.model(**inputs)
+
+    def begun(self, prompt: Ids) -> Ids:
+        """A prompt after the virtual tokens of a soft one, if there is one."""
+        return [*(self.soft.words if self.soft else []), *prompt]
 
     def stops(self) -> set[int]:
         """The tokens that end an answer."""
@@ -53,7 +67,7 @@ class Engine:
         with reading(self.model):
             ids, said = [], ""
             pick = sampling(temperature) if temperature > 0 else greedy
-            for token in self.steps(self.prefill([prompt], []), max_new_tokens, pick):
+            for token in self.steps(self.prefill([self.begun(prompt)], []), max_new_tokens, pick):
                 if int(token) in self.stops():
                     return
                 ids.append(int(token))
@@ -79,9 +93,7 @@ class Engine:
         if width > 1:
             place = read.place.unsqueeze(1) + torch.arange(width - 1, device=self.device)
             attend = torch.cat([read.attend, there[:, :-1]], 1)
-            out = self.model(
-                input_ids=ids[:, :-1], attention_mask=attend, position_ids=place, past_key_values=deepcopy(read.cache)
-            )
+            out = self.read(ids[:, :-1], place, attention_mask=attend, past_key_values=deepcopy(read.cache))
             logits = torch.cat([logits, out.logits.float()], 1)
         token = logits.log_softmax(-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1)
         return (token * there).sum(-1).cpu()
@@ -89,15 +101,14 @@ class Engine:
     def batches(self, prompts: Sequence[Ids]) -> Iterator[tuple[list[int], Prefilled]]:
         """Each batch of prompts, read: which ones they are, and the model's memory of them."""
         with reading(self.model):
+            prompts = [self.begun(prompt) for prompt in prompts]
             common = list(commonprefix([list(prompt[:-1]) for prompt in prompts])) if len(prompts) > 1 else []
             order = sorted(range(len(prompts)), key=lambda n: -len(prompts[n]))
-            start = (
-                self.model(
-                    input_ids=torch.tensor([common], device=self.device), use_cache=True, logits_to_keep=1
-                ).past_key_values
-                if common
-                else None
-            )
+            start = None
+            if common:
+                place = torch.arange(len(common), device=self.device).unsqueeze(0)
+                ids = torch.tensor([common], device=self.device)
+                start = self.read(ids, place, logits_to_keep=1).past_key_values
             for at in range(0, len(order), self.batch_size):
                 chosen = order[at : at + self.batch_size]
                 yield chosen, self.prefill([prompts[n] for n in chosen], common, start)
@@ -113,14 +124,7 @@ class Engine:
         cache = deepcopy(start)
         if cache is not None:
             cache.batch_repeat_interleave(len(rest))
-        out = self.model(
-            input_ids=ids,
-            attention_mask=attend,
-            position_ids=place,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        out = self.read(ids, place, attention_mask=attend, past_key_values=cache, logits_to_keep=1)
         return Prefilled(out.past_key_values, attend, attend.sum(-1), out.logits[:, -1].float())
 
     def steps(self, read: Prefilled, most: int, pick) -> Iterator[Tensor]:
@@ -134,13 +138,8 @@ class Engine:
             if ended.all():
                 return
             attend = torch.cat([read.attend, read.attend.new_ones(len(token), 1)], 1)
-            out = self.model(
-                input_ids=token.unsqueeze(1),
-                attention_mask=attend,
-                position_ids=read.place.unsqueeze(1),
-                past_key_values=read.cache,
-                use_cache=True,
-            )
+            place = read.place.unsqueeze(1)
+            out = self.read(token.unsqueeze(1), place, attention_mask=attend, past_key_values=read.cache)
             read = Prefilled(out.past_key_values, attend, read.place + 1, out.logits[:, -1].float())
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, RecipeError
 from ..files import whole
-from .foreign import read_config, under_adapter
+from .adapter import under_adapter
+from .foreign import read_config
 from .hub import checked
 
 if TYPE_CHECKING:
@@ -83,15 +84,31 @@ def dtype(precision: str) -> torch.dtype:
     return getattr(torch, PRECISIONS[precision])
 
 
-def attach(model: PreTrainedModel, method: Method, heads: tuple[str, ...] = ()):
-    """The model under a method, with new heads trained whatever the method, and ready to train fast."""
+def attach(
+    model: PreTrainedModel,
+    method: Method,
+    heads: tuple[str, ...] = (),
+    encode: Callable[[str], list[int]] | None = None,
+):
+    """The model under a method, with new heads trained whatever the method, and ready to train fast.
+
+    `encode` turns text into tokens, for methods that begin with words.
+    """
     from torch.nn import Embedding
 
     from .lean import make_lean
     from .learning import make_learning
+    from .policy import Policy, same
 
+    said = Policy(model).sample() if method.begins_alike else None
     with hushed():
         tuned = method.attach(model, heads).train()
+        method.begin(tuned, encode or wordless)
+    if said is not None and not same(Policy(tuned).sample(), said):
+        raise RecipeError(
+            f"method: {method.name} does not fit {type(model).__name__}: the model says something else before anything"
+            " is learnt; take lora"
+        )
     make_lean(tuned)
     if tuned is model:  # PEFT's layers have ways of their own
         make_learning(model)
@@ -103,26 +120,32 @@ def attach(model: PreTrainedModel, method: Method, heads: tuple[str, ...] = ()):
     return tuned
 
 
+def wordless(text: str) -> list[int]:
+    raise RecipeError("method: begins with words, and there is no tokenizer here to read them")
+
+
 @contextmanager
 def hushed() -> Iterator[None]:
-    """Within it, one warning is not shown: PEFT 0.21 reads a property that transformers 5.23 renamed."""
+    """Within it, warnings are not shown that say nothing: PEFT 0.21 reads a property that transformers 5.23 renamed,
+    doubts norms that are not torch's own though it trains them well, and misses layers for ranks that are AdaLoRA's or
+    experts'."""
     import warnings
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        warnings.filterwarnings("ignore", "Unsupported layer type .*Norm", UserWarning)
+        warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys did not match", RuntimeWarning)
         yield
 
 
-def save_tuned(model, tokenizer: PreTrainedTokenizerFast, run: Path, base: str) -> Path:
+def save_tuned(model, method: Method, tokenizer: PreTrainedTokenizerFast, run: Path, base: str) -> Path:
     """Write what was learnt: an adapter in PEFT's own format, or a whole model; beside it the tokenizer."""
     adapter = hasattr(model, "peft_config")
     folder = run / ("adapter" if adapter else "model")
     with whole(folder) as beside:
         if adapter:
             model.peft_config["default"].base_model_name_or_path = base
-            model.save_pretrained(beside, save_embedding_layers=False)
-        else:
-            model.save_pretrained(beside)
+        method.save(model, beside)
         tokenizer.save_pretrained(beside)
     return folder
 

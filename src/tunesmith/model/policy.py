@@ -20,6 +20,7 @@ from ..objectives.base import LogProbs
 from .attention import as_before, keep_apart
 from .lean import remaking
 from .linear_loss import After, linear_loss
+from .soft import Begun, Soft, begin, soft
 
 
 class Policy:
@@ -40,7 +41,8 @@ class Policy:
         """The log-probability of every token to be learnt, in the order of the flattened rows."""
         learn, next_ids = batch.learn[:, 1:], batch.ids[:, 1:]
         if self.bends_logits:
-            logits = self.run(batch).logits[:, :-1][learn].float()
+            begun = self.begun(batch)
+            logits = self.run(begun.batch).logits[:, begun.at][:, :-1][learn].float()
             token = logits.log_softmax(-1).gather(-1, next_ids[learn].unsqueeze(-1)).squeeze(-1)
         else:
             states = self.states(batch)[:, :-1][learn]  # [M, H] only these reach the head
@@ -51,17 +53,23 @@ class Policy:
         """[N, C] what the classification head makes of each sequence; in a causal model it reads the last token."""
         head = getattr(self.bare, "score", None)
         if head is None:
+            batch = self.begun(batch).batch
             with self.unpacked(batch):
                 return self.run(batch).logits.float()
         return head(self.states(batch).flatten(0, 1)[batch.last]).float()
 
     def states(self, batch: Batch) -> Tensor:
-        """[R, T, H] the last hidden states, which the head reads."""
-        return self.run(batch, self.trunk).last_hidden_state
+        """[R, T, H] the last hidden states, which the head reads; those of virtual tokens are left out."""
+        begun = self.begun(batch)
+        return self.run(begun.batch, self.trunk).last_hidden_state[:, begun.at]
+
+    def begun(self, batch: Batch) -> Begun:
+        """A batch with the virtual tokens of a soft prompt before every sequence, if there is one."""
+        return begin(batch, self.soft.words if self.soft else [])
 
     def run(self, batch: Batch, model: nn.Module | None = None):
         """The forward pass. Packed rows are told apart by the lengths of their sequences, padded ones by a mask."""
-        takes = inspect.signature(self.bare.forward).parameters
+        takes, prompt = inspect.signature(self.bare.forward).parameters, self.soft
         inputs: dict = {"input_ids": batch.ids, "attention_mask": batch.attend}
         if batch.attend is None:
             laid = torch.cat([batch.lengths.new_tensor([batch.common]), batch.lengths])
@@ -71,8 +79,15 @@ class Policy:
                 inputs["token_type_ids"] = torch.zeros_like(batch.ids)
         if "use_cache" in takes:
             inputs["use_cache"] = False
+        if prompt:
+            inputs = prompt.given({"position_ids": batch.place, **inputs} if prompt.prefix else inputs)
+            model = model or self.bare
         with remaking():
             return (model or self.model)(**inputs)
+
+    @property
+    def soft(self) -> Soft | None:
+        return soft(self.model)
 
     @contextmanager
     def unpacked(self, batch: Batch) -> Iterator[None]:
@@ -131,7 +146,8 @@ class Policy:
             return True
         alone = pad(self.samples[:1]).to(self.device)
         with self.trying():
-            logits = self.run(alone).logits[0, :-1].float()
+            begun = self.begun(alone)
+            logits = self.run(begun.batch).logits[:, begun.at][0, :-1].float()
             states, words = self.states(alone)[0, :-1], alone.ids[0, 1:]
             expected = logits.log_softmax(-1).gather(-1, words.unsqueeze(-1)).squeeze(-1)
             return not same(linear_loss(states, self.head, words, after=self.after_head)["logp"], expected)
@@ -145,7 +161,7 @@ class Policy:
             return share
         if self.tells_apart(pack):
             return pack
-        if self.apart:  # by the lengths it does not; by its own mask it may
+        if self.apart and not self.soft:  # by the lengths it does not; by its own mask it may
             self.apart = False
             as_before(self.bare)
             return pack if self.tells_apart(pack) else pad
@@ -179,6 +195,11 @@ class Policy:
         """What the model makes of a batch: states, a row a token, or an encoder's classes, a row a sequence."""
         encoder = not hasattr(self.bare, "score") and not callable(self.head)
         return self.score(batch) if encoder else self.states(batch).flatten(0, 1)
+
+    def sample(self) -> Tensor:
+        """What the model makes of a short sequence."""
+        with self.trying():
+            return self.outcome(pad(self.samples[:1]).to(self.device))
 
     @property
     def samples(self) -> list[Tokens]:

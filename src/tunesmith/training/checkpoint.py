@@ -90,7 +90,9 @@ ROOM = 1.2
 def state(loop: Loop) -> dict[str, dict[str, Tensor]]:
     """What a checkpoint holds, by file and name."""
     weights = {name: weight.detach().contiguous() for name, weight in loop.weights.items()}
-    return {WEIGHTS: weights, OPTIMIZER: optimizer_tensors(loop), RANDOM: random_state()}
+    remembered = {name: one.contiguous() for name, one in loop.method.state(loop.policy.model).items()}
+    held = {WEIGHTS: weights, OPTIMIZER: optimizer_tensors(loop), RANDOM: random_state()}
+    return held | ({METHOD: remembered} if remembered else {})
 
 
 def write(folder: Path, step: int, held: dict[str, dict[str, Tensor]], facts: Facts, keep: int | None) -> Path:
@@ -155,6 +157,8 @@ def load(place: Path, loop: Loop, facts: Facts) -> Facts:
         for name, weight in loop.weights.items():
             weight.copy_(weights[name])
     load_optimizer(loop, load_file(place / OPTIMIZER))
+    if METHOD in manifest["files"]:
+        loop.method.restore(loop.policy.model, load_file(place / METHOD))
     place_schedule(loop, manifest["step"])
     set_random_state(load_file(place / RANDOM))
     return manifest
@@ -187,6 +191,7 @@ def changes(manifest: Facts, facts: Facts) -> dict[str, str]:
 
 
 WEIGHTS, OPTIMIZER, RANDOM = "weights.safetensors", "optimizer.safetensors", "random.safetensors"
+METHOD = "method.safetensors"
 MANIFEST, SEAL = "manifest.json", "sha256"
 
 
@@ -203,7 +208,7 @@ def damage(place: Path) -> str:
         manifest = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
         if manifest.pop(SEAL) != digest(manifest) or place.name != f"step-{manifest['step']:08d}":
             return f"{MANIFEST} is not what was written"
-        for name in (WEIGHTS, OPTIMIZER, RANDOM):
+        for name in {WEIGHTS, OPTIMIZER, RANDOM, *manifest["files"]}:
             if sha256(place / name) != manifest["files"][name]["sha256"]:
                 return f"{name} is not what was written"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

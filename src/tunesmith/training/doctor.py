@@ -107,7 +107,7 @@ def repeats(loop: Loop, train: Train, start: dict[str, Tensor]) -> Iterator[Find
 
 def again(loop: Loop, train: Train, **changes) -> Loop:
     """The same loop with other settings, over the same weights."""
-    parts = {"layout": loop.layout, "kept": None} | changes
+    parts = {"layout": loop.layout, "kept": None, "method": loop.method} | changes
     return Loop(loop.policy, loop.objective, train, loop.sequences, accelerator=loop.accelerator, **parts)
 
 

@@ -15,6 +15,7 @@ from ..data.render import Tokens
 from ..data.store import lengths
 from ..errors import Diverged
 from ..machine import random_state, set_random_state
+from ..methods.base import Method
 from ..model.learning import adding_up
 from ..model.load import memory_error
 from ..model.policy import Policy
@@ -70,6 +71,8 @@ class Loop:
     """States that need not be computed again."""
     cutoff: int = 2048
     """Tokens in a row that is filled up."""
+    method: Method = field(default_factory=Method)
+    """Has a word in what a step is, beside the objective's."""
     cuts: int = 1
     """Into how many times as many parts a batch is cut, so that it fits into memory."""
     order: Order = field(init=False)
@@ -81,7 +84,7 @@ class Loop:
         self.gone: list[torch.Tensor] = []
         for weight in self.weights.values():
             weight.grad = None if self.train.optimizer_in_backward else torch.zeros_like(weight)
-        self.optimizer = optimizer(self.train, self.weights)
+        self.optimizer = optimizer(self.train, self.weights, self.method)
         self.scheduler = schedule(self.train, self.optimizer, self.order.total)
         self.optimizer_step = self.accelerator.prepare_optimizer(self.optimizer)
 
@@ -103,6 +106,7 @@ class Loop:
                 tell("on_pre_optimizer_step")
                 self.optimizer_step.step()
                 tell("on_optimizer_step")
+                self.method.after_step(self.policy.model, step.number, self.order.total)
             else:
                 step.skipped = suspects(self, number)
                 if self.train.on_nan == "stop":
@@ -202,6 +206,9 @@ class Loop:
         gradients = [weight.grad for weight in self.weights.values() if weight.grad is not None]
         for gradient in gradients:
             gradient /= max(count, 1.0)
+        penalty = self.method.penalty(self.policy.model)
+        if penalty is not None:
+            penalty.backward()
         norm = torch.nn.utils.get_total_norm([*self.gone, *gradients])
         self.gone.clear()
         if self.train.max_grad_norm > 0:

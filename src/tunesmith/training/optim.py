@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from ..methods.base import Method
 from ..run import Train
 
 if TYPE_CHECKING:
@@ -15,13 +16,16 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LambdaLR
 
 
-def optimizer(train: Train, weights: dict[str, nn.Parameter]) -> Optimizer:
-    """The optimizer over the weights that learn; only matrices decay, as is the field's habit."""
+def optimizer(train: Train, weights: dict[str, nn.Parameter], method: Method) -> Optimizer:
+    """The optimizer over the weights that learn, each at the rate that its method gives it; only matrices decay, as is
+    the field's habit."""
+    kinds: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, weight in weights.items():
+        kinds.setdefault((method.rate(name), train.weight_decay if weight.ndim >= 2 else 0.0), []).append(weight)
     groups = [
-        {"params": [weight for weight in weights.values() if weight.ndim >= 2], "weight_decay": train.weight_decay},
-        {"params": [weight for weight in weights.values() if weight.ndim < 2], "weight_decay": 0.0},
+        {"params": kinds[rate, decay], "lr": rate * train.learning_rate, "weight_decay": decay}
+        for rate, decay in sorted(kinds, key=lambda kind: (kind[0] != 1.0, -kind[1]))  # the usual rate is what is shown
     ]
-    groups = [group for group in groups if group["params"]]
     if train.optim == "sgd":
         return torch.optim.SGD(groups, lr=train.learning_rate)
     return torch.optim.AdamW(

@@ -128,7 +128,11 @@ def follow(
             loop.kept.close()
             loop.kept = None
         saved = save_tuned(
-            loop.policy.model, tokenizer, folder.path, run.model.path if remote(run.model.path) else str(base)
+            loop.policy.model,
+            run.method,
+            tokenizer,
+            folder.path,
+            run.model.path if remote(run.model.path) else str(base),
         )
         passport.complete(folder.path, saved, loop.weights, loop.cuts)
         after = measure(examiner, loop.policy, "after", folder, progress)
@@ -165,6 +169,7 @@ def refuse(run: Run) -> None:
         f"{early}: a step cannot be left out; set train.on_nan=stop": train.on_nan == "skip",
         f"{early}: it cannot be cut into parts; set train.auto_batch=false": train.auto_batch,
         f"{early}: its overflow cannot be seen; set train.fp16=false": train.fp16,
+        f"{early}: {run.method.name} looks at gradients; set it to false": run.method.reads_gradients,
     }
     for sentence, clash in clashes.items():
         if clash and (train.optimizer_in_backward or not sentence.startswith(early)):
@@ -222,15 +227,16 @@ def build(run: Run, base: Path, material: Material, progress: Progress) -> Loop:
             f"model.path: the tokenizer in {base} writes token {highest}, but the model knows {known} tokens;"
             " take the tokenizer that belongs to it"
         )
-    model = attach(model, run.method, heads)
+    tokenizer = material.renderer.tokenizer
+    model = attach(model, run.method, heads, lambda text: tokenizer(text, add_special_tokens=False)["input_ids"])
     if run.train.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     policy = Policy(model.to(accelerator.device))
-    tokenizer = material.renderer.tokenizer
     if material.labels and tokenizer.pad_token_id is not None:
         policy.bare.config.pad_token_id = tokenizer.pad_token_id
     layout = policy.layout()
-    loop = Loop(policy, run.objective, run.train, material.sequences, layout, accelerator, cutoff=run.data.max_length)
+    parts = {"cutoff": run.data.max_length, "method": run.method}
+    loop = Loop(policy, run.objective, run.train, material.sequences, layout, accelerator, **parts)
     for fact in ways(loop):
         progress.say(fact)
     if run.train.torch_compile:

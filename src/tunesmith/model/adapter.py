@@ -1,0 +1,108 @@
+"""Adapters from folders: what of their config is obeyed, and whether every weight fits the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError
+from ..methods._peft import Peft, without_compiler
+from ..methods.base import method
+from .foreign import read_json
+
+OBEYED = {
+    "target_modules", "exclude_modules", "modules_to_save", "task_type", "bias", "fan_in_fan_out",
+    "layers_to_transform", "layers_pattern",
+}  # fmt: skip
+HARMLESS = {"peft_type", "base_model_name_or_path", "auto_mapping", "revision", "peft_version", "inference_mode"}
+
+
+def kinds() -> dict[str, type[Peft]]:
+    """The methods whose adapters are known, by PEFT's names of them."""
+    return {entry.peft_type: entry for entry in method.all().values() if issubclass(entry, Peft)}
+
+
+COUNTS = {"r", "init_r", "oft_block_size", "boft_block_size", "boft_block_num", "num_virtual_tokens", "bottleneck_size"}
+"""What decides how much memory an adapter takes."""
+
+FIT = "name the model that the adapter was trained on"
+NO_WORDS: dict[str, Any] = {"save_embedding_layers": False}
+UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, IndexError, RuntimeError)
+"""What PEFT raises where a config's values are not of the kind that they should be."""
+
+
+def under_adapter(model, folder: Path):
+    """A model under an adapter from a folder, every weight of which must fit it."""
+    from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+
+    without_compiler()
+    weights = adapter_weights(folder)
+    config = adapter_config(folder, weights)
+    try:
+        tuned = get_peft_model(model, config)
+        wanted = shapes(get_peft_model_state_dict(tuned, **NO_WORDS))
+    except UNREADABLE as error:  # PEFT's own words for layers that are not there, or values that make no sense
+        said = str(error).strip().split("\n")[0] or type(error).__name__
+        raise CheckpointError(f"{folder}: does not fit the model: {said}; {FIT}") from None
+    there = shapes(weights)
+    unlike = [name for name in sorted({**wanted, **there}) if wanted.get(name) != there.get(name)]
+    if unlike:
+        name = unlike[0]
+        sizes = f"{there.get(name, 'nothing')} where the model takes {wanted.get(name, 'nothing')}"
+        raise CheckpointError(f"{folder}: does not fit the model: {name} is {sizes}; {FIT}")
+    set_peft_model_state_dict(tuned, weights)
+    return tuned
+
+
+def shapes(weights: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(weight.shape) for name, weight in weights.items()}
+
+
+def adapter_weights(folder: Path) -> dict[str, Any]:
+    """An adapter's weights, from safetensors."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    file = folder / "adapter_model.safetensors"
+    if not file.is_file():
+        raise CheckpointError(f"{file}: is not there; pickled weights (adapter_model.bin) are not loaded")
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise CheckpointError(f"{folder}: the adapter's weights are damaged ({error}); copy them anew") from None
+
+
+def adapter_config(folder: Path, weights: dict[str, Any]):
+    """An adapter's config, made of the keys that are obeyed; others must be as they usually are."""
+    file = folder / "adapter_config.json"
+    if not file.is_file():
+        raise CheckpointError(f"{file}: is not there; name the folder that an adapter was saved in")
+    said = read_json(file)
+    known, name = kinds(), said.get("peft_type") if isinstance(said, dict) else said
+    if not isinstance(name, str) or name not in known:
+        raise CheckpointError(f"{file}: peft_type: must be one of {', '.join(sorted(known))} (got {name!r:.40})")
+    kind = known[name]
+    family, obeyed = kind.family(), OBEYED | kind.obeyed
+    usual = family(**({"total_step": 1} if name == "ADALORA" else {})).to_dict()  # without it PEFT makes none
+    for key in sorted(said.keys() - obeyed - HARMLESS - kind.unread):
+        if said[key] and said[key] != usual.get(key):
+            raise CheckpointError(f"{file}: {key}: is not obeyed here; take an adapter without it")
+    check_sizes(file, said, weights)
+    try:
+        return family(**{key: said[key] for key in obeyed & said.keys() & usual.keys()}, inference_mode=True)
+    except UNREADABLE as error:
+        raise CheckpointError(f"{file}: cannot be read: {str(error).splitlines()[0]}; copy it anew") from None
+
+
+def check_sizes(file: Path, said: dict[str, Any], weights: dict[str, Any]) -> None:
+    """Refuse an adapter that says it is larger than its weights are, before room is made for it."""
+    ranks = [weight.shape[0] for name, weight in weights.items() if ".lora_A" in name]
+    if said["peft_type"] == "LORA":
+        patterned = [rank for rank in dict(said.get("rank_pattern") or {}).values() if isinstance(rank, int)]
+        asked = max(said["r"] if isinstance(said.get("r"), int) else 8, *patterned, 0)
+        if not ranks or asked > max(ranks):
+            raise CheckpointError(f"{file}: r: is {asked}, but the weights have rank {max(ranks, default=0)}; {FIT}")
+    largest = max((size for weight in weights.values() for size in weight.shape), default=0)
+    for key in sorted(COUNTS & said.keys()):
+        if isinstance(said[key], int) and said[key] > largest:
+            raise CheckpointError(f"{file}: {key}: is {said[key]}, but no weight is larger than {largest}; {FIT}")
