@@ -12,12 +12,14 @@ from tunesmith.data.formats.base import format_
 from tunesmith.data.lint.base import rule
 from tunesmith.methods.base import method
 from tunesmith.objectives.base import objective
+from tunesmith.optimizers.base import optimizer
+from tunesmith.schedules.base import schedule
 
 SRC = Path(tunesmith.__file__).parent
 FILES = sorted(SRC.rglob("*.py"))
 ROOMS = [
     {"secret", "errors", "files", "cache", "machine", "start", "owner", "config"},
-    {"methods", "objectives", "data"},
+    {"methods", "objectives", "optimizers", "schedules", "data"},
     {"run", "runs", "passport"},
     {"model"},
     {"evaluate"},
@@ -58,13 +60,16 @@ def test_imports_go_one_way():
     assert wrong == []
 
 
+APART = {"methods", "objectives", "optimizers", "schedules"}
+
+
 def test_rooms_on_one_floor_that_must_not_know_each_other():
     wrong = [
         f"{file.relative_to(SRC)}:{line} imports {room}"
         for file in FILES
-        if room_of(file) in ("methods", "objectives")
+        if room_of(file) in APART
         for line, room in imported(file)
-        if room in {"methods", "objectives", "data"} - {room_of(file)}
+        if room in (APART | {"data"}) - {room_of(file)}
     ]
     assert wrong == []
 
@@ -103,7 +108,7 @@ def test_a_file_is_read_in_one_sitting(file):
 
 ENTRIES = [
     (registry.kind, name, entry)
-    for registry in (method, objective, format_, rule)
+    for registry in (method, objective, optimizer, schedule, format_, rule)
     for name, entry in registry.all().items()
 ]
 

@@ -53,7 +53,9 @@ class Peft(Method):
             if not matching(model, (name,)):
                 raise RecipeError(f"method.modules_to_save: {unknown(model, name, 'module')}")
         whole = [*heads, *(name for name in self.modules_to_save if name not in heads)]
-        kind = {"task_type": "CAUSAL_LM" if model.can_generate() else "SEQ_CLS"} | ({"modules_to_save": whole} if whole else {})
+        kind = {"task_type": "CAUSAL_LM" if model.can_generate() else "SEQ_CLS"} | (
+            {"modules_to_save": whole} if whole else {}
+        )
         config = self.config(model, kind)
         try:
             return get_peft_model(model, config)
