@@ -94,7 +94,5 @@ class ScheduleFreeSGD(ScheduleFree):
             raise RecipeError(f"train.optim.momentum: {self.name} needs more than 0, such as 0.9")
 
     def make(self, weights, train):
-        from schedulefree import SGDScheduleFree
-
         options = {"r": self.r, "weight_lr_power": self.weight_lr_power}
-        return SGDScheduleFree(groups(weights, train), train.learning_rate, self.momentum, **options)
+        return self.library().SGDScheduleFree(groups(weights, train), train.learning_rate, self.momentum, **options)
