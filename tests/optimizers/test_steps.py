@@ -395,6 +395,27 @@ def schedule_free(direction, beta):
     return x
 
 
+def test_schedule_free_radam_begins_where_its_variance_is_known():
+    def radam(gradient, memory, step):
+        memory["v"] = 0.9 * memory.get("v", 0) + 0.1 * gradient**2
+        far = 2 / (1 - 0.9) - 1
+        rho = far - 2 * step * 0.9**step / (1 - 0.9**step)
+        by = ((rho - 4) * (rho - 2) * far / ((far - 4) * (far - 2) * rho)) ** 0.5 if rho > 4 else 0.0
+        return by * gradient / (np.sqrt(memory["v"] / (1 - 0.9**step)) + 1e-8), by
+
+    z, x = ({name: value.copy() for name, value in START.items()} for _ in range(2))
+    memories, weighed, largest = {name: {} for name in START}, 0.0, 0.0
+    for step, gradient in enumerate(GRADIENTS, 1):
+        moves = {name: radam(gradient[name], memories[name], step) for name in START}
+        largest = max(largest, RATE * moves["norm.weight"][1])
+        weighed += largest**2
+        for name, (move, by) in moves.items():
+            y = 0.1 * z[name] + 0.9 * x[name]
+            z[name] = z[name] - RATE * (move + by * (DECAY * y if y.ndim == 2 else 0))
+            x[name] += (largest**2 / weighed if weighed else 0.0) * (z[name] - x[name])
+    agree(stepped("schedule_free_radam", adam_beta2=0.9), x, 1e-5)
+
+
 def test_schedule_free():
     def adams(gradient, memory, step):
         memory["v"] = 0.999 * memory.get("v", 0) + 0.001 * gradient**2

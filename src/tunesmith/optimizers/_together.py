@@ -18,13 +18,11 @@ class Together(Optimizer):
     def __init__(self, parts: list[Optimizer], others: list[dict[str, Any]], adam: dict[str, Any]) -> None:
         self.parts = [*parts, *([AdamW(others, **adam)] if others else [])]
         super().__init__([group for part in self.parts for group in part.param_groups], {"lr": adam["lr"]})
-        made = iter(self.param_groups)
-        for part in self.parts:
-            part.param_groups = [next(made) for _ in part.param_groups]  # the very same, whoever sets their rate
-            part.state = self.state
 
     def step(self, closure=None) -> Any:
         """Take a step; `closure` is there for torch's sake."""
         assert closure is None
-        for part in self.parts:
+        groups = iter(self.param_groups)
+        for part in self.parts:  # whoever loads a state or wraps an optimizer gives it other groups
+            part.param_groups, part.state = [next(groups) for _ in part.param_groups], self.state
             part.step()
