@@ -22,7 +22,7 @@ def main() -> None:
     run = Run(model=Model(path=job["model"]), data=data)
     began = time.perf_counter()
     [place] = places(data, locate_data)
-    stored = Part(run, place, Renderer(tokenizer, data.max_length), lambda text: None).stored()
+    stored = Part(run, place, Renderer(tokenizer, data), lambda text: None).stored()
     seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     if job["out"]:

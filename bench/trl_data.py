@@ -15,7 +15,7 @@ def main() -> None:
     from trl import SFTConfig, SFTTrainer
 
     disable_caching()
-    tokenizer = AutoTokenizer.from_pretrained(job["model"])
+    tokenizer = AutoTokenizer.from_pretrained(job["model"], trust_remote_code=False)
     tokenizer.chat_template = Path(job["template"]).read_text()
     rows = [{"messages": messages(json.loads(line))} for line in Path(job["rows"]).read_text().splitlines()]
     sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}

@@ -51,20 +51,25 @@ RENAMED = (
     """)
     # the method
     | table("""
-    finetuning_type adapter tuner_type use_peft peft_type: is called method here (full, freeze or lora)
+    finetuning_type adapter tuner_type use_peft peft_type: is called method here (full, freeze, lora and others)
     lora_rank lora_r rank: is called method.r here
     lora peft_config lora_config: is called method here, its options beside its name: method: {name: lora, r: 8}
     alpha: is called method.lora_alpha here
     lora_target lora_target_modules target: is called method.target_modules here
     lora_target_linear: is called method.target_modules here (all-linear)
-    additional_target lora_modules_to_save modules_to_save: is not supported yet
-    use_dora peft_use_dora use_rslora peft_use_rslora: is not supported yet; leave it out
-    pissa_init loraplus_lr_ratio init_lora_weights peft_init_lora_weights: is not supported yet; leave it out
-    layers_to_transform layers_pattern rank_pattern alpha_pattern: is not supported yet; leave it out
+    additional_target lora_modules_to_save: is called method.modules_to_save here
+    peft_use_dora: is called method.use_dora here
+    peft_use_rslora: is called method.use_rslora here
+    pissa_init peft_init_lora_weights: is called method.init_lora_weights here (default, pissa, olora and others)
+    pissa_iter: is called method.pissa_niter here, with method.init_lora_weights=pissa
+    layers_to_transform layers_pattern: is not a key here; name the layers by a pattern in method.target_modules
     exclude_modules: is not supported yet; name what learns in method.target_modules
-    bias lora_bias: is not supported yet; biases stay as they are
-    adapter_name_or_path lora_model_dir create_new_adapter: is not supported yet
+    lora_bias: is called method.bias here
+    adapter_name_or_path lora_model_dir: is called method.adapter here to go on from it, model.adapters to build on it
+    create_new_adapter: is not a key here; name the old adapter in model.adapters, and train a new one
+    use_llama_pro: is called method here; method=llama_pro with method.num_expand
     freeze_trainable_layers unfrozen_parameters: is called method.num_layers here, with method=freeze
+    freeze_trainable_modules freeze_extra_modules: is called method.modules here, with method=freeze
     """)
     # the objective
     | table("""

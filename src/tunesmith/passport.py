@@ -43,6 +43,7 @@ LIBRARIES = ("torch", "transformers", "peft", "accelerate")
 SECTIONS = ("code", "data", "base", "versions", "machine")
 MODEL_SUFFIXES = {".safetensors", ".json", ".txt", ".model", ".jinja", ".tiktoken", ".spm"}
 """Of the files beside config.json that a model or its tokenizer is read from."""
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 WORTH_SAYING = 3.0
 """Seconds."""
 
@@ -64,13 +65,19 @@ def make(
     return {"hashes": hashes | {"environment": digest([found["versions"], found["machine"]])}, **found}
 
 
-def inputs(base: Path, data: Sums, say: Callable[[str], None]) -> dict[str, Sums]:
-    """The sums of the files that a run reads; those of its data are known."""
+def inputs(
+    base: Path, data: Sums, say: Callable[[str], None], adapters: Mapping[str, Path] | None = None
+) -> dict[str, Sums]:
+    """The sums of the files that a run reads; those of its data are known. `adapters` are folders by the settings that
+    name them."""
     began = time.perf_counter()
     model = [
         file for file in base.iterdir() if file.suffix in MODEL_SUFFIXES and file.name[0] != "." and file.is_file()
     ]
-    found = {"data": data, "base": sums({file.name: file for file in model})}
+    model_files = {file.name: file for file in model}
+    for setting_, folder in (adapters or {}).items():
+        model_files |= {f"{setting_}: {name}": folder / name for name in ADAPTER_FILES}
+    found = {"data": data, "base": sums(model_files)}
     seconds = time.perf_counter() - began
     if seconds > WORTH_SAYING:
         say(f"passport: the hashes of the model took {seconds:.0f} s")

@@ -32,6 +32,9 @@ class Model:
 
     path: str
     """A folder, a .gguf file, org/name on Hugging Face, modelscope:org/name, or demo/NAME."""
+    adapters: tuple[str, ...] = ()
+    """Adapters that are merged into its weights first, in this order: their folders, or those of the runs that made
+    them. What is trained then stands on top of them."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Number format of the weights; auto is bf16 on a GPU that has it, else fp32."""
 

@@ -51,12 +51,14 @@ class Tuned:
     @cached_property
     def model(self) -> Any:
         base = locate(self.run.model.path) if (self.folder.path / "adapter").is_dir() else self.folder.path
-        return load_tuned(self.folder.path, base, self.run.model.precision, self.labels)
+        settings = self.run.model
+        return load_tuned(self.folder.path, base, settings.precision, self.labels, settings.adapters)
 
     @cached_property
     def untouched(self):
         """The model before tuning, where it is another one in memory."""
-        return load_model(locate(self.run.model.path), self.run.model.precision)[0].eval()
+        settings = self.run.model
+        return load_model(locate(settings.path), settings.precision, (), settings.adapters)[0].eval()
 
     @contextmanager
     def side(self, base: bool) -> Iterator[Any]:
@@ -75,7 +77,7 @@ class Tuned:
         """The answer to a dialogue, piece by piece."""
         if self.labels:
             raise RecipeError(f"{self.folder.path}: this run tells classes apart and writes no answers; use classify")
-        prompt = Renderer(self.tokenizer, self.run.data.max_length).prompt(messages)
+        prompt = Renderer(self.tokenizer, self.run.data).prompt(messages)
         with self.side(base) as model:
             yield from Engine(model, self.tokenizer).stream(prompt, max_new_tokens, temperature)
 
@@ -86,8 +88,8 @@ class Tuned:
     def classify(self, text: str) -> dict[str, float]:
         """The probability of each class."""
         policy = Policy(self.model)
-        renderer = Renderer(self.tokenizer, self.run.data.max_length, self.labels)
-        tokens = renderer.labelled(Example(text=text, label=self.labels[0]))
+        renderer = Renderer(self.tokenizer, self.run.data, self.labels)
+        [tokens] = renderer.labelled(Example(text=text, label=self.labels[0]))
         batch = policy.layout()([tokens]).to(next(self.model.parameters()).device)
         chances = policy.score(batch).softmax(-1)[0].tolist()
         return dict(zip(self.labels, chances, strict=True))

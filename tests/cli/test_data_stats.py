@@ -7,6 +7,7 @@ import pytest
 from tunesmith.cli import main
 from tunesmith.data.example import Message, dialogue
 from tunesmith.data.render import NoTarget, Renderer
+from tunesmith.run import Data
 
 ROWS = [{"instruction": f"say one {'two ' * (n % 7)}", "output": "three " * (n * n % 23 + 1)} for n in range(60)]
 
@@ -53,7 +54,7 @@ def test_lengths_are_those_of_the_template(ask, data, model_folder, tokenizer):
 def test_a_cutoff_costs_what_cutting_there_loses(ask, data, model_folder, tokenizer, limit):
     words = ["--model", model_folder, f"data.max_length={limit}", "data.eval_size=0", "--json"]
     [cost] = [one for one in json.loads(ask("data", "stats", data, *words))["cutoffs"] if one["chosen"]]
-    whole, cutting = Renderer(tokenizer, 10_000), Renderer(tokenizer, limit)
+    whole, cutting = (Renderer(tokenizer, Data(path="", max_length=most)) for most in (10_000, limit))
     cut = lost = 0
     for example in examples():
         [tokens] = whole.render(example, "answers")

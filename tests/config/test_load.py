@@ -154,7 +154,7 @@ def test_every_value_knows_where_it_came_from(tmp_path):
         (["method.r=0"], "method.lora.r: must be at least 1 (got 0)"),
         (["method.r=8.0"], "method.lora.r: must be a whole number of at least 1 (got 8.0)"),
         (["method.r=true"], "method.lora.r: must be a whole number of at least 1 (got true)"),
-        (["method.target_modules=3"], "method.lora.target_modules: must be a list, each text, or 'all-linear' (got 3)"),
+        (["method.target_modules=3"], "method.lora.target_modules: must be a list, each text, or text (got 3)"),
         (["train.learning_rate=-1"], "train.learning_rate: must be greater than 0 (got -1)"),
         (["train.learning_rate=.nan"], "train.learning_rate: must be a number greater than 0 (got nan)"),
         (["train.learning_rate='1e-4'"], "train.learning_rate: must be a number greater than 0 (got '1e-4')"),

@@ -6,8 +6,10 @@ from tunesmith.data.example import Answer, Call, Example, Message, dialogue
 from tunesmith.data.item import Item
 from tunesmith.data.render import NoTarget, Renderer
 from tunesmith.data.source import Row
+from tunesmith.run import Data
 
 LONGEST = 256
+DATA = Data(path="", max_length=LONGEST)
 THINGS = ["lantern", "harbour", "violin", "glacier", "orchard", "compass", "meadow", "engine", "library", "volcano"]
 TRAITS = ["ancient and quiet", "loud on market days", "blue in the morning", "hard to find", "loved by children"]
 
@@ -61,7 +63,7 @@ def broken(fault: str, **values) -> Item:
 
 def planted(tokenizer, make=Renderer) -> tuple[list[Item], dict[str, int]]:
     """Clean rows and faulty ones, and how many rows each rule is to find."""
-    renderer, other = make(forgetful(tokenizer), LONGEST), make(endless(tokenizer), LONGEST)
+    renderer, other = make(forgetful(tokenizer), DATA), make(endless(tokenizer), DATA)
     whole = clean()
     called = Message("assistant", "", calls=(Call("weather", {"city": "Oslo"}),))
     tool = (Message("user", "how warm is it?"), called, Message("tool", "12 degrees"), Message("assistant", "Twelve."))

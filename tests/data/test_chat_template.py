@@ -10,6 +10,7 @@ from tunesmith.data.chat_template import TooMuch, chat_template
 from tunesmith.data.example import Message
 from tunesmith.data.render import Renderer
 from tunesmith.errors import DataError
+from tunesmith.run import Data
 
 TURNS = [
     {"role": "system", "content": " be brief\n"},
@@ -147,7 +148,7 @@ def test_the_renderer_says_so_in_one_sentence(source, says, tokenizer, hurried):
     hostile = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, eos_token="<|im_end|>")
     hostile.chat_template = source
     with pytest.raises(DataError, match=says) as refusal:
-        Renderer(hostile, 64).prompt([Message("user", "hello")])
+        Renderer(hostile, Data(path="-")).prompt([Message("user", "hello")])
     assert "\n" not in str(refusal.value) and refusal.value.code == 3
 
 

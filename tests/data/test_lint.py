@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from datetime import date
 
 import pytest
-from data.planted import LONGEST, clean, forgetful, item, planted, said
+from data.planted import DATA, clean, forgetful, item, planted, said
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -44,7 +44,7 @@ def rows(*examples: Example, split: str = "train") -> list[Item]:
 def garden(tokenizer):
     """Planted items, what is to be found of them, and the renderer."""
     items, wanted = planted(tokenizer)
-    return items, wanted, Renderer(forgetful(tokenizer), LONGEST)
+    return items, wanted, Renderer(forgetful(tokenizer), DATA)
 
 
 def test_every_rule_fires_exactly_as_planted(garden):
@@ -55,7 +55,7 @@ def test_every_rule_fires_exactly_as_planted(garden):
 
 
 def test_clean_rows_have_nothing(tokenizer):
-    renderer = Renderer(tokenizer, LONGEST)
+    renderer = Renderer(tokenizer, DATA)
     assert counts(looked([item(example, renderer) for example in clean()], renderer)) == {}
 
 

@@ -16,6 +16,7 @@ from tunesmith.errors import DataError
 from tunesmith.model.hub import locate_data
 from tunesmith.objectives.classify import Classify
 from tunesmith.objectives.pretrain import Pretrain
+from tunesmith.objectives.sft import SFT
 from tunesmith.run import Data, Eval, Model, Run, Source, Train
 
 
@@ -91,7 +92,7 @@ def test_what_is_kept_reads_back_as_it_was_rendered(tmp_path, tokenizer):
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     run = Run(model=Model(path=""), data=Data(path=str(file), eval_size=0.0))
     [place] = places(run.data, locate_data)
-    renderer = Renderer(tokenizer, 2048)
+    renderer = Renderer(tokenizer, run.data)
     stored = Part(run, place, renderer, print).stored()
     rendered = [
         renderer.render(replace(place.format.read(row), origin=f"{file}:{n}"), "answers")[0]
@@ -128,8 +129,6 @@ def test_another_chat_template_is_another_entry(tmp_path, tokenizer, monkeypatch
     file = tmp_path / "rows.jsonl"
     file.write_text(json.dumps({"prompt": "a", "completion": "b"}))
     data = Data(path=str(file), eval_size=0.0)
-    from tunesmith.objectives.sft import SFT
-
     before, _ = made(tokenizer, data, objective=SFT())
     monkeypatch.setattr(tokenizer, "chat_template", tokenizer.chat_template.replace("helpful", "warm"))
     after, _ = made(tokenizer, data, objective=SFT())
@@ -210,3 +209,24 @@ def test_temperature_brings_small_sources_up():
     assert counts[1.0] == {0: 100, 1: 900}
     assert counts[2.0] == {0: 100, 1: 300}
     assert counts[1e9] == {0: 100, 1: 100}
+
+
+def test_what_cuts_cost_is_counted(tmp_path, tokenizer):
+    file = tmp_path / "rows.jsonl"
+    rows = [{"prompt": "one", "completion": "two " * length} for length in (1, 2, 40, 50)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    costs = {}
+    for truncation in ("right", "left", "drop"):
+        data = Data(path=str(file), eval_size=0.0, max_length=60, truncation=truncation)
+        material, _ = made(tokenizer, data, objective=SFT())
+        assert all(len(tokens.ids) <= 60 for tokens in material.sequences)
+        costs[truncation] = {name: material.counts.get(name, 0) for name in material.counts if "cut" in name}
+        costs[truncation]["sequences"] = len(material.sequences)
+        costs[truncation]["unstopped"] = material.counts["answers without a stop token"]
+    assert costs["right"]["sequences cut"] == costs["left"]["sequences cut"] == costs["right"]["unstopped"] == 2
+    assert (
+        costs["right"]["target tokens cut"] == costs["right"]["tokens cut"] - 2
+    )  # a line break follows the stop token
+    assert costs["left"]["unstopped"] == 0 and costs["left"]["target tokens cut"] < costs["right"]["target tokens cut"]
+    assert costs["drop"]["sequences"] == 2 and costs["drop"]["sequences cut"] == 0
+    assert material.counts["rows left out: longer than data.max_length"] == 2

@@ -5,6 +5,7 @@ from conftest import TEMPLATE
 
 from tunesmith.data.example import Answer, Example, Message, dialogue
 from tunesmith.data.render import NoTarget, Renderer
+from tunesmith.run import Data
 
 TURNS = (
     Message("system", "be brief"),
@@ -13,6 +14,15 @@ TURNS = (
     Message("user", "电影 and?  "),
     Message("assistant", " yes\n\nno "),
 )
+
+
+def limited(length, **more):
+    return Data(path="-", max_length=length, **more)
+
+
+def one(renderer, example):
+    [tokens] = renderer.render(example, "answers")
+    return tokens
 
 
 def learnt(renderer, tokens):
@@ -25,23 +35,23 @@ def learnt(renderer, tokens):
 
 
 def test_the_text_is_the_templates_to_the_byte(tokenizer):
-    renderer = Renderer(tokenizer, 512)
+    renderer = Renderer(tokenizer, limited(512))
     turns = [{"role": message.role, "content": message.content} for message in TURNS]
-    tokens = renderer.dialogue(dialogue(TURNS))
+    tokens = one(renderer, dialogue(TURNS))
     expected = tokenizer.apply_chat_template(turns, tokenize=False)
     assert tokenizer.decode(tokens.ids) == expected
     assert tokens.ids == tokenizer.apply_chat_template(turns, return_dict=False)
 
 
 def test_what_is_learnt_is_the_answers_and_their_stop_tokens(tokenizer):
-    renderer = Renderer(tokenizer, 512)
-    assert learnt(renderer, renderer.dialogue(dialogue(TURNS))) == ["three<|im_end|>", " yes\n\nno <|im_end|>"]
+    renderer = Renderer(tokenizer, limited(512))
+    assert learnt(renderer, one(renderer, dialogue(TURNS))) == ["three<|im_end|>", " yes\n\nno <|im_end|>"]
 
 
 def test_a_turn_marked_so_is_not_learnt(tokenizer):
-    renderer = Renderer(tokenizer, 512)
+    renderer = Renderer(tokenizer, limited(512))
     turns = (*TURNS[:2], Message("assistant", "three", weight=0), *TURNS[3:])
-    assert learnt(renderer, renderer.dialogue(dialogue(turns))) == [" yes\n\nno <|im_end|>"]
+    assert learnt(renderer, one(renderer, dialogue(turns))) == [" yes\n\nno <|im_end|>"]
 
 
 def test_generation_markers_say_the_same_as_the_difference(tokenizer):
@@ -54,13 +64,13 @@ def test_generation_markers_say_the_same_as_the_difference(tokenizer):
     )
     plain = copy_of(tokenizer)
     plain.chat_template = marked.chat_template.replace("{% generation %}", "").replace("{% endgeneration %}", "")
-    assert Renderer(marked, 512).dialogue(dialogue(TURNS)) == Renderer(plain, 512).dialogue(dialogue(TURNS))
+    assert one(Renderer(marked, limited(512)), dialogue(TURNS)) == one(Renderer(plain, limited(512)), dialogue(TURNS))
 
 
 def test_the_prompt_is_where_the_answer_begins(tokenizer):
-    renderer = Renderer(tokenizer, 512)
+    renderer = Renderer(tokenizer, limited(512))
     prompt = renderer.prompt(TURNS[:2])
-    tokens = renderer.dialogue(dialogue(TURNS[:3]))
+    tokens = one(renderer, dialogue(TURNS[:3]))
     assert tokens.ids[: len(prompt)] == prompt
     assert tokens.learn.index(True) == len(prompt)
 
@@ -70,8 +80,8 @@ def test_no_token_reaches_from_the_prompt_into_the_answer(tokenizer):
     joined.chat_template = TEMPLATE.replace("'<|im_start|>assistant\n'", "'say: th'").replace(
         "'<|im_start|>' + message.role + '\n'", "'say: th'"
     )
-    renderer = Renderer(joined, 512)
-    tokens = renderer.dialogue(dialogue((Message("user", "one"), Message("assistant", "ree"))))
+    renderer = Renderer(joined, limited(512))
+    tokens = one(renderer, dialogue((Message("user", "one"), Message("assistant", "ree"))))
     prompt = renderer.prompt((Message("user", "one"),))
     assert tokens.ids[: len(prompt)] == prompt
     assert learnt(renderer, tokens) == ["ree<|im_end|>"]
@@ -79,35 +89,35 @@ def test_no_token_reaches_from_the_prompt_into_the_answer(tokenizer):
 
 def test_a_wholly_cut_answer_is_refused_and_a_partly_cut_one_counted(tokenizer):
     long = dialogue((Message("user", "one " * 20), Message("assistant", "two " * 20)))
-    whole = Renderer(tokenizer, 512).dialogue(long)
+    whole = one(Renderer(tokenizer, limited(512)), long)
     start = whole.learn.index(True)
-    assert Renderer(tokenizer, start + 3).dialogue(long).cut == len(whole.ids) - start - 3
+    assert one(Renderer(tokenizer, limited(start + 3)), long).cut == len(whole.ids) - start - 3
     with pytest.raises(NoTarget, match="lies past data.max_length"):
-        Renderer(tokenizer, start).dialogue(long)
+        one(Renderer(tokenizer, limited(start)), long)
 
 
-def test_a_template_that_rewrites_earlier_turns_is_refused(tokenizer):
+def test_a_template_that_leaves_out_answers_is_refused(tokenizer):
     rewriting = copy_of(tokenizer)
     rewriting.chat_template = (
         "{% for message in messages %}{% if loop.last or message.role != 'assistant' %}{{ message.content }}"
         "{% endif %}<|im_end|>{% endfor %}"
     )
-    with pytest.raises(NoTarget, match="rewrites earlier turns"):
-        Renderer(rewriting, 512).dialogue(dialogue(TURNS))
+    with pytest.raises(NoTarget, match="leaves out a turn"):
+        one(Renderer(rewriting, limited(512)), dialogue(TURNS))
 
 
 def test_a_long_text_is_split_and_nothing_of_it_lost(tokenizer):
     text = "the quick brown fox jumps over the lazy dog. " * 9
-    pieces = Renderer(tokenizer, 16).whole(Example(text=text))
+    pieces = Renderer(tokenizer, limited(16)).whole(Example(text=text))
     ids = [token for piece in pieces for token in piece.ids]
     assert ids == [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]
     assert all(len(piece.ids) <= 16 for piece in pieces)
 
 
 def test_an_example_of_another_kind_is_refused_by_a_sentence(tokenizer):
-    renderer = Renderer(tokenizer, 64, ["good", "bad"])
+    renderer = Renderer(tokenizer, limited(64), ["good", "bad"])
     with pytest.raises(NoTarget, match="objective sft learns answers"):
-        renderer.dialogue(Example(text="a", label="good"))
+        one(renderer, Example(text="a", label="good"))
     with pytest.raises(NoTarget, match="does not occur in the training rows"):
         renderer.labelled(Example(text="a", label="ugly"))
     with pytest.raises(NoTarget, match="objective classify needs both"):
@@ -117,9 +127,9 @@ def test_an_example_of_another_kind_is_refused_by_a_sentence(tokenizer):
 def test_a_tokenizer_without_a_template_gets_a_plain_one(tokenizer):
     bare = copy_of(tokenizer)
     bare.chat_template = None
-    renderer = Renderer(bare, 512)
+    renderer = Renderer(bare, limited(512))
     assert renderer.plain
-    assert learnt(renderer, renderer.dialogue(dialogue(TURNS[1:3]))) == ["three<|im_end|>"]
+    assert learnt(renderer, one(renderer, dialogue(TURNS[1:3]))) == ["three<|im_end|>"]
 
 
 def copy_of(tokenizer):

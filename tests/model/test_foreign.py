@@ -260,7 +260,7 @@ FAULTS = {
         "rank 4"),
     "another kind": (
         says(peft_type="XLORA"),
-        "adapter_config.json: peft_type: must be one of LORA, ",
+        "adapter_config.json: peft_type: must be one of .*, LORA, ",
     ),
     "a kind that brings a tokenizer": (
         is_all(peft_type="PROMPT_TUNING", tokenizer_name_or_path="evil/x", tokenizer_kwargs={"trust_remote_code": 1}),

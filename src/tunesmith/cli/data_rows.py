@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -55,7 +55,8 @@ def rows_of(what: str, model: str | None, words: Sequence[str], longest: int | N
         base = {"model": {"path": model or "none"}, "data": {"path": what}, "objective": goal(what)}
         run = load(Run, text=json.dumps(base), words=words, renamed=RENAMED).value
         named = run.model.path != "none"
-    renderer = Renderer(load_tokenizer(locate(run.model.path)), longest or run.data.max_length) if named else None
+    data = replace(run.data, max_length=longest) if longest else run.data
+    renderer = Renderer(load_tokenizer(locate(run.model.path)), data) if named else None
     return Rows(run, places(run.data, locate_data), renderer)
 
 

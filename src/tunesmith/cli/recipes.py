@@ -40,12 +40,16 @@ def init(
 
     where = locate_data(data)
     first = [row.values for row in islice(read(splits(where)["train"]), LOOKED_AT)]
-    format_, reading = (where.format, where.format.described()) if isinstance(where, Named) else detect(first, data)
+    if isinstance(where, Named):  # its dataset_info.json goes on saying how it is read
+        format_, reading, said = where.format, where.format.described(), {"name": "auto"}
+    else:
+        format_, reading = detect(first, data)
+        said = {"name": format_.name, **options(format_)}
     chosen = goal or {"labelled": "classify", "text": "pretrain"}.get(format_.name, "sft")
     docs = {
         row.path: row.doc for row in rows(Run) if not row.when or row.when in (f"objective={chosen}", "method=lora")
     }
-    write(to, recipe(model, data, chosen, {"name": format_.name, **options(format_)}, docs))
+    write(to, recipe(model, data, chosen, said, docs))
     line(f"{to}: {GOALS[chosen]}; {data} is {reading}")
     line(f"  tunesmith data preview {to}\n  tunesmith train {to}")
 
@@ -73,7 +77,7 @@ def recipe(model: str, data: str, goal: str, format_: dict[str, Any], docs: dict
             text.append(f"{parent}:")
         room, indent = parent, "  " if parent else ""
         doc = docs.get("method" if path == "method.name" else path)
-        text += [f"{indent}# {doc}"] if doc else []
+        text += [f"{indent}# {' '.join(doc.split())}"] if doc else []
         text.append(f"{indent}{key}: {value}")
     return "\n".join([*text, "", "# All keys with their meaning: tunesmith schema", ""])
 

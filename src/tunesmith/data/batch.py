@@ -12,7 +12,7 @@ from os.path import commonprefix
 import torch
 from torch import Tensor
 
-from .render import Tokens
+from .tokens import Tokens
 
 
 @dataclass
@@ -26,6 +26,7 @@ class Batch:
     attend: Tensor | None  # [R, T] 0 where it is padding; none where rows are packed
     answers: int
     label: Tensor | None = None  # [N] class
+    weight: Tensor | None = None  # [R, T] how much a token to be learnt counts; none where each counts 1
     common: int = 0
     """Tokens that every sequence begins with, and that stand once: at the front, as part of the first."""
 
@@ -71,7 +72,8 @@ def pack(sequences: Sequence[Tokens], common: int = 0) -> Batch:
     owner = torch.tensor([[number for number, span in enumerate(spans) for _ in span]])
     place = torch.tensor([[place for span in spans for place in span]])
     ids = row(tokens.ids for tokens in sequences)
-    return Batch(ids, learn, owner, place, None, len(sequences), labels(sequences), common)
+    weight = row(map(weights, sequences)) if weighted(sequences) else None
+    return Batch(ids, learn, owner, place, None, len(sequences), labels(sequences), weight, common)
 
 
 def share(sequences: Sequence[Tokens]) -> Batch:
@@ -98,10 +100,21 @@ def pad(sequences: Sequence[Tokens]) -> Batch:
     width = max(len(tokens.ids) for tokens in sequences)
     ids = torch.tensor([tokens.ids + [0] * (width - len(tokens.ids)) for tokens in sequences])
     learn = torch.tensor([[False, *tokens.learn[1:]] + [False] * (width - len(tokens.ids)) for tokens in sequences])
+    weight = None
+    if weighted(sequences):
+        weight = torch.tensor([weights(tokens) + [0.0] * (width - len(tokens.ids)) for tokens in sequences])
     lengths = torch.tensor([len(tokens.ids) for tokens in sequences]).unsqueeze(-1)
     place = torch.arange(width).expand(len(sequences), width)
     owner = torch.arange(len(sequences)).unsqueeze(-1).expand_as(place)
-    return Batch(ids, learn, owner, place, (place < lengths).long(), len(sequences), labels(sequences))
+    return Batch(ids, learn, owner, place, (place < lengths).long(), len(sequences), labels(sequences), weight)
+
+
+def weighted(sequences: Sequence[Tokens]) -> bool:
+    return any(tokens.weights is not None for tokens in sequences)
+
+
+def weights(tokens: Tokens) -> list[float]:
+    return [float(learn) for learn in tokens.learn] if tokens.weights is None else tokens.weights
 
 
 def labels(sequences: Sequence[Tokens]) -> Tensor | None:

@@ -16,7 +16,7 @@ from .example import Example
 from .item import Item
 from .media import check_media
 from .places import Place
-from .render import NoTarget, Renderer, Tokens
+from .render import NoTarget, Renderer, Tokens, TooLong
 from .source import Row, read
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ class Pass:
     """
 
     place: Place
-    renderer: Renderer
+    renderer: Renderer | None
+    """Without one nothing is rendered."""
     targets: Targets
     seed: int
     measured: int
@@ -104,7 +105,7 @@ class Pass:
             if split == "train" and not isinstance(found, str)
             for one in found
         ]
-        rendered = iter(self.renderer.render_many(train, self.targets))
+        rendered = iter(self.renderer.render_many(train, self.targets) if self.renderer else [[]] * len(train))
         for (split, row), found in zip(chunk, read_, strict=True):
             if isinstance(found, str):
                 yield Item(row, split, fault=found)
@@ -119,6 +120,8 @@ class Pass:
                     yield Item(row, split, example)
 
     def trained(self, row: Row, example: Example, made: list[Tokens] | NoTarget) -> Item:
+        if isinstance(made, TooLong):
+            return Item(row, "train", example, too_long=made)
         if isinstance(made, NoTarget):
             return Item(row, "train", example, fault=f"{row.origin}: {made}")
         return Item(row, "train", example, tuple(made))

@@ -9,7 +9,7 @@ from functools import cached_property
 from hashlib import blake2b
 
 from .example import Example, Message
-from .render import Tokens
+from .render import Tokens, TooLong
 from .source import Row
 
 
@@ -26,6 +26,8 @@ class Item:
     """Its sequences, if it is trained on; none if there is nothing to learn."""
     fault: str | None = None
     """Why it has no example or no sequences, in words."""
+    too_long: TooLong | None = None
+    """That it is left out for its length, as was asked for, and what that costs."""
 
     @cached_property
     def turns(self) -> tuple[Message, ...]:

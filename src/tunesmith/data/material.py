@@ -14,7 +14,7 @@ from .example import Example
 from .mix import mix
 from .part import FEW, MEND, Part, held
 from .places import Place
-from .render import NoTarget, Renderer, Tokens
+from .render import NoTarget, Renderer, Tokens, TooLong
 from .store import Mixed, Stored
 
 if TYPE_CHECKING:
@@ -56,14 +56,27 @@ def prepare(
     run: Run, found: Sequence[Place], tokenizer: PreTrainedTokenizerFast, say: Callable[[str], None]
 ) -> Material:
     """Read and render a run's data, or take them from the cache; what was left out or cut is counted and said."""
-    renderer = Renderer(tokenizer, run.data.max_length)
+    renderer = Renderer(tokenizer, run.data)
     if renderer.plain and run.objective.targets == "answers":
         say(f"{renderer.name} brings no chat template: a plain one is used ('user: ...', 'assistant: ...')")
     for place in found:
         unread = f"; not read: {', '.join(place.unread)}" if place.unread else ""
         say(f"data: {place.name} {place.reading}{unread}")
     parts = [Part(run, place, renderer, say).stored() for place in found]
+    for place, part in zip(found, parts, strict=True):
+        check(run, place, part, say)
     return put_together(run, parts, renderer, say)
+
+
+def check(run: Run, place: Place, part: Stored, say: Callable[[str], None]) -> None:
+    """Say what the checks found in a source, and stop at errors unless told otherwise."""
+    for sentence in part.facts["lint"]:
+        say(f"data: {place.name}: {sentence}")
+    if part.facts["errors"] and run.data.on_lint == "stop":
+        raise DataError(
+            f"{place.name}: the checks found errors: {', '.join(part.facts['errors'])}; `tunesmith data lint RECIPE`"
+            " shows every row and writes a copy without them; data.on_lint=warn trains all the same"
+        )
 
 
 def put_together(run: Run, parts: list[Stored], renderer: Renderer, say: Callable[[str], None]) -> Material:
@@ -73,7 +86,7 @@ def put_together(run: Run, parts: list[Stored], renderer: Renderer, say: Callabl
         if not len(part):
             raise DataError(f"{source.path}: no row is left to train on: {part.facts['skipped'] or 'all are held out'}")
     labels = sorted({label for part in trained for label in part.facts["labels"]})
-    renderer = Renderer(renderer.tokenizer, run.data.max_length, labels)
+    renderer = Renderer(renderer.tokenizer, run.data, labels)
     where = mix(run.data, [len(part) for part in trained], run.train.seed)
     sequences = Mixed(trained, *where, labels)
     choices = options([part.facts["answers"] for part in trained]) if run.objective.targets == "answers" else ()
@@ -103,6 +116,8 @@ def counted(parts: list[Stored], sequences: Mixed, measured: int, lost: Counter[
         "measured rows": measured,
         "sequences cut": rows["sequences cut"],
         "tokens cut": rows["tokens cut"],
+        "target tokens cut": rows["target tokens cut"],
+        "answers without a stop token": rows["answers without a stop token"],
         **{f"rows left out: {reason}": number for reason, number in skipped.items() if number},
     }
 
@@ -121,7 +136,7 @@ def measurable(
     for example, made in zip(known, renderer.render_many(known, run.objective.targets), strict=True):
         if not isinstance(made, NoTarget):
             fit.append(example)
-        elif run.data.on_bad_row == "error":
+        elif run.data.on_bad_row == "error" and not isinstance(made, TooLong):
             raise DataError(f"{example.origin}: {made}; {MEND}")
     return fit, Counter(
         {"answer not in training rows": len(drawn) - len(known), "nothing to learn": len(known) - len(fit)}

@@ -20,6 +20,7 @@ from ..errors import DataError
 from ..files import remove, sha256
 from .dataset import Item, Pass
 from .example import Example
+from .lint.report import Lint, rules
 from .places import Place
 from .render import Renderer
 from .store import Stored, Writer
@@ -87,14 +88,18 @@ class Part:
         run = self.run
         passing = Pass(self.place, self.renderer, run.objective.targets, run.train.seed, run.eval.max_samples)
         found = Findings(run.data.on_bad_row)
+        checks = Lint(rules(cheap=True), self.renderer, run.objective.targets)
         with Writer(folder) as writer:
             for item in self.told(passing.items()):
                 found.note(item)
+                if not item.fault:  # that one is said, and counted, already
+                    checks.look(item)
+                label = item.example.label if item.example and run.objective.targets == "label" else None
                 for tokens in item.tokens:
-                    writer.add(
-                        tokens, item.example.label if item.example and run.objective.targets == "label" else None
-                    )
-            writer.close(found.facts())
+                    writer.add(tokens, label)
+            report = checks.report()
+            kinds = {found.rule.name for found in report.errors}
+            writer.close(found.facts() | {"errors": sorted(kinds), "lint": report.sentences()})
         for split, drawn in passing.held.items():
             (folder / f"{split}.json").write_bytes(entries().dump_json(list(drawn)))
 
@@ -137,6 +142,10 @@ class Findings:
                 raise DataError(f"{item.fault}; {MEND}")
             self.skipped["nothing to learn" if item.example else "unreadable"] += 1
             self.first_skipped = self.first_skipped or item.fault
+        elif item.too_long:
+            self.skipped["longer than data.max_length"] += 1
+            self.counts["tokens cut"] += item.too_long.tokens
+            self.counts["target tokens cut"] += item.too_long.targets
         elif item.example is None:
             self.skipped["given up by data.format.function"] += 1
         if item.example is None:
@@ -146,6 +155,8 @@ class Findings:
             cut = [tokens.cut for tokens in item.tokens if tokens.cut]
             self.counts["sequences cut"] += len(cut)
             self.counts["tokens cut"] += sum(cut)
+            self.counts["target tokens cut"] += sum(tokens.lost for tokens in item.tokens)
+            self.counts["answers without a stop token"] += sum(tokens.unstopped for tokens in item.tokens)
             self.answered(item.example)
 
     def answered(self, example: Example) -> None:
@@ -196,6 +207,6 @@ def code() -> str:
     made = hashlib.sha256()
     for file in sorted(Path(__file__).parent.rglob("*.py")):
         made.update(file.read_bytes())
-    for name in ("transformers", "tokenizers", "jinja2", "pyarrow"):
+    for name in ("transformers", "tokenizers", "jinja2", "regex", "pyarrow"):
         made.update(f"{name} {version(name)}".encode())
     return made.hexdigest()

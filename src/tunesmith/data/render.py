@@ -1,246 +1,303 @@
 """The one renderer: an example as token ids, and which of them are to be learnt.
 
-The tokenizer's own chat template writes the text. The targets are found in that text, never in a copy of it:
-by the template's generation markers where it has them, else as the difference between the text up to an answer
-and the text through it, which must be exact.
+The tokenizer's own chat template writes the text, and the targets are found in that text, never in a copy of it.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from itertools import pairwise
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from ..errors import DataError
+from .dialogue import Dialogue, Refused, Tools, Writer, unthinking
+from .encoder import Encoded, Encoder, Job
 from .example import Example, Message
+from .fidelity import injected, unfaithful
+from .tokens import NoTarget, Tokens, TooLong, Turn, fit, lay
+from .tooling import Tooling
+from .turns import Finder, Span
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from ..objectives.base import Targets
 
-PLAIN_TEMPLATE = (
-    "{% for message in messages %}{{ message.role + ': ' + message.content }}"
-    "{% if message.role == 'assistant' %}{{ eos_token }}{% endif %}{{ '\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
-)
-"""Used, and said so, where a tokenizer brings no chat template."""
+Made = TypeVar("Made")
+
+__all__ = ["NoTarget", "Renderer", "Tokens", "TooLong"]
 
 
-@dataclass(frozen=True)
-class Tokens:
-    """One sequence, and which of its tokens are to be learnt."""
+class Options(Protocol):
+    """What of a run's `data` decides how it is rendered; documented there."""
 
-    ids: list[int]
-    learn: list[bool]
-    label: int | None = None
-    """Index of its class."""
-    cut: int = 0
-    """How many tokens were cut off at the end."""
-    origin: str = ""
-    """Where its example was read."""
-    weights: list[float] | None = None
-    """How much each token counts, where not all that are learnt count the same."""
-    lost: int = 0
-    """How many tokens that were to be learnt were cut off."""
-    unstopped: int = 0
-    """How many of its turns to be learnt have no stop token: the template writes none, or, if `cut`, it was cut off."""
+    @property
+    def max_length(self) -> int: ...
+    @property
+    def truncation(self) -> str: ...
+    @property
+    def train_on(self) -> Sequence[str]: ...
+    @property
+    def thinking(self) -> str: ...
 
 
-def learnt(message: Message) -> bool:
-    return message.role == "assistant" and message.weight != 0
+class Learnt(NamedTuple):
+    """A stretch of a text that is learnt, and how much each of its tokens counts."""
+
+    span: Span
+    weight: float
 
 
-class NoTarget(ValueError):
-    """An example in which nothing is to be learnt."""
+class Draft(NamedTuple):
+    """A dialogue's text, and what of it is learnt."""
+
+    text: str
+    learnt: list[Learnt]
+    apart: list[int]
+    """Where answers begin: a model is given what is before."""
+
+    @property
+    def job(self) -> Job:
+        return Job(self.text, [(learnt.span.start, learnt.span.end) for learnt in self.learnt], self.apart)
 
 
 class Renderer:
     """Writes examples for one tokenizer, at most `max_length` tokens long."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, max_length: int, labels: Iterable[str] = ()) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, data: Options, labels: Iterable[str] = ()) -> None:
         if not tokenizer.is_fast:
             raise DataError(
                 f"model.path: {type(tokenizer).__name__} cannot tell which characters a token stands for;"
                 " a fast tokenizer (tokenizer.json) is needed"
             )
-        self.tokenizer, self.max_length = tokenizer, max_length
+        self.tokenizer, self.data = tokenizer, data
         self.labels = {label: number for number, label in enumerate(labels)}
-        self.name = Path(tokenizer.name_or_path).name
-        self.plain = tokenizer.chat_template is None
-        """Whether the tokenizer brought no chat template, and PLAIN_TEMPLATE stands in."""
-        if self.plain:
-            tokenizer.chat_template = PLAIN_TEMPLATE
+        self.writer, self.encoder = Writer(tokenizer), Encoder(tokenizer)
+        self.finder, self.tooling = Finder(self.writer), Tooling(self.writer)
+        self.name, self.plain = self.writer.name, self.writer.plain
 
     def render(self, example: Example, targets: Targets) -> list[Tokens]:
         """An example as sequences: one, or for a long text as many as it takes. Raises NoTarget."""
-        if targets == "label":
-            made = [self.labelled(example)]
-        else:
-            made = self.whole(example) if targets == "text" else [self.dialogue(example)]
-        return [replace(tokens, origin=example.origin) for tokens in made]
+        [made] = self.render_many([example], targets)
+        if isinstance(made, NoTarget):
+            raise made
+        return made
 
-    def render_many(self, examples: Iterable[Example], targets: Targets) -> list[list[Tokens] | NoTarget]:
-        """The same of several examples; what has nothing to learn comes back as the reason why."""
-        found: list[list[Tokens] | NoTarget] = []
-        for example in examples:
-            try:
-                found.append(self.render(example, targets))
-            except NoTarget as fault:
-                found.append(fault)
-        return found
+    def render_many(self, examples: Sequence[Example], targets: Targets) -> list[list[Tokens] | NoTarget]:
+        """The same of many at once, which is faster; an example without a target gives the reason."""
+        if targets == "answers":
+            return self.dialogues(examples)
+        make = self.whole if targets == "text" else self.labelled
+        return [attempt(make, example) for example in examples]
 
-    def dialogue(self, example: Example) -> Tokens:
-        """The dialogue of an example; what its assistant says, and the token that ends it, are learnt."""
+    # --- dialogues ----------------------------------------------------------------------------------------------------
+
+    def dialogues(self, examples: Sequence[Example]) -> list[list[Tokens] | NoTarget]:
+        """What is learnt of each example's dialogue, or of the tokens that it brings."""
+        drafts = [attempt(self.draft, example) for example in examples]
+        encoded = iter(self.encoder.encode([draft.job for draft in drafts if isinstance(draft, Draft)]))
+        made: list[list[Tokens] | NoTarget] = []
+        for example, draft in zip(examples, drafts, strict=True):
+            if isinstance(draft, NoTarget):
+                made.append(draft)
+            else:
+                made.append(attempt(self.finished, example, draft, next(encoded) if draft else None))
+        return made
+
+    def draft(self, example: Example) -> Draft | None:
+        """The text of an example's dialogue, and where in it is what is learnt; None if it brings tokens."""
+        refuse_media(example)
+        if example.tokens:
+            return None
+        messages = self.messages(example)
+        self.tooling.check(messages, example.tools)
+        text, marks = self.writer.written(messages, example.tools)
+        check_letters(text)
+        self.writer.check_thinking(messages[-1], text)
+        weights = self.weights(messages)
+        spans = self.finder.spans(Dialogue(messages, tuple(example.tools)), text, marks, weights)
+        learnt = [Learnt(span, weights[n]) for n, span in spans.items()]
+        if "all" in self.data.train_on:
+            learnt.insert(0, Learnt(Span(0, len(text), stops=self.writer.stopped(text)), 1.0))
+        if not any(weight for _, weight in learnt):
+            raise NoTarget(
+                f"has nothing to learn: no turn of it is of {' or '.join(self.data.train_on)} (data.train_on),"
+                " or all such turns have weight 0"
+            )
+        return Draft(text, learnt, [spans[n].start for n in spans if messages[n].role == "assistant"])
+
+    def messages(self, example: Example) -> tuple[Message, ...]:
         if not example.answers:
             raise NoTarget(
                 "has no answer; objective sft learns answers: give prompts and answers, take objective=classify for"
                 " labels or objective=pretrain for plain text, or build prompts with data.format.name=template"
             )
-        messages = (*example.prompt, *example.answers[0].messages)
-        text = self.text(messages)
-        spans = self.spans(messages, text)
-        ids, offsets = self.encode(text, [start for start, _ in spans])
-        learn = [any(start <= first < last <= end for start, end in spans) for first, last in offsets]
-        if not any(learn[: self.max_length]):
-            where = (
-                f"lies past data.max_length={self.max_length} (it is {len(ids)} tokens long)"
-                if any(learn)
-                else "is empty"
-            )
-            raise NoTarget(f"the answer {where}")
-        lost, cut = sum(learn[self.max_length :]), max(0, len(ids) - self.max_length)
-        stops = tuple(self.tokenizer.all_special_tokens)
-        unstopped = sum(not text[:end].endswith(stops) for _, end in spans)
-        return Tokens(ids[: self.max_length], learn[: self.max_length], cut=cut, lost=lost, unstopped=unstopped)
+        return self.told((*example.prompt, *example.answers[0].messages))
 
-    def unfaithful(self, example: Example) -> str | None:
-        """How the template's text differs from what the example's messages say, in words; None if it does not."""
-        for answer in example.answers:
-            messages = (*example.prompt, *answer.messages)
-            text, at = self.text(messages), 0
-            for message in messages:
-                said = message.content.strip()
-                at = text.find(said, at)
-                if at < 0:
-                    return f"the chat template of {self.name} changes the {message.role}'s turn"
-                at += len(said)
-        return None
+    def told(self, messages: Iterable[Message]) -> tuple[Message, ...]:
+        """The messages, with what the assistant thinks or without, as data.thinking says."""
+        return tuple(map(unthinking, messages) if self.data.thinking == "drop" else messages)
 
-    def encode(self, text: str, cuts: list[int]) -> tuple[list[int], list[tuple[int, int]]]:
-        """The tokens of a text and the characters each stands for; none reaches over a cut.
+    def weights(self, messages: tuple[Message, ...]) -> dict[int, float]:
+        """How much each turn counts, by its number: what the data say of it, else what data.train_on says."""
+        found = {}
+        for n, message in enumerate(messages):
+            wanted = message.role in self.data.train_on or "last" in self.data.train_on and n == len(messages) - 1
+            if message.weight is not None:
+                found[n] = float(message.weight)
+            elif wanted and "all" not in self.data.train_on:
+                found[n] = 1.0
+        for weight in found.values():
+            if not 0 <= weight < math.inf:
+                raise NoTarget(f"gives a turn the weight {weight:g}; expected a number of 0 or more")
+        if "all" not in self.data.train_on:
+            return {n: weight for n, weight in found.items() if weight}
+        return found
 
-        Where one would, the text is cut there, as it is when a model is asked: the prompt's tokens, then its own.
-        """
-        encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        ids, offsets = encoding["input_ids"], encoding["offset_mapping"]
-        across = [cut for cut in cuts if any(first < cut < last for first, last in offsets)]
-        if not across:
-            return ids, offsets
-        ids, offsets = [], []
-        for start, end in pairwise([0, *across, len(text)]):
-            part = self.tokenizer(text[start:end], add_special_tokens=False, return_offsets_mapping=True)
-            ids += part["input_ids"]
-            offsets += [(start + first, start + last) for first, last in part["offset_mapping"]]
-        return ids, offsets
+    def finished(self, example: Example, draft: Draft | None, encoded: Encoded | None) -> list[Tokens]:
+        """An example's sequences, cut to length."""
+        if draft is None or encoded is None:
+            whole, turns = self.given(example), []
+        else:
+            parts = zip(draft.learnt, encoded.parts, strict=True)
+            turns = [Turn(*part, learnt.weight, learnt.span.stops) for learnt, part in parts]
+            whole = lay(encoded.ids, turns, example.origin)
+        if not any(whole.learn[1:]):
+            raise NoTarget("the answer is empty")
+        return fit(whole, turns, self.data.max_length, self.data.truncation)
+
+    def given(self, example: Example) -> Tokens:
+        """The tokens that an example brings, as they are."""
+        ids, labels = map(list, example.tokens or ((), ()))
+        if len(ids) != len(labels):
+            raise NoTarget(f"has {len(ids)} token ids and {len(labels)} labels; each token needs one, -100 to mask it")
+        words = len(self.tokenizer)
+        if wrong := next((token for token in ids if not 0 <= token < words), None):
+            raise NoTarget(f"has the token id {wrong}, but {self.name} knows ids from 0 to {words - 1}")
+        for n, (token, label) in enumerate(zip(ids, labels, strict=True)):
+            if label not in (-100, token):
+                raise NoTarget(
+                    f"labels[{n}] is {label}, but the token there is {token}: a causal model's label is the token"
+                    " itself, or -100 where nothing is learnt; the model shifts them by one, the data must not"
+                )
+        return Tokens(ids, [label != -100 for label in labels], origin=example.origin)
+
+    # --- texts --------------------------------------------------------------------------------------------------------
 
     def whole(self, example: Example) -> list[Tokens]:
         """All the text of an example, in pieces of at most `max_length`; every token is learnt."""
-        if example.answers:
-            ids = self.tokenizer(self.text((*example.prompt, *example.answers[0].messages)), add_special_tokens=False)[
-                "input_ids"
-            ]
-        else:
-            ids = self.tokenizer(example.text)["input_ids"]
-            end = self.tokenizer.eos_token_id
-            ids = ids if end is None or ids[-1:] == [end] else [*ids, end]
-        pieces = [ids[n : n + self.max_length] for n in range(0, len(ids), self.max_length)]
-        sequences = [Tokens(piece, [False] + [True] * (len(piece) - 1)) for piece in pieces if len(piece) > 1]
+        refuse_media(example)
+        ids, longest = self.text_ids(example), self.data.max_length
+        if self.data.truncation == "drop" and len(ids) > longest:
+            raise TooLong(len(ids), len(ids) - 1, longest)
+        pieces = [ids[n : n + longest] for n in range(0, len(ids), longest)]
+        sequences = [
+            Tokens(piece, [False] + [True] * (len(piece) - 1), origin=example.origin, lost=int(n > 0))
+            for n, piece in enumerate(pieces)
+            if len(piece) > 1
+        ]
         if not sequences:
             raise NoTarget("the text is empty")
         return sequences
 
-    def labelled(self, example: Example) -> Tokens:
+    def text_ids(self, example: Example) -> list[int]:
+        """The tokens of a text and of its end."""
+        if example.tokens:
+            return list(example.tokens[0])
+        if example.answers:
+            text = self.writer.text(self.messages(example), example.tools)
+            check_letters(text)
+            return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        check_letters(example.text or "")
+        ids: list[int] = self.tokenizer(example.text or "")["input_ids"]
+        end: Any = self.tokenizer.eos_token_id
+        return ids if end is None or ids[-1:] == [end] else [*ids, end]
+
+    def labelled(self, example: Example) -> list[Tokens]:
         """The text of an example, and the index of its label."""
+        refuse_media(example)
         if example.text is None or example.label is None:
             raise NoTarget("has no text with a label; objective classify needs both (data.format.name=labelled)")
         if self.labels and example.label not in self.labels:
             raise NoTarget(
                 f"the label '{example.label}' does not occur in the training rows ({', '.join(self.labels)})"
             )
-        ids = self.tokenizer(example.text, truncation=True, max_length=self.max_length)["input_ids"]
+        check_letters(example.text)
+        ids, longest = self.tokenizer(example.text)["input_ids"], self.data.max_length
         if not ids:
             raise NoTarget("the text is empty")
-        cut = len(self.tokenizer(example.text)["input_ids"]) - len(ids) if len(ids) == self.max_length else 0
-        return Tokens(ids, [False] * len(ids), label=self.labels.get(example.label), cut=cut)
+        cut = max(0, len(ids) - longest)
+        if cut and self.data.truncation == "drop":
+            raise TooLong(len(ids), 0, longest)
+        if cut and self.data.truncation == "split":
+            raise NoTarget(
+                f"is {len(ids)} tokens long, more than data.max_length={longest}, and its label is of all of it:"
+                " data.truncation=split cannot be; take right, left or drop"
+            )
+        ids = self.shortened(example.text) if cut else ids
+        return [Tokens(ids, [False] * len(ids), self.labels.get(example.label), cut, example.origin)]
 
-    def prompt(self, messages: Iterable[Message]) -> list[int]:
+    def shortened(self, text: str) -> list[int]:
+        """The tokens of a text that is too long, with the special ones that the tokenizer puts around it."""
+        side, self.tokenizer.truncation_side = self.tokenizer.truncation_side, self.data.truncation
+        try:
+            return self.tokenizer(text, truncation=True, max_length=self.data.max_length)["input_ids"]
+        finally:
+            self.tokenizer.truncation_side = side
+
+    # --- asking -------------------------------------------------------------------------------------------------------
+
+    def prompt(self, messages: Iterable[Message], tools: Tools = ()) -> list[int]:
         """What a model is given so that it answers."""
-        return self.tokenizer(self.text(messages, answer=True), add_special_tokens=False)["input_ids"]
+        return self.tokenizer(self.text(messages, tools, answer=True), add_special_tokens=False)["input_ids"]
+
+    def text(self, messages: Iterable[Message], tools: Tools = (), answer: bool = False) -> str:
+        """The dialogue as the tokenizer's template writes it; with `answer`, up to where the assistant would speak."""
+        return self.writer.text(self.told(messages), tools, answer)
 
     def answer(self, example: Example, content: str) -> list[int]:
         """The tokens that are learnt when `content` answers the example's prompt."""
-        said = Example(prompt=example.prompt, answers=(type(example.answers[0])((Message("assistant", content),)),))
-        tokens = self.dialogue(said)
-        first = len(self.prompt(example.prompt))
-        return [token for token, learn in zip(tokens.ids[first:], tokens.learn[first:], strict=True) if learn]
+        messages = self.told((*example.prompt, Message("assistant", content)))
+        text, marks = self.writer.written(messages, example.tools)
+        last = len(messages) - 1
+        span = self.finder.spans(Dialogue(messages, tuple(example.tools)), text, marks, [last])[last]
+        [(ids, [(first, end)])] = self.encoder.encode([Job(text, [(span.start, span.end)], [span.start])])
+        return ids[first:end]
 
-    def text(self, messages: Iterable[Message], answer: bool = False) -> str:
-        """The dialogue as the tokenizer's template writes it; with `answer`, up to where the assistant would speak."""
-        return self.written(messages, answer)[0]
+    # --- what was not meant -------------------------------------------------------------------------------------------
 
-    def written(self, messages: Iterable[Message], answer: bool = False) -> tuple[str, list[tuple[int, int]]]:
-        """The same, and where the template itself marks what the assistant generates."""
-        from .chat_template import TooMuch, chat_template
+    def unfaithful(self, example: Example) -> str | None:
+        """How the template's text differs from what the example's messages say, in words; None if it does not."""
+        dialogues = [self.told((*example.prompt, *answer.messages)) for answer in example.answers]
+        found = (unfaithful(self.writer, messages, example.tools) for messages in dialogues)
+        return next(filter(None, found), None)
 
-        turns = [{"role": message.role, "content": message.content} for message in messages]
-        given = {"messages": turns, "tools": None, "documents": None, "add_generation_prompt": answer}
-        try:
-            template = chat_template(self.tokenizer.get_chat_template())
-            return template.render(**given, **dict[str, Any](self.tokenizer.special_tokens_map))
-        except TooMuch as error:
-            raise DataError(
-                f"the chat template of {self.name} {error}; take the tokenizer of a model that you trust"
-            ) from None
-        except MemoryError:
-            raise
-        except Exception as error:  # somebody else's program: it may fail in any way
-            roles = ", ".join(turn["role"] for turn in turns)
-            raise DataError(f"the chat template of {self.name} refuses a dialogue of {roles}: {error}") from error
+    def injected(self, example: Example) -> str | None:
+        """Which turn holds the text of a special token, in words; None if none does."""
+        messages = [*example.prompt, *(message for answer in example.answers for message in answer.messages)]
+        return injected(self.writer, messages)
 
-    def spans(self, messages: tuple[Message, ...], text: str) -> list[tuple[int, int]]:
-        """Where in the text the answers stand that are to be learnt, each with the token that ends it."""
-        if marked := self.marked(messages):
-            return marked
-        found = []
-        for n, message in enumerate(messages):
-            if not learnt(message):
-                continue
-            before, through = self.text(messages[:n], answer=True), self.text(messages[: n + 1])
-            if not (text.startswith(through) and through.startswith(before)):
-                raise NoTarget(
-                    f"the chat template of {self.name} rewrites earlier turns, so the answer cannot be told apart"
-                )
-            found.append((len(before), self.end(through, before, message)))
-        return found
 
-    def marked(self, messages: tuple[Message, ...]) -> list[tuple[int, int]]:
-        """The same where the template itself marks what the assistant generates."""
-        if not re.search(r"\{%-?\s*generation\s*-?%\}", self.tokenizer.get_chat_template()):
-            return []
-        _, spans = self.written(messages)
-        learn = [learnt(message) for message in messages if message.role == "assistant"]
-        return [span for span, wanted in zip(spans, learn, strict=True) if wanted]
+def check_letters(text: str) -> None:
+    """Raises NoTarget for half of a surrogate pair, which JSON can say and no encoding."""
+    try:
+        text.isascii() or text.encode()
+    except UnicodeEncodeError as error:
+        raise NoTarget(
+            f"holds half of a character (U+{ord(text[error.start]):04X}), for which there is no token; mend the text"
+        ) from None
 
-    def end(self, through: str, before: str, message: Message) -> int:
-        """Where an answer ends: after the special token that follows its content, if one does."""
-        at = through.find(message.content.strip(), len(before))
-        at = len(before) if at < 0 else at
-        at += len(message.content.strip())
-        stops = [
-            through.find(stop, at) + len(stop) for stop in self.tokenizer.all_special_tokens if stop in through[at:]
-        ]
-        return min(stops, default=len(through))
+
+def refuse_media(example: Example) -> None:
+    if kinds := [kind for kind, paths in vars(example.media).items() if paths]:
+        raise NoTarget(f"holds {', '.join(kinds)}: media cannot be learnt from yet; leave such rows out")
+
+
+def attempt(make: Callable[..., Made], *given: Any) -> Made | NoTarget:
+    """What is made, or why it cannot be."""
+    try:
+        return make(*given)
+    except NoTarget as fault:
+        return fault
+    except Refused as fault:
+        return NoTarget(str(fault))

@@ -88,7 +88,7 @@ class Examiner:
     def prompt(self, example: Example) -> list[int]:
         """What the model is asked; of a text, its beginning."""
         if example.answers:
-            return self.material.renderer.prompt(example.prompt)
+            return self.material.renderer.prompt(example.prompt, example.tools)
         return self.material.renderer.whole(example)[0].ids[:32]
 
     def choose(self, engine: Engine, prompts: list[list[int]]) -> Scores:

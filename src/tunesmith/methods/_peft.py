@@ -34,6 +34,9 @@ class Peft(Method):
 
     modules_to_save: tuple[str, ...] = ()
     """Modules that are trained whole beside it, and saved with it, such as [lm_head]."""
+    adapter: str | None = None
+    """Go on from an adapter: its folder, or that of the run that made it. Method and options must be those that it was
+    made with; to train a new one on top of it, name it in model.adapters instead."""
 
     @classmethod
     def family(cls) -> Any:

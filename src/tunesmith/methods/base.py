@@ -26,6 +26,8 @@ class Method:
     reads_gradients: ClassVar[bool] = False
     """Whether `after_step` looks at gradients, which must then be kept until it has."""
 
+    adapter: str | None = None
+    """Folder of an adapter whose weights to begin with."""
     begins_alike: ClassVar[bool] = False
     """Whether the attached model must say what the model said, until something is learnt; this is then tried."""
 

@@ -72,6 +72,11 @@ class LoRA(Peft):
                 "method.init_lora_weights: loftq makes up for what a quantised base has lost, and"
                 " bases are not quantised here yet; take default or pissa"
             )
+        if self.adapter and self.init_lora_weights in MOVES_BASE:
+            raise RecipeError(
+                f"method.init_lora_weights: {self.init_lora_weights} begins in the weights, method.adapter elsewhere;"
+                " take default (what such a run has saved is a plain LoRA of twice its rank)"
+            )
         if self.pissa_niter and self.init_lora_weights != "pissa":
             raise RecipeError("method.pissa_niter: is for init_lora_weights=pissa; leave it out")
         config = LoraConfig(
@@ -103,7 +108,7 @@ class LoRA(Peft):
         """The layers to update, each of which is larger than the rank."""
         if not self.target_modules and not self.target_parameters:
             raise RecipeError("method.target_modules: names no layer; take all-linear")
-        names: Any = list(self.target_modules) if not self.target_modules else self.target_modules
+        names: Any = self.target_modules or []
         if names and not (names == ALL and self.target_parameters):  # else the experts are not forgotten
             names = targets(model, names)
         found = layers(model, self.target_modules, kind)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, RecipeError
 from ..methods._peft import Peft, without_compiler
 from ..methods.base import method
+from ..run import Run
 from .foreign import read_json
 
 OBEYED = {
@@ -31,27 +32,102 @@ UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, IndexError, Runti
 """What PEFT raises where a config's values are not of the kind that they should be."""
 
 
-def under_adapter(model, folder: Path):
-    """A model under an adapter from a folder, every weight of which must fit it."""
-    from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+def adapters(run: Run) -> dict[str, Path]:
+    """The folders of the adapters that a run begins with, by the settings that name them."""
+    names = {f"model.adapters.{number}": name for number, name in enumerate(run.model.adapters)}
+    names |= {"method.adapter": run.method.adapter} if run.method.adapter else {}
+    return {setting: locate_adapter(name, setting.rstrip(".0123456789")) for setting, name in names.items()}
+
+
+def locate_adapter(name: str, setting: str) -> Path:
+    """The folder of an adapter, by its own name or by that of the run that made it."""
+    for folder in (Path(name) / "adapter", Path(name)):
+        if (folder / "adapter_config.json").is_file():
+            return folder
+    raise RecipeError(f"{setting}: {name} holds no adapter; name the folder of an adapter_config.json, or of a run")
+
+
+def under_adapter(model, folder: Path, name: str = "default"):
+    """A model under an adapter from a folder, every weight of which must fit it; under one more, if it has some."""
+    from peft import PeftModel, get_peft_model, set_peft_model_state_dict
 
     without_compiler()
     weights = adapter_weights(folder)
     config = adapter_config(folder, weights)
     try:
-        tuned = get_peft_model(model, config)
-        wanted = shapes(get_peft_model_state_dict(tuned, **NO_WORDS))
+        if isinstance(model, PeftModel):
+            model.add_adapter(name, config)
+        else:
+            model = get_peft_model(model, config, name)
+        check(model, weights, folder, name)
     except UNREADABLE as error:  # PEFT's own words for layers that are not there, or values that make no sense
         said = str(error).strip().split("\n")[0] or type(error).__name__
         raise CheckpointError(f"{folder}: does not fit the model: {said}; {FIT}") from None
+    set_peft_model_state_dict(model, weights, name)
+    return model
+
+
+def check(tuned, weights: dict[str, Any], folder: Path, name: str) -> None:
+    """Refuse weights that are not those that a model takes, one for one."""
+    from peft import get_peft_model_state_dict
+
+    wanted = shapes(get_peft_model_state_dict(tuned, adapter_name=name, **NO_WORDS))
     there = shapes(weights)
     unlike = [name for name in sorted({**wanted, **there}) if wanted.get(name) != there.get(name)]
     if unlike:
         name = unlike[0]
         sizes = f"{there.get(name, 'nothing')} where the model takes {wanted.get(name, 'nothing')}"
         raise CheckpointError(f"{folder}: does not fit the model: {name} is {sizes}; {FIT}")
+
+
+def kind_of(config) -> str:
+    """PEFT's name of a method."""
+    return str(getattr(config.peft_type, "value", config.peft_type))
+
+
+def merged(model, folder: Path):
+    """A model with an adapter merged into its weights."""
+    tuned = under_adapter(model, folder)
+    config = tuned.peft_config["default"]
+    if config.is_prompt_learning or kind_of(config) == "BOTTLENECK":
+        raise RecipeError(f"model.adapters: {folder} is of the kind {kind_of(config)}, which no weights can take in")
+    return tuned.merge_and_unload()
+
+
+def go_on(tuned, folder: Path) -> None:
+    """Put an adapter's weights where those of a method are, which must be the same with the same options."""
+    from peft import set_peft_model_state_dict
+
+    weights = adapter_weights(folder)
+    theirs, ours = adapter_config(folder, weights), tuned.peft_config["default"]
+    if kind_of(theirs) != kind_of(ours):
+        raise RecipeError(
+            f"method.adapter: {folder} is of the kind {kind_of(theirs)}; the method here is {kind_of(ours)}"
+        )
+    for key in sorted(kinds()[kind_of(theirs)].obeyed - FREE):
+        asked, there = getattr(ours, key), getattr(theirs, key)
+        if asked != there:
+            raise RecipeError(f"method.adapter: {folder} was made with {key} {there}, and the recipe has {asked}")
+    if made_by_a_network(tuned):
+        raise RecipeError(
+            f"method.adapter: {folder} holds what a network has made, and not the network; go on with prompt_tuning, or"
+            " without prefix_projection"
+        )
+    check(tuned, weights, folder, "default")
     set_peft_model_state_dict(tuned, weights)
-    return tuned
+
+
+FREE = {
+    "lora_dropout", "vera_dropout", "module_dropout", "boft_dropout", "dropout", "orth_reg_weight", "total_step",
+    "tinit", "tfinal", "deltaT", "beta1", "beta2", "d_initial",
+}  # fmt: skip
+"""What may be another thing in a run that goes on from an adapter."""
+
+
+def made_by_a_network(tuned) -> bool:
+    """Whether a soft prompt is more than the numbers that are saved of it."""
+    prompt = getattr(tuned, "prompt_encoder", {})
+    return any(len(list(one.parameters())) > 1 for one in prompt.values())
 
 
 def shapes(weights: dict[str, Any]) -> dict[str, tuple[int, ...]]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, RecipeError
 from ..files import whole
-from .adapter import under_adapter
+from .adapter import go_on, locate_adapter, merged, under_adapter
 from .foreign import read_config
 from .hub import checked
 
@@ -41,11 +41,12 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def load_model(
-    folder: Path, precision: str = "auto", labels: tuple[str, ...] = ()
+    folder: Path, precision: str = "auto", labels: tuple[str, ...] = (), adapters: Sequence[str] = ()
 ) -> tuple[PreTrainedModel, tuple[str, ...]]:
     """A model from a folder of safetensors, and the names of the modules whose weights were not there.
 
     With `labels` it stands under a classification head of one output a label, which is new unless the folder has it.
+    `adapters` are merged into its weights.
     """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
@@ -70,6 +71,9 @@ def load_model(
     new = sorted({key.rpartition(".")[0] for key in info["missing_keys"]})
     if new and not labels:
         raise RecipeError(f"model.path: {folder} lacks the weights of {', '.join(new)}; it is no language model")
+    with hushed():
+        for adapter in adapters:
+            model = merged(model, locate_adapter(adapter, "model.adapters"))
     return model, tuple(new)
 
 
@@ -104,6 +108,8 @@ def attach(
     with hushed():
         tuned = method.attach(model, heads).train()
         method.begin(tuned, encode or wordless)
+        if method.adapter:
+            go_on(tuned, locate_adapter(method.adapter, "method.adapter"))
     if said is not None and not same(Policy(tuned).sample(), said):
         raise RecipeError(
             f"method: {method.name} does not fit {type(model).__name__}: the model says something else before anything"
@@ -150,14 +156,16 @@ def save_tuned(model, method: Method, tokenizer: PreTrainedTokenizerFast, run: P
     return folder
 
 
-def load_tuned(run: Path, base: Path, precision: str = "auto", labels: tuple[str, ...] = ()):
+def load_tuned(
+    run: Path, base: Path, precision: str = "auto", labels: tuple[str, ...] = (), adapters: Sequence[str] = ()
+):
     """What `save_tuned` wrote, ready to be asked."""
     if (run / "model").is_dir():
         return load_model(checked(run / "model"), precision, labels)[0].eval()
     if not (run / "adapter").is_dir():
         raise CheckpointError(f"{run}: holds neither adapter/ nor model/; was the run finished?")
     with hushed():
-        return under_adapter(load_model(base, precision, labels)[0], run / "adapter").eval()
+        return under_adapter(load_model(base, precision, labels, adapters)[0], run / "adapter").eval()
 
 
 def quiet():

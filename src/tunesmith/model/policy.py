@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.batch import Batch, Layout, pack, pad, share
-from ..data.render import Tokens
+from ..data.tokens import Tokens
 from ..methods.base import largest_list
 from ..objectives.base import LogProbs
 from .attention import as_before, keep_apart
@@ -50,7 +50,8 @@ class Policy:
         else:
             states = self.states(batch)[:, :-1][learn]  # [M, H] only these reach the head
             token = linear_loss(states, self.head, next_ids[learn], after=self.after_head)["logp"]
-        return LogProbs(token, batch.owner[:, 1:][learn], batch.answers)
+        weight = None if batch.weight is None else batch.weight[:, 1:][learn]
+        return LogProbs(token, batch.owner[:, 1:][learn], batch.answers, weight)
 
     def score(self, batch: Batch) -> Tensor:
         """[N, C] what the classification head makes of each sequence; in a causal model it reads the last token."""

@@ -80,6 +80,7 @@ def begin_padded(batch: Batch, new: Tensor, attend: Tensor) -> Begun:
     rows, count = len(batch.ids), len(new)
     begun = replace(
         batch,
+        weight=None,  # what is learnt is read from the batch itself
         ids=torch.cat([new.expand(rows, count), batch.ids], 1),
         learn=torch.cat([batch.learn.new_zeros(rows, count), batch.learn], 1),
         owner=torch.cat([batch.owner[:, :1].expand(rows, count), batch.owner], 1),
@@ -103,6 +104,7 @@ def begin_packed(batch: Batch, new: Tensor) -> Begun:
 
     begun = replace(
         batch,
+        weight=None,  # what is learnt is read from the batch itself
         ids=row(batch.ids, new.repeat(times)),
         learn=row(batch.learn, torch.zeros_like(new).repeat(times)),
         owner=row(batch.owner, torch.arange(times).to(new).repeat_interleave(count)),

@@ -50,6 +50,7 @@ class LogProbs:
     token: Tensor  # [M] float32
     owner: Tensor  # [M] int64
     answers: int
+    weight: Tensor | None = None  # [M] float32 how much each counts; none where each counts 1
 
     def sum(self) -> Tensor:
         """[N] the log-probability of each whole answer."""
@@ -82,7 +83,9 @@ class Objective:
 objective: Registry[Objective] = Registry("objective", "tunesmith.objectives")
 
 
-def over(values: Tensor, **metrics: Tensor) -> Loss:
-    """The loss of a row of values, one for each thing judged, and the means to watch."""
+def over(values: Tensor, weight: Tensor | None = None, **metrics: Tensor) -> Loss:
+    """The loss of a row of values, one for each thing judged, by how much each counts, and the means to watch."""
     watched = {name: Tally(row.detach().float().sum(), row.numel()) for name, row in metrics.items()}
-    return Loss(values.sum(), values.numel(), watched)
+    if weight is None:
+        return Loss(values.sum(), values.numel(), watched)
+    return Loss((values * weight).sum(), weight.sum(), watched)

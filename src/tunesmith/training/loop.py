@@ -206,7 +206,7 @@ class Loop:
         self.accelerator.unscale_gradients(self.optimizer_step)
         gradients = [weight.grad for weight in self.weights.values() if weight.grad is not None]
         for gradient in gradients:
-            gradient /= max(count, 1.0)
+            gradient /= count or 1.0  # weights may sum up to less than one; of nothing the gradient is nothing
         penalty = self.method.penalty(self.policy.model)
         if penalty is not None:
             penalty.backward()

@@ -21,6 +21,7 @@ from ..errors import BadEnvironment, OutOfMemory, RecipeError
 from ..evaluate.evaluate import Examiner
 from ..evaluate.report import write_report
 from ..files import full
+from ..model.adapter import adapters
 from ..model.compiled import compile_blocks
 from ..model.hub import locate, locate_data
 from ..model.kept import keep
@@ -104,6 +105,7 @@ def follow(
     with ending(folder, progress), Signals() as signals:
         hooks = Callbacks(callbacks, run.train, folder.path)
         base = locate(run.model.path)
+        adapters(run)  # those that are not there are said before anything is read
         tokenizer = load_tokenizer(base)
         found = places(run.data, locate_data)
         material = prepare(run, found, tokenizer, progress.say)
@@ -111,7 +113,7 @@ def follow(
         create(folder, run, origins)
         signals.resume = going_on(folder)
         loop.kept = keep(loop.policy, material.sequences, loop.order.epochs, folder.path, progress.say)
-        inputs = passport.inputs(base, sums(found), progress.say)
+        inputs = passport.inputs(base, sums(found), progress.say, adapters(run))
         said = folder.recipe().value  # as it loads back: in Python 1 may stand for 1.0
         rows = {passport.SEQUENCES: material.fingerprint, passport.MEASURED: material.measured}
         mine = passport.make(said, origins, inputs, rows, surroundings(loop, callbacks))
@@ -224,7 +226,7 @@ def build(run: Run, base: Path, material: Material, progress: Progress) -> Loop:
     torch.manual_seed(run.train.seed)
     precision = "bf16" if run.train.bf16 else "fp16" if run.train.fp16 else "no"
     accelerator = Accelerator(mixed_precision=precision)
-    model, heads = load_model(base, run.model.precision, material.labels)
+    model, heads = load_model(base, run.model.precision, material.labels, run.model.adapters)
     words: Any = model.get_input_embeddings()
     known, highest = len(words.weight), highest_token(material.sequences)
     if highest >= known:

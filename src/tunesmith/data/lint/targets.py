@@ -3,9 +3,6 @@
 from .base import Item, Rule, Said, Simple, rule
 from .labels import fault
 
-DROPPED = "data.truncation=drop"
-"""Stands in the reason why a row is left out that a recipe leaves out on purpose."""
-
 
 @rule("empty-target")
 class EmptyTarget(Rule):
@@ -64,7 +61,7 @@ class NothingLearnt(Rule):
             if True in tokens.learn:
                 return None
         example = item.example
-        if example is None or not (item.tokens or item.fault) or DROPPED in (item.fault or ""):
+        if example is None or not (item.tokens or item.fault):
             return None
         if example.tokens and fault(*example.tokens, None):
             return None

@@ -1,6 +1,5 @@
 """What the chat template, and the tokenizer, make of what is said."""
 
-import re
 from collections import Counter
 
 from ..example import Message
@@ -32,15 +31,10 @@ class Injection(Rule):
 
 def injected(renderer):
     """A look for special tokens in what people say."""
-    words = sorted(filter(str.strip, renderer.tokenizer.all_special_tokens), key=len, reverse=True)
-    pattern = re.compile("|".join(map(re.escape, words)) or r"(?!)")
-    first = {word[0] for word in words}
+    pattern = renderer.writer.special
 
     def look(item: Item, number: int = 0) -> Said | None:
-        text = item.text
-        if not any(letter in text for letter in first):
-            return None
-        found = pattern.search(text)
+        found = pattern.search(item.text)
         return Said(f"holds the special token {found[0]}", f"含有特殊词元 {found[0]}") if found else None
 
     return look

@@ -1,0 +1,153 @@
+"""What a tokenizer's chat template makes of a dialogue."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..errors import DataError
+from .chat_template import TooMuch, chat_template
+from .example import Call, Message
+from .tokens import NoTarget
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}{{ message.role + ': ' + message.content }}"
+    "{% if message.role == 'assistant' %}{{ eos_token }}{% endif %}{{ '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+)
+"""Used, and said so, where a tokenizer brings no chat template."""
+
+THOUGHT = re.compile(r"\A\s*<think>.*?</think>\s*", re.DOTALL)
+"""What is thought at the beginning of what is said."""
+
+Tools = Sequence[dict[str, Any]]
+
+
+class Refused(DataError):
+    """A template does not take this dialogue."""
+
+
+class Dialogue(NamedTuple):
+    """What is said, and the tools that may be called."""
+
+    messages: tuple[Message, ...]
+    tools: Tools = ()
+
+
+class Writer:
+    """Writes dialogues for one tokenizer."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self.tokenizer = tokenizer
+        self.name = Path(tokenizer.name_or_path).name
+        self.plain = tokenizer.chat_template is None
+        if self.plain:
+            tokenizer.chat_template = PLAIN_TEMPLATE
+        self.specials: dict[str, Any] = dict(tokenizer.special_tokens_map)
+        self.special = special_tokens(tokenizer)
+        self.sources: dict[bool, str] = {}
+        self.as_text = False
+        """Whether the template wants the arguments of calls as JSON text; found out when it fails at an object."""
+
+    def source(self, tools: Tools) -> str:
+        """The template; a tokenizer may bring another one for tools."""
+        if bool(tools) not in self.sources:
+            self.sources[bool(tools)] = self.tokenizer.get_chat_template(tools=list(tools) or None)
+        return self.sources[bool(tools)]
+
+    def text(self, messages: Iterable[Message], tools: Tools = (), answer: bool = False) -> str:
+        """The dialogue as the template writes it; with `answer`, up to where the assistant would speak."""
+        return self.written(messages, tools, answer)[0]
+
+    def written(
+        self, messages: Iterable[Message], tools: Tools = (), answer: bool = False
+    ) -> tuple[str, list[tuple[int, int]]]:
+        """The same, and where the template itself marks what the assistant generates."""
+        messages = tuple(messages)
+        try:
+            return self.attempt(messages, tools, answer)
+        except TypeError as error:
+            if self.as_text or not any(message.calls for message in messages):
+                raise self.refused(messages, error) from error
+        try:
+            self.as_text = True
+            return self.attempt(messages, tools, answer)
+        except TypeError as error:
+            self.as_text = False
+            raise self.refused(messages, error) from error
+
+    def attempt(self, messages: tuple[Message, ...], tools: Tools, answer: bool) -> tuple[str, list[tuple[int, int]]]:
+        turns = [self.turn(message) for message in messages]
+        given = {"tools": [*map(wrapped, tools)] or None, "documents": None, "add_generation_prompt": answer}
+        try:
+            return chat_template(self.source(tools)).render(messages=turns, **given, **self.specials)
+        except TooMuch as error:
+            raise DataError(
+                f"the chat template of {self.name} {error}; take the tokenizer of a model that you trust"
+            ) from None
+        except (MemoryError, TypeError):
+            raise
+        except Exception as error:  # somebody else's program: it may fail in any way
+            raise self.refused(messages, error) from error
+
+    def refused(self, messages: tuple[Message, ...], error: Exception) -> Refused:
+        roles = ", ".join(message.role for message in messages)
+        return Refused(f"the chat template of {self.name} refuses a dialogue of {roles}: {error}")
+
+    def turn(self, message: Message) -> dict[str, Any]:
+        """A message as templates read it: what is thought under both names, arguments of calls as objects."""
+        made: dict[str, Any] = {"role": message.role, "content": message.content}
+        if message.thinking is not None:
+            made |= {"thinking": message.thinking, "reasoning_content": message.thinking}
+        if message.calls:
+            made["tool_calls"] = [self.call(call) for call in message.calls]
+        if message.name is not None:
+            made["name"] = message.name
+        if message.call_id is not None:
+            made["tool_call_id"] = message.call_id
+        return made
+
+    def call(self, call: Call) -> dict[str, Any]:
+        arguments = json.dumps(call.arguments, ensure_ascii=False) if self.as_text else call.arguments
+        made = {"type": "function", "function": {"name": call.name, "arguments": arguments}}
+        return made if call.id is None else {"id": call.id, **made}
+
+    def stopped(self, text: str) -> bool:
+        """Whether a special token ends a text; nothing but space follows it."""
+        *_, last = (None, *self.special.finditer(text))
+        return last is not None and not text[last.end() :].strip()
+
+    def check_thinking(self, last: Message, text: str) -> None:
+        """Raises NoTarget where the template leaves out what is thought before the last answer."""
+        thought = (last.thinking or "").strip()
+        if last.role == "assistant" and thought not in text:
+            raise NoTarget(
+                f"the chat template of {self.name} does not write what the assistant thinks (reasoning_content);"
+                " set data.thinking=drop, or put it into the answer as <think>...</think>"
+            )
+
+
+def special_tokens(tokenizer: PreTrainedTokenizerFast) -> re.Pattern[str]:
+    """Finds them in a text; some tokenizers name a few of theirs only among the tokens that were added."""
+    added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    longest_first = sorted(filter(None, added.union(tokenizer.all_special_tokens)), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+
+
+def wrapped(tool: dict[str, Any]) -> dict[str, Any]:
+    """A tool in the shape that templates read, if it is a bare schema."""
+    return tool if "function" in tool else {"type": "function", "function": tool}
+
+
+def unthinking(message: Message) -> Message:
+    """A message without what the assistant thinks, wherever that stands."""
+    if message.role != "assistant" or message.thinking is None and not THOUGHT.match(message.content):
+        return message
+    return replace(message, content=THOUGHT.sub("", message.content), thinking=None)
