@@ -83,10 +83,10 @@ class Policy:
                 inputs["token_type_ids"] = torch.zeros_like(batch.ids)
         if "use_cache" in takes:
             inputs["use_cache"] = False
-        if prompt:
-            inputs = prompt.given({"position_ids": batch.place, **inputs} if prompt.prefix else inputs)
-            model = model or self.bare
         with remaking(), self.stirred(batch):
+            if prompt:
+                inputs = prompt.given({"position_ids": batch.place, **inputs} if prompt.prefix else inputs)
+                model = model or self.bare
             return (model or self.model)(**inputs)
 
     @property
