@@ -31,10 +31,11 @@ COMMON = {
     "data.format.name": "template",
     "data.format.prompt": "Is this movie review positive or negative? Answer with one word.\\n\\n{text}",
     "data.format.answer": "{label}",
-    "data.max_length": "256",
+    "data.max_length": "64",
+    "data.max_samples": "64",
     "eval.enabled": "false",
     "train.save_strategy": "no",
-    "train.per_device_train_batch_size": "8",
+    "train.per_device_train_batch_size": "4",
     "train.learning_rate": "1e-4",
     "train.lr_scheduler_type": "constant",
     "train.on_nan": "skip",
@@ -192,7 +193,7 @@ CLAIMS = [
 
 
 def states(kind: str, name: str, options: dict[str, Any]) -> tuple[int, int]:
-    """The bytes that an optimizer remembers once a step was taken: of all weights, and of the blocks' matrices alone."""
+    """The bytes that an optimizer remembers once it took a step: of all weights, and of the blocks' matrices alone."""
     import torch
 
     from tunesmith.methods.base import Method
