@@ -97,6 +97,10 @@ RENAMED = (
     galore_layerwise apollo_layerwise: is called train.optimizer_in_backward here
     apollo_scale_type: is called train.optim.scale_type here
     badam_switch_interval: is called train.optim.switch_block_every here
+    badam_mode: is called train.optim here (badam or badam_ratio)
+    badam_update_ratio: is called train.optim.update_ratio here
+    badam_mask_mode: is called train.optim.mask_mode here
+    badam_start_block badam_verbose: is not needed here; see train.optim.switch_mode
     badam_switch_mode: is called train.optim.switch_mode here
     optim_args: is set beside the name here: train.optim: {name: galore_adamw, rank: 64}
     lr_scheduler_kwargs: is set beside the name here: train.lr_scheduler_type: {name: polynomial, power: 2}

@@ -27,6 +27,7 @@ SMALL = {
     "apollo_adamw": {"rank": 4, "update_proj_gap": 2},
     "apollo_mini": {"update_proj_gap": 2},
     "badam": {"switch_block_every": 2},
+    "badam_ratio": {"switch_every": 2, "update_ratio": 0.3},
     "sgd": {"momentum": 0.9},
     "adafactor": {"beta1": 0.9},
 }
@@ -170,6 +171,15 @@ def test_q_galore_remembers_its_basis_in_half_a_byte_a_number():
 def test_adam_mini_remembers_half():
     half = remembered(optimizer["adamw_torch"]()) / 2
     assert half < remembered(optimizer["adam_mini"]()) < 1.05 * half
+
+
+def test_badam_by_ratio_remembers_a_share():
+    sizes = [weight.numel() for weight in make_tiny().parameters()]
+    share = sum(2 * 4 * (size if size <= 100 else size // 4) for size in sizes)
+    near = remembered(optimizer["badam_ratio"](update_ratio=0.25))
+    assert near == share + 2 * 8 * len(sizes)  # and where the share begins and ends
+    far = remembered(optimizer["badam_ratio"](update_ratio=0.25, mask_mode="scatter"))
+    assert far == share * 3 // 2
 
 
 def test_badam_remembers_one_block():

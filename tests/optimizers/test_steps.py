@@ -326,6 +326,46 @@ def test_badam_gives_every_block_its_turn(mode):
     assert len({tuple(one) for one in around}) > 1 if mode == "random" else around == [told[mode]] * 4
 
 
+@pytest.mark.parametrize("mode", ["adjacent", "scatter"])
+def test_badam_by_ratio(mode):
+    options = {"switch_every": 2, "update_ratio": 0.25, "mask_mode": mode, "preserve_threshold": 20}
+    entry, weights = optimizer["badam_ratio"](**options), learnt()
+    made = entry.make(weights, Train(learning_rate=RATE, optim=entry))
+    chosen: list[dict[str, np.ndarray]] = []
+    for gradient in GRADIENTS:
+        before = {one.name: one.weight.detach().clone() for one in weights}
+        for one in weights:
+            one.weight.grad = torch.tensor(gradient[one.name], dtype=torch.float32)
+        made.step()
+        chosen.append({one.name: (one.weight.detach() != before[one.name]).numpy() for one in weights})
+    for name, whole in START.items():
+        places = [np.flatnonzero(one[name]) for one in chosen]
+        size = whole.size if whole.size <= 20 else whole.size // 4
+        assert {len(one) for one in places} == {size}
+        assert np.array_equal(places[0], places[1]) and np.array_equal(places[2], places[3])
+        assert size == whole.size or not np.array_equal(places[1], places[2])
+        assert size == whole.size or (np.ptp(places[0]) == size - 1) == (mode == "adjacent")
+
+    def ratio(name, gradient, memory, step):
+        turn, at = divmod(step - 1, 2)
+        if at == 0:
+            memory.clear()
+        return plain(name, gradient, memory, at + 1) * chosen[step - 1][name]
+
+    agree({one.name: one.weight.detach().double().numpy() for one in weights}, undecayed(ratio))
+
+
+def undecayed(rule):
+    """As `follow`, of weights that learn without decay where they do not move."""
+    weights, memories = {name: value.copy() for name, value in START.items()}, {name: {} for name in START}
+    for step, gradient in enumerate(GRADIENTS, 1):
+        for name, value in weights.items():
+            move = rule(name, gradient[name], memories[name], step)
+            decayed = value * (1 - RATE * (DECAY if value.ndim == 2 else 0.0))
+            weights[name] = np.where(move == 0, value, decayed - RATE * move)
+    return weights
+
+
 def test_lion():
     def lion(name, gradient, memory, step):
         mean = memory.get("m", 0)

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
-from ._stepper import State, Stepper, adam, corrected, count
+from ._stepper import State, Stepper, adam, corrected, count, seed
 
 
 class BAdam(Stepper):
@@ -51,3 +52,36 @@ class BAdam(Stepper):
     def update(self, gradient, state, group):
         step = count(state)
         return corrected(adam(gradient, state, group), group, step)
+
+
+class BAdamRatio(Stepper):
+    """AdamW on a share of each weight's numbers, others every `every` steps; means are forgotten then."""
+
+    def change(self, weight, group):
+        state = self.state[weight]
+        turn, at = divmod(count(state) - 1, group["every"])
+        if at == 0:
+            state.pop("exp_avg", None)
+            state.pop("exp_avg_sq", None)
+            state["places"] = self.places(weight, group, turn)
+        gradient = weight.grad
+        assert gradient is not None
+        gradient = (gradient.to_dense() if gradient.is_sparse else gradient).flatten()
+        chosen: slice | Tensor = state["places"].long().to(weight.device)
+        if group["mask_mode"] == "adjacent":
+            first, last = map(int, state["places"])
+            chosen = slice(first, last)
+        move = corrected(adam(gradient[chosen].float(), state, group), group, at + 1)
+        flat = weight.data.view(-1)
+        kept = flat[chosen] * (1 - group["lr"] * group["weight_decay"])
+        flat[chosen] = kept - group["lr"] * move.to(weight.dtype)
+
+    def places(self, weight: Tensor, group: State, turn: int) -> Tensor:
+        """Where the chosen numbers are: the first and the one behind the last, or each of them."""
+        whole = weight.numel() <= group["preserve_threshold"]
+        size = weight.numel() if whole else max(1, int(group["update_ratio"] * weight.numel()))
+        draw = torch.Generator().manual_seed(seed(weight, group) + turn)
+        if group["mask_mode"] == "adjacent":
+            first = int(torch.randint(weight.numel() - size + 1, (), generator=draw))
+            return torch.tensor([first, first + size])
+        return torch.randperm(weight.numel(), generator=draw)[:size].int()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 
 import torch
 from torch import Tensor
 
-from ._stepper import State, Stepper, adam, corrected, count
+from ._stepper import State, Stepper, adam, corrected, count, seed
 
 
 class GaLore(Stepper):
@@ -136,10 +135,8 @@ class Apollo(Stepper):
 
     def change(self, weight, group):
         state = self.state[weight]
-        if "seed" not in state:  # other numbers for every weight: by its name
-            at = next(at for at, one in enumerate(group["params"]) if one is weight)
-            name = f"{group['seed']} {group['names'][at]}"
-            state["seed"] = torch.tensor(int(hashlib.sha256(name.encode()).hexdigest()[:8], 16))
+        if "seed" not in state:  # other numbers for every weight
+            state["seed"] = torch.tensor(seed(weight, group))
         super().change(weight, group)
 
     def projection(self, wide: Tensor, state: State, group: State, step: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from typing import Any
 
@@ -35,6 +36,13 @@ class Stepper(Optimizer):
     def update(self, gradient: Tensor, state: State, group: State) -> Tensor:
         """What is subtracted from a weight, but for the learning rate. The gradient is not to be changed."""
         raise NotImplementedError
+
+
+def seed(weight: Tensor, group: State) -> int:
+    """A number that is a weight's own, by its name and the run's seed, which stand in its group."""
+    at = next(at for at, one in enumerate(group["params"]) if one is weight)
+    name = f"{group['seed']} {group['names'][at]}"
+    return int(hashlib.sha256(name.encode()).hexdigest()[:8], 16)
 
 
 def count(state: State) -> int:

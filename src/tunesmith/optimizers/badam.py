@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from ..config.record import Count
+from ..config.record import Count, Natural, Share
 from .base import Learnt, Optim, adams, groups, optimizer
 
 
@@ -36,3 +36,26 @@ class BAdam(Optim):
     def learning(self, optimizer: Any):
         with optimizer.one_block():
             yield
+
+
+@optimizer("badam_ratio")
+class BAdamRatio(Optim):
+    """BAdam by ratio (arXiv:2404.02827; the second mode of its code): AdamW on a share of each weight's numbers at a
+    time, drawn anew after some steps; nothing else of it has a state."""
+
+    update_ratio: Share = 0.05
+    """Share of each weight's numbers that learn at a time."""
+    switch_every: Count = 50
+    """Steps until other numbers have their turn."""
+    mask_mode: Literal["adjacent", "scatter"] = "adjacent"
+    """Whether they stand side by side, or anywhere: their places are then remembered too."""
+    preserve_threshold: Natural = 100
+    """Weights of at most so many numbers learn whole."""
+
+    def make(self, weights, train):
+        from ._badam import BAdamRatio
+
+        shared = {name: getattr(self, name) for name in ("update_ratio", "mask_mode", "preserve_threshold")}
+        return BAdamRatio(
+            groups(weights, train), adams(train) | shared | {"every": self.switch_every, "seed": train.seed}
+        )

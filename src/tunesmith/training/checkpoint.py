@@ -254,7 +254,7 @@ def load_optimizer(loop: Loop, tensors: dict[str, Tensor]) -> None:
         optimizer.state[weight][quantity] = value.item() if kind else value.to(device)
 
 
-BESIDE = ("step", "seed", "due", "gap", "alike")
+BESIDE = ("step", "seed", "due", "gap", "alike", "places")
 """Quantities that lie in main memory wherever the weight does."""
 
 
