@@ -51,6 +51,7 @@ OPTIMIZERS = {
     "muon": {},
     "adam_mini": {},
     "badam": {},
+    "badam_ratio": {},
     "galore_adamw": BLOCK,
     "galore_adafactor": BLOCK,
     "q_galore_adamw": BLOCK,
