@@ -89,8 +89,8 @@ def test_a_preview_marks_just_the_answer(ask, tmp_path, model_folder, reviews):
     empty.write_text("")
     shown = ask("data", "preview", empty, *words, "-n", 1)
     assert "⟦positive<|im_end|>⟧" in shown
-    [tokens] = json.loads(ask("data", "preview", empty, *words, "-n", 1, "--json"))
-    assert "".join(token["text"] for token in tokens if token["learn"]) == "positive<|im_end|>"
+    [sample] = json.loads(ask("data", "preview", empty, *words, "-n", 1, "--json"))
+    assert "".join(one["text"] for one in sample["pieces"] if one["state"] == "trained") == "positive<|im_end|>"
 
 
 @pytest.mark.parametrize("goal", ["sft", "classify"])

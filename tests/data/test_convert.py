@@ -27,7 +27,13 @@ WRITTEN = [
 ]
 TEXT = st.text(st.sampled_from("ab \n\t\r\"',;\\[]{}<>=+-@|\0\x1b\x85\u2028é好🙂"), max_size=8)
 WORD = st.text(st.sampled_from("abc_"), min_size=1, max_size=4)
-VALUES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT
+VALUES = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT
+)
 OBJECT = st.dictionaries(WORD, VALUES | st.lists(VALUES, max_size=2), max_size=3)
 CALLS = st.lists(st.builds(Call, WORD, OBJECT, st.none() | WORD), max_size=2).map(tuple)
 WEIGHT = st.none() | st.sampled_from([0.0, 0.5, 1.0])

@@ -7,12 +7,13 @@ from dataclasses import replace
 import pytest
 
 from tunesmith import cache
+from tunesmith.data import ahead
 from tunesmith.data.material import prepare
 from tunesmith.data.mix import mix
 from tunesmith.data.part import Part
 from tunesmith.data.places import places
 from tunesmith.data.render import Renderer
-from tunesmith.errors import DataError
+from tunesmith.errors import DataError, RecipeError
 from tunesmith.model.hub import locate_data
 from tunesmith.objectives.classify import Classify
 from tunesmith.objectives.pretrain import Pretrain
@@ -230,3 +231,37 @@ def test_what_cuts_cost_is_counted(tmp_path, tokenizer):
     assert costs["left"]["unstopped"] == 0 and costs["left"]["target tokens cut"] < costs["right"]["target tokens cut"]
     assert costs["drop"]["sequences"] == 2 and costs["drop"]["sequences cut"] == 0
     assert material.counts["rows left out: longer than data.max_length"] == 2
+
+
+@pytest.mark.parametrize(
+    "more", [{"weight": 2.0}, {"temperature": 2.0}, {"weight": 2.0, "mixing": "interleave_over"}, {"also": "weighted"}]
+)
+def test_weights_that_would_do_nothing_are_refused(tmp_path, more):
+    path = texts(tmp_path / "a.jsonl", range(9))
+    if "also" in more:
+        more = {"also": (Source(path=path, weight=2.0),)}
+    with pytest.raises(RecipeError, match="data.weight, data.temperature: say how much of each source is taken"):
+        places(Data(path=path, **more), locate_data)
+
+
+def test_rows_prepared_in_several_processes_are_those_of_one(tmp_path, tokenizer, monkeypatch):
+    data = Data(path=texts(tmp_path / "rows.jsonl", range(4000)))
+    found = []
+    for number in (1, 2):
+        monkeypatch.setenv("TUNESMITH_HOME", str(tmp_path / f"home {number}"))
+        monkeypatch.setattr(ahead, "processors", lambda number=number: number)
+        found.append(made(tokenizer, data)[0])
+    assert found[0].fingerprint == found[1].fingerprint
+    assert found[0].test == found[1].test and found[0].counts == found[1].counts
+
+
+def test_weights_that_come_late_are_kept_and_those_before_are_one(tmp_path, tokenizer):
+    file = tmp_path / "rows.jsonl"
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    rows = [{"messages": turns}, {"messages": [turns[0], turns[1] | {"weight": 0.5}]}, {"messages": turns}]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found, _ = made(tokenizer, Data(path=str(file), eval_size=0.0, on_lint="warn"), objective=SFT())
+    weights = [
+        [weight for weight, learn in zip(one.weights, one.learn, strict=True) if learn] for one in found.sequences
+    ]
+    assert weights == [[1.0] * len(weights[0]), [0.5] * len(weights[0]), [1.0] * len(weights[0])]

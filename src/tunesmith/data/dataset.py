@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from .ahead import ahead
 from .example import Example
 from .item import Item
 from .media import check_media
@@ -21,6 +22,7 @@ from .source import Row, read
 
 if TYPE_CHECKING:
     from ..objectives.base import Targets
+    from .lint.report import Lint
 
 T = TypeVar("T")
 
@@ -64,6 +66,8 @@ class Pass:
     seed: int
     measured: int
     """How many held-out rows are kept of each split."""
+    checks: Lint | None = None
+    """Rules that look at every row that has no fault."""
     held: dict[str, Drawn[Example]] = field(default_factory=dict)
     """The held-out examples, by split."""
     broken: list[str] = field(default_factory=list)
@@ -72,13 +76,19 @@ class Pass:
     def items(self) -> Iterator[Item]:
         """Every row that is trained on or held out, and what could not be read."""
         rows = self.rows()
-        while True:
-            chunk = list(islice(rows, CHUNK))
-            yield from (Item(Row(origin_of(sentence), {}), "train", fault=sentence) for sentence in self.broken)
-            self.broken.clear()
-            if not chunk:
-                return
-            yield from self.judged(chunk)
+        chunks = iter(lambda: list(islice(rows, CHUNK)), [])
+        for chunk in ahead(self.judged, chunks):
+            yield from self.unreadable()
+            for item in chunk:
+                if item.split != "train" and item.example:
+                    self.held.setdefault(item.split, Drawn(self.measured)).add(number(digest(item.row)), item.example)
+                yield item
+        yield from self.unreadable()
+
+    def unreadable(self) -> Iterator[Item]:
+        while self.broken:
+            sentence = self.broken.pop(0)
+            yield Item(Row(origin_of(sentence), {}), "train", fault=sentence)
 
     def rows(self) -> Iterator[tuple[str, Row]]:
         drawn = None if self.place.most is None else Drawn[Row](self.place.most)
@@ -96,7 +106,7 @@ class Pass:
             if split != "train":
                 yield from ((split, row) for row in read(files, self.broken.append))
 
-    def judged(self, chunk: list[tuple[str, Row]]) -> Iterator[Item]:
+    def judged(self, chunk: list[tuple[str, Row]]) -> list[Item]:
         """A few rows, read and those to train on rendered."""
         read_ = [self.meant(row) for _, row in chunk]
         train = [
@@ -106,18 +116,21 @@ class Pass:
             for one in found
         ]
         rendered = iter(self.renderer.render_many(train, self.targets) if self.renderer else [[]] * len(train))
+        made = []
         for (split, row), found in zip(chunk, read_, strict=True):
             if isinstance(found, str):
-                yield Item(row, split, fault=found)
-                continue
-            if not found:
-                yield Item(row, split)
-            for example in found:
-                if split == "train":
-                    yield self.trained(row, example, next(rendered))
-                else:
-                    self.held.setdefault(split, Drawn(self.measured)).add(number(digest(row)), example)
-                    yield Item(row, split, example)
+                made.append(Item(row, split, fault=found))
+            elif not found:
+                made.append(Item(row, split))
+            elif split == "train":
+                made += [self.trained(row, example, next(rendered)) for example in found]
+            else:
+                made += [Item(row, split, example) for example in found]
+        for item in made:
+            if self.checks and not item.fault:
+                self.checks.begin(item)
+            item.lighten()
+        return made
 
     def trained(self, row: Row, example: Example, made: list[Tokens] | NoTarget) -> Item:
         if isinstance(made, TooLong):

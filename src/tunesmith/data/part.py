@@ -86,15 +86,15 @@ class Part:
     def build(self, folder: Path) -> None:
         """Read and render the source into a folder."""
         run = self.run
-        passing = Pass(self.place, self.renderer, run.objective.targets, run.train.seed, run.eval.max_samples)
-        found = Findings(run.data.on_bad_row)
-        checks = Lint(rules(cheap=True), self.renderer, run.objective.targets)
+        targets, found = run.objective.targets, Findings(run.data.on_bad_row)
+        checks = Lint(rules(cheap=True), self.renderer, targets)
+        passing = Pass(self.place, self.renderer, targets, run.train.seed, run.eval.max_samples, checks)
         with Writer(folder) as writer:
             for item in self.told(passing.items()):
                 found.note(item)
-                if not item.fault:  # that one is said, and counted, already
+                if not item.fault:
                     checks.look(item)
-                label = item.example.label if item.example and run.objective.targets == "label" else None
+                label = item.example.label if item.example and targets == "label" else None
                 for tokens in item.tokens:
                     writer.add(tokens, label)
             report = checks.report()

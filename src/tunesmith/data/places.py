@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import DataError
+from ..errors import DataError, RecipeError
 from ..files import sha256
 from .detect import LOOKED_AT, detect
 from .formats.auto import Auto
@@ -83,6 +83,12 @@ def places(data: Data, locate: Callable[[str, str | None], Where]) -> list[Place
     Where there are no held-out rows, a share of each source is held out.
     """
     sources = (data, *data.also)
+    shared = data.temperature is not None or any(source.weight != 1 for source in sources)
+    if shared and (data.mixing == "concatenate" or len(sources) == 1):
+        raise RecipeError(
+            "data.weight, data.temperature: say how much of each source is taken where several are interleaved; name"
+            " more in data.also and set data.mixing=interleave_under, or leave them out"
+        )
     where = [locate(source.path, source.sha256) for source in sources]
     files = [dict(splits(one)) for one in where]
     if data.eval_path:

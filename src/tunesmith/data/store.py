@@ -47,11 +47,13 @@ class Writer:
 
     def add(self, tokens: Tokens, label: str | None = None) -> None:
         """Write a sequence; `label` names the class of its text."""
-        weights = tokens.weights
-        self.weighted |= weights is not None
+        if tokens.weights is not None and not self.weighted:
+            self.weighted = True  # what was written before counts 1
+            self.held["weights"].extend(np.ones(self.tokens, np.float32))
         self.held["ids"].extend(tokens.ids)
-        self.held["learn"].extend(tokens.learn)
-        self.held["weights"].extend(weights if weights is not None else [1.0] * len(tokens.ids))
+        self.held["learn"].frombytes(bytes(tokens.learn))
+        if self.weighted:
+            self.held["weights"].extend(tokens.weights or [1.0] * len(tokens.ids))
         self.tokens += len(tokens.ids)
         self.highest = max(self.highest, *tokens.ids)
         file, _, line = tokens.origin.rpartition(":")

@@ -38,7 +38,10 @@ class TooLong(NoTarget):
         super().__init__(
             f"is {tokens} tokens long, more than data.max_length={longest}, and data.truncation=drop leaves it out"
         )
-        self.tokens, self.targets = tokens, targets
+        self.tokens, self.targets, self.longest = tokens, targets, longest
+
+    def __reduce__(self) -> tuple[type[TooLong], tuple[int, int, int]]:
+        return TooLong, (self.tokens, self.targets, self.longest)
 
 
 class Turn(NamedTuple):

@@ -135,6 +135,7 @@ def in_blocks(model, names: Iterable[str]) -> str:
 def layers(model, names: Names, kind: dict[str, Any]) -> dict[str, Any]:
     """The linear layers that checked names mean, but for those that are trained whole."""
     whole = tuple(kind.get("modules_to_save", ()))
+    whole += ("classifier", "score") if kind["task_type"] == "SEQ_CLS" else ()  # PEFT's own addition
     if names != ALL:
         found = matching(model, names)
     else:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..render import Renderer
-from .base import Item, Places, Rule, Said, Severity, rule
+from .base import Item, Places, Rule, Said, Severity, Simple, rule
 
 if TYPE_CHECKING:
     from ...objectives.base import Targets
@@ -87,7 +87,8 @@ class Lint:
     def __init__(self, rules: list[Rule], renderer: Renderer | None, targets: Targets, *, shown: int = SHOWN) -> None:
         self.rules, self.places, self.shown = rules, Places(), shown
         self.watches = [each.watch(renderer, targets) for each in rules]
-        self.looks = [watch.look for watch in self.watches]
+        self.alone = {at: watch.look for at, watch in enumerate(self.watches) if isinstance(watch, Simple)}
+        self.together = {at: watch.look for at, watch in enumerate(self.watches) if at not in self.alone}
         self.numbers = [array("q") for _ in rules]
         self.examples: list[list[tuple[str, Said]]] = [[] for _ in rules]
 
@@ -95,10 +96,23 @@ class Lint:
         """Have every rule look at a row."""
         number = len(self.places)
         self.places.add(item.row)
-        for at, look in enumerate(self.looks):
-            said = look(item, number)
-            if said is not None:
-                self.note(at, number, item.row.origin, said)
+        if item.said[0] != id(self):
+            self.begin(item)
+        found = dict(item.said[1])
+        for at, look in self.together.items():
+            if (said := look(item, number)) is not None:
+                found[at] = said
+        for at, said in found.items():
+            self.note(at, number, item.row.origin, said)
+
+    def begin(self, item: Item) -> None:
+        """Have the rules that remember nothing look at a row, and make the hashes that others remember.
+
+        This may be done in a process that was forked from this one, and then sends the item.
+        """
+        looks = ((at, look(item, 0)) for at, look in self.alone.items())
+        item.said = id(self), {at: said for at, said in looks if said is not None}
+        _ = item.asked, item.answered
 
     def note(self, at: int, number: int, origin: str, said: Said) -> None:
         self.numbers[at].append(number)
