@@ -17,12 +17,16 @@ RENAMED = (
     dtype torch_dtype pure_bf16: is called model.precision here (fp32, bf16 or fp16)
     trust_remote_code: is always off here; code that comes with a model is not run
     model_revision revision_of_model: is not a key here; download that revision and name its folder in model.path
-    flash_attn attn_implementation flash_attention: is chosen by transformers here; leave it out
+    flash_attn attn_implementation flash_attention: is called model.attn here
+    shift_attn: is called model.attn here (shifted)
     xformers_attention sdp_attention: is chosen by transformers here; leave it out
-    rope_scaling rope_theta: is not supported yet; set it in the model's config.json
-    quantization_bit load_in_4bit load_in_8bit: is not supported yet; leave it out
-    quantization_method bnb_4bit_quant_type double_quantization: is not supported yet; leave it out
-    use_bnb_nested_quant: is not supported yet; leave it out
+    rope_scaling: is called model.rope_scaling here (linear, dynamic, yarn or llama3)
+    rope_theta: is the model's own here; set it in its config.json
+    quantization_bit load_in_4bit load_in_8bit: is called model.precision here (nf4, llm_int8, hqq and others)
+    quantization_method quantization_type: is called model.precision here (nf4, llm_int8, hqq and others)
+    bnb_4bit_quant_type: is called model.precision here (nf4 or fp4)
+    bnb_4bit_compute_dtype: is called model.precision.compute_dtype here
+    double_quantization use_bnb_nested_quant bnb_4bit_use_double_quant: is called model.precision.double_quant here
     output_dir: is called output here
     overwrite_output_dir: is not needed here; a folder that holds something is never written over
     dataset dataset_name datasets train_file: is called data.path here

@@ -58,7 +58,7 @@ def make(
         "code": code(),
         "data": inputs["data"] | rows,
         "base": inputs["base"],
-        "versions": versions(),
+        "versions": versions(run.model.precision.package),
         "machine": dict(machine),
     }
     hashes = {"recipe": recipe(run)} | {section: digest(found[section]) for section in ("code", "data", "base")}

@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge
 
+from .attn.base import Attention, attn
+from .attn.kinds import Auto as AutoAttention
 from .config.choice import Choice
 from .config.record import Beta, Count, Fraction, Natural, NonNegative, Positive, record
 from .data.formats.auto import Auto
@@ -14,11 +16,18 @@ from .objectives.base import Objective, objective
 from .objectives.sft import SFT
 from .optimizers.adamw import FusedAdamW
 from .optimizers.base import Optim, optimizer
+from .precision.base import Precision, precision
+from .precision.plain import Auto as AutoPrecision
+from .rope.base import RopeScaling, rope_scaling
+from .rope.kinds import Unchanged
 from .schedules.base import Schedule, schedule
 from .schedules.falling import Linear
 
 AnyMethod = Annotated[Method, Choice(method, "lora")]
 AnyObjective = Annotated[Objective, Choice(objective, "sft")]
+AnyPrecision = Annotated[Precision, Choice(precision, "auto")]
+AnyRope = Annotated[RopeScaling, Choice(rope_scaling, "unchanged")]
+AnyAttention = Annotated[Attention, Choice(attn, "auto")]
 AnyOptim = Annotated[Optim, Choice(optimizer, "adamw_torch_fused")]
 AnySchedule = Annotated[Schedule, Choice(schedule, "linear")]
 AnyFormat = Annotated[Format, Choice(format_, "auto")]
@@ -35,8 +44,17 @@ class Model:
     adapters: tuple[str, ...] = ()
     """Adapters that are merged into its weights first, in this order: their folders, or those of the runs that made
     them. What is trained then stands on top of them."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Number format of the weights; auto is bf16 on a GPU that has it, else fp32."""
+    precision: AnyPrecision = AutoPrecision()
+    """How the weights are held: in full, or in few bits under an adapter that learns."""
+    rope_scaling: AnyRope = Unchanged()
+    """How positions are stretched to texts longer than the model was made for."""
+    attn: AnyAttention = AutoAttention()
+    """Which program computes attention."""
+
+    @property
+    def changes(self) -> tuple[RopeScaling | Attention, ...]:
+        """What changes the config that the model is made by."""
+        return self.rope_scaling, self.attn
 
 
 @record

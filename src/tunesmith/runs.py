@@ -175,10 +175,10 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def versions() -> dict[str, str]:
-    """The versions that a result depends on."""
+def versions(*more: str) -> dict[str, str]:
+    """The versions that a result depends on, of packages that are `more` than all runs need too."""
     found = {"python": platform.python_version(), "machine": platform.platform()}
-    for package in PACKAGES:
+    for package in (*PACKAGES, *filter(None, more)):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -52,13 +52,13 @@ class Tuned:
     def model(self) -> Any:
         base = locate(self.run.model.path) if (self.folder.path / "adapter").is_dir() else self.folder.path
         settings = self.run.model
-        return load_tuned(self.folder.path, base, settings.precision, self.labels, settings.adapters)
+        return load_tuned(self.folder.path, base, settings.precision, self.labels, settings.adapters, settings.changes)
 
     @cached_property
     def untouched(self):
         """The model before tuning, where it is another one in memory."""
         settings = self.run.model
-        return load_model(locate(settings.path), settings.precision, (), settings.adapters)[0].eval()
+        return load_model(locate(settings.path), settings.precision, (), settings.adapters, settings.changes)[0].eval()
 
     @contextmanager
     def side(self, base: bool) -> Iterator[Any]:

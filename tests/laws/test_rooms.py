@@ -7,19 +7,23 @@ from pathlib import Path
 import pytest
 
 import tunesmith
+from tunesmith.attn.base import attn
 from tunesmith.config.describe import field_docs
 from tunesmith.data.formats.base import format_
 from tunesmith.data.lint.base import rule
 from tunesmith.methods.base import method
 from tunesmith.objectives.base import objective
 from tunesmith.optimizers.base import optimizer
+from tunesmith.precision.base import precision
+from tunesmith.rope.base import rope_scaling
 from tunesmith.schedules.base import schedule
 
 SRC = Path(tunesmith.__file__).parent
 FILES = sorted(SRC.rglob("*.py"))
+APART = {"methods", "objectives", "precision", "rope", "attn", "optimizers", "schedules"}
 ROOMS = [
     {"secret", "errors", "files", "cache", "machine", "start", "owner", "config"},
-    {"methods", "objectives", "optimizers", "schedules", "data"},
+    APART | {"data"},
     {"run", "runs", "passport"},
     {"model"},
     {"evaluate"},
@@ -58,9 +62,6 @@ def test_imports_go_one_way():
         if FLOOR[room] > FLOOR[room_of(file)]
     ]
     assert wrong == []
-
-
-APART = {"methods", "objectives", "optimizers", "schedules"}
 
 
 def test_rooms_on_one_floor_that_must_not_know_each_other():
@@ -108,7 +109,7 @@ def test_a_file_is_read_in_one_sitting(file):
 
 ENTRIES = [
     (registry.kind, name, entry)
-    for registry in (method, objective, optimizer, schedule, format_, rule)
+    for registry in (method, objective, precision, rope_scaling, attn, optimizer, schedule, format_, rule)
     for name, entry in registry.all().items()
 ]
 

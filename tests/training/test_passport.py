@@ -217,7 +217,7 @@ def test_a_checkpoint_without_its_runs_passport_knows_its_base(stopped, model_fo
 
 
 def test_what_changed_between_the_sessions_of_a_run_is_noted(stopped, monkeypatch):
-    monkeypatch.setattr(passport, "versions", lambda real=passport.versions: real() | {"torch": "9.9"})
+    monkeypatch.setattr(passport, "versions", lambda *more, real=passport.versions: real(*more) | {"torch": "9.9"})
     resume(stopped, quiet=True)
     known = passport.read(stopped)
     assert known["changed"]["versions"]["torch"] == [known["versions"]["torch"], "9.9"]

@@ -33,12 +33,14 @@ def doctor(
     from ..run import Run
     from ..training.doctor import examine
     from ..training.progress import Progress
+    from ..training.quantised import refuse_quantised
     from ..training.train import build, refuse
 
     run = load(Run, recipe, context.args, renamed=RENAMED).value
     run = replace(run, eval=replace(run.eval, enabled=False))
     refuse(run)
     progress, base = Progress(), locate(run.model.path)
+    refuse_quantised(run, base)
     material = prepare(run, places(run.data, locate_data), load_tokenizer(base), progress.say)
     material.sequences = material.sequences[:rows]
     findings = list(examine(build(run, base, material, progress)))

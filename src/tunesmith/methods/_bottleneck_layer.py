@@ -8,7 +8,7 @@ from typing import Any
 from peft.config import PeftConfig
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
-from torch import Tensor, nn
+from torch import Tensor, float32, nn
 
 from .base import width
 
@@ -47,12 +47,13 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
 
     def update_layer(self, adapter_name: str) -> None:
         weight = next(self.base_layer.parameters())
+        kind = weight.dtype if type(weight) is nn.Parameter and weight.is_floating_point() else float32  # or quantised
         down, up = nn.Linear(self.size, self.config.bottleneck_size), nn.Linear(self.config.bottleneck_size, self.size)
         nn.init.normal_(down.weight, std=0.02)
         for begins_at_nothing in (down.bias, up.weight, up.bias):
             nn.init.zeros_(begins_at_nothing)
-        self.bottleneck_down[adapter_name] = down.to(weight)
-        self.bottleneck_up[adapter_name] = up.to(weight)
+        self.bottleneck_down[adapter_name] = down.to(weight.device, kind)
+        self.bottleneck_up[adapter_name] = up.to(weight.device, kind)
         self.set_adapter(adapter_name, inference_mode=self.config.inference_mode)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:

@@ -77,7 +77,8 @@ def linear(module: Any) -> bool:
     from torch.nn import Linear
     from transformers.pytorch_utils import Conv1D
 
-    return isinstance(module, Linear | Conv1D)
+    quantised = hasattr(module, "in_features") and hasattr(module, "dequantize")  # HQQ's are modules of their own kind
+    return isinstance(module, Linear | Conv1D) or quantised
 
 
 def norm(module: Any) -> bool:
@@ -108,10 +109,15 @@ def unknown(model, name: str, what: str) -> str:
 
 def targets(model, names: Names, key: str = "target_modules", what: str = "linear layer") -> Any:
     """`names` as PEFT takes them, once each is known to mean a layer of the right kind."""
+    from torch.nn import Linear
+    from transformers.pytorch_utils import Conv1D
+
     key, fits = f"method.{key}", norm if what == "norm" else linear
     if names == ALL:
         refuse_experts(model)
-        return ALL
+        found = layers(model, ALL, {"task_type": "CAUSAL_LM" if model.can_generate() else "SEQ_CLS"})
+        known = all(isinstance(layer, Linear | Conv1D) for layer in found.values())
+        return ALL if known else list(found)  # PEFT's word for all of them misses those of other kinds
     try:
         for name in (names,) if isinstance(names, str) else names:
             found = matching(model, names if isinstance(names, str) else (name,))

@@ -41,6 +41,10 @@ class Method:
     def begin(self, model, encode: Callable[[str], list[int]]) -> None:
         """Make of the attached model what needs words; `encode` turns a text into tokens of the model."""
 
+    def begin_near(self, model, whole: Callable[[str], Tensor]) -> None:
+        """Make of the attached model what needs weights as they were before they were quantised; `whole` reads them,
+        by the path of their layer in the model."""
+
     def rate(self, name: str) -> float:
         """What the learning rate of a parameter is multiplied by."""
         return 1.0
@@ -77,12 +81,23 @@ def largest_list(model) -> nn.ModuleList:
     return max(lists, key=lambda blocks: sum(weight.numel() for weight in blocks.parameters()))
 
 
+def sizes(layer: Any) -> tuple[int, int]:
+    """How many numbers a linear layer gives and takes, however they are held; GPT-2's lie the other way round."""
+    if hasattr(layer, "out_features"):
+        return layer.out_features, layer.in_features
+    return layer.weight.shape[1], layer.weight.shape[0]
+
+
 def width(layer: Any) -> int:
     """How many numbers a linear layer gives; 0 if it is none. GPT-2's are of a kind of their own."""
-    weight = getattr(layer, "weight", None)
-    if getattr(weight, "ndim", 0) != 2 or not hasattr(layer, "bias"):
-        return 0
-    return getattr(layer, "out_features", getattr(layer, "nf", 0))
+    return getattr(layer, "out_features", getattr(layer, "nf", 0)) if hasattr(layer, "bias") else 0
+
+
+def plain(layer: Any) -> bool:
+    """Whether a layer is torch's own linear one and its weights are ordinary numbers, nothing quantised."""
+    from torch.nn import Linear, Parameter
+
+    return type(layer) is Linear and type(layer.weight) is Parameter
 
 
 def outputs(model, block: nn.Module) -> tuple[str, str]:

@@ -6,7 +6,7 @@ from typing import ClassVar
 from ..config.record import Count, Fraction
 from ..errors import RecipeError
 from ._peft import Names, Peft, layers, targets, without_compiler
-from .base import method
+from .base import method, sizes
 from .oft import check_blocks
 
 
@@ -38,7 +38,7 @@ class BOFT(Peft):
         found = layers(model, self.target_modules, kind)
         check_blocks(found, self.boft_block_size, "boft_block_size")
         for path, layer in found.items():
-            blocks = getattr(layer, "in_features", layer.weight.shape[0]) // self.boft_block_size
+            blocks = sizes(layer)[1] // self.boft_block_size
             even = self.boft_n_butterfly_factor == 1 or (self.boft_block_size % 2 == 0 and blocks % 2 == 0)
             if not even or self.boft_n_butterfly_factor - 1 > log2(blocks):
                 raise RecipeError(

@@ -6,8 +6,8 @@ from typing import Any, ClassVar, Literal
 
 from ..config.record import Count, Fraction, Positive
 from ..errors import RecipeError
-from ._peft import ALL, Names, Peft, last, layers, targets
-from .base import method
+from ._peft import ALL, Names, Peft, last, layers, linear, targets
+from .base import method, plain, sizes
 
 MOVES_BASE = ("pissa", "olora")
 """Ways to begin that take from the weights what they put into the update."""
@@ -41,7 +41,8 @@ class LoRA(Peft):
     init_lora_weights: Literal["default", "gaussian", "orthogonal", "pissa", "olora", "loftq"] = "default"
     """How the update begins: at nothing (default, gaussian, orthogonal), at the largest singular values of the weights
     (pissa: Meng et al. 2024, arXiv:2404.02948), or at their QR factors (olora: Büyükakyüz 2024, arXiv:2406.01775);
-    the last two are saved as a plain LoRA of twice the rank."""
+    these two are saved as a plain LoRA of twice the rank. Over a quantised base, loftq begins at what that has lost
+    (Li et al. 2023, arXiv:2310.08659)."""
     pissa_niter: Count | None = None
     """With pissa, find the singular values by so many rounds of a randomised method; exactly unless given."""
     loraplus_lr_ratio: Positive | None = None
@@ -67,11 +68,7 @@ class LoRA(Peft):
 
         from ._lora_linear import LoRALinear
 
-        if self.init_lora_weights == "loftq":
-            raise RecipeError(
-                "method.init_lora_weights: loftq makes up for what a quantised base has lost, and"
-                " bases are not quantised here yet; take default or pissa"
-            )
+        self.check_loftq(model)
         if self.adapter and self.init_lora_weights in MOVES_BASE:
             raise RecipeError(
                 f"method.init_lora_weights: {self.init_lora_weights} begins in the weights, method.adapter elsewhere;"
@@ -93,14 +90,33 @@ class LoRA(Peft):
             init_lora_weights=self.beginning(),
             **kind,
         )
-        plain = [type(module) for module in model.modules() if isinstance(module, Linear)]
-        if self.fast and set(plain) == {Linear}:  # quantised layers have ways of their own
+        if self.fast and all(plain(module) for module in model.modules() if linear(module)):  # others have own ways
             config._register_custom_module({Linear: LoRALinear})  # PEFT's own door for layers of one's own
         return config
 
+    def check_loftq(self, model) -> None:
+        if self.init_lora_weights != "loftq":
+            return
+        if all(plain(module) for module in model.modules() if linear(module)):
+            raise RecipeError(
+                "method.init_lora_weights: loftq makes up for what a quantised base has lost, and this one is not"
+                " quantised; set model.precision=nf4, or take default"
+            )
+        if self.use_dora or self.adapter:
+            raise RecipeError(
+                f"method.init_lora_weights: loftq and {'use_dora' if self.use_dora else 'adapter'} exclude each other;"
+                " take default"
+            )
+
+    def begin_near(self, model, whole):
+        if self.init_lora_weights == "loftq":
+            from ._loftq import begin_at_loss
+
+            begin_at_loss(model, whole)
+
     def beginning(self) -> Any:
         """The word that PEFT has for how the update begins."""
-        if self.init_lora_weights == "default":
+        if self.init_lora_weights in ("default", "loftq"):
             return True
         return f"pissa_niter_{self.pissa_niter}" if self.pissa_niter else self.init_lora_weights
 
@@ -180,9 +196,9 @@ def rank_of(path: str, pattern: dict[str, int] | None, usual: int) -> int:
 
 
 def check_rank(path: str, layer: Any, rank: int, key: str = "r") -> None:
-    most = min(layer.weight.shape)
+    most = min(sizes(layer))
     if rank > most:
         raise RecipeError(
-            f"method.{key}: {rank} is more than {path} has, which is {' x '.join(map(str, layer.weight.shape))};"
+            f"method.{key}: {rank} is more than {path} has, which is {' x '.join(map(str, sizes(layer)))};"
             f" take at most {most}, or name other layers in method.target_modules"
         )

@@ -5,7 +5,7 @@ from typing import ClassVar
 from ..config.record import Count, Fraction, Positive
 from ..errors import RecipeError
 from ._peft import Names, Peft, layers, targets
-from .base import method
+from .base import method, sizes
 
 
 @method("oft")
@@ -59,7 +59,7 @@ class OFT(Peft):
 def check_blocks(found, size: int, key: str) -> None:
     """Refuse blocks that do not divide the inputs of each layer."""
     for path, layer in found.items():
-        features = getattr(layer, "in_features", layer.weight.shape[0])
+        features = sizes(layer)[1]
         if features % size:
             raise RecipeError(
                 f"method.{key}: {path} has inputs of {features} features, which are not made of blocks of {size};"

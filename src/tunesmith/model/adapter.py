@@ -172,10 +172,13 @@ def adapter_config(folder: Path, weights: dict[str, Any]):
 
 def check_sizes(file: Path, said: dict[str, Any], weights: dict[str, Any]) -> None:
     """Refuse an adapter that says it is larger than its weights are, before room is made for it."""
+    for key in sorted(COUNTS & said.keys()):
+        if said[key] is not None and not isinstance(said[key], int):
+            raise CheckpointError(f"{file}: {key}: must be a whole number (got {said[key]!r:.40}); copy it anew")
     ranks = [weight.shape[0] for name, weight in weights.items() if ".lora_A" in name]
     if said["peft_type"] == "LORA":
         patterned = [rank for rank in dict(said.get("rank_pattern") or {}).values() if isinstance(rank, int)]
-        asked = max(said["r"] if isinstance(said.get("r"), int) else 8, *patterned, 0)
+        asked = max(said.get("r") or 8, *patterned, 0)
         if not ranks or asked > max(ranks):
             raise CheckpointError(f"{file}: r: is {asked}, but the weights have rank {max(ranks, default=0)}; {FIT}")
     largest = max((size for weight in weights.values() for size in weight.shape), default=0)

@@ -15,6 +15,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..errors import RecipeError
+from .shifted import group_size, shifted
+
 OURS = {"sdpa": "tunesmith_sdpa", "eager": "tunesmith_eager"}
 
 
@@ -34,17 +37,28 @@ def keep_apart(model) -> bool:
     if usual in OURS.values():
         return True
     if usual not in OURS or getattr(config.get_text_config(), "attention_chunk_size", None):
+        refuse_shifted(model)
         return False
     name = OURS[usual]
     ALL_ATTENTION_FUNCTIONS.register(name, attend)
     ALL_MASK_ATTENTION_FUNCTIONS.register(name, ALL_MASK_ATTENTION_FUNCTIONS[usual])
     with quiet():
         model.set_attn_implementation(name)
-    return config._attn_implementation == name
+    if config._attn_implementation != name:
+        refuse_shifted(model)
+        return False
+    return True
+
+
+def refuse_shifted(model) -> None:
+    """Refuse groups of tokens where they would be passed over: the model's attention is its own."""
+    if group_size(model.config.get_text_config()):
+        raise RecipeError(f"model.attn: {type(model).__name__} asks nobody for its attention; take auto, not shifted")
 
 
 def as_before(model) -> None:
     """Give a model back the attention that it came with."""
+    refuse_shifted(model)
     for usual, name in OURS.items():
         if model.config._attn_implementation == name:
             model.set_attn_implementation(usual)
@@ -80,6 +94,8 @@ def attend(module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | Non
     """[R, heads, T, D] each -> [R, T, heads, D], and weights if the usual attention gives any."""
     usual, prefix = usual_attention(module), options.pop("prefix", None)
     front = prefix[module.layer_idx] if prefix else None
+    if front is not None and usual is shifted:
+        raise RecipeError("model.attn: shifted lets no token see a prefix that is not of its group; take lora")
     laid = row(module, mask, options)
     if laid is None:
         if front is not None:
@@ -127,6 +143,7 @@ def quick(module, query: Tensor, value: Tensor, options: dict[str, Any]) -> bool
     others = ("dropout", "sliding_window", "position_bias", "softcap", "cache")
     return (
         module.config._attn_implementation == OURS["sdpa"]
+        and usual_attention(module) is not shifted
         and query.device.type == "cpu"
         and query.shape[-1] == value.shape[-1]
         and not any(options.get(name) is not None and options.get(name) for name in others)
@@ -185,6 +202,8 @@ def usual_attention(module) -> Callable:
     """What the model's attention calls if nobody says otherwise."""
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+    if module.training and group_size(module.config):
+        return shifted
     if module.config._attn_implementation == OURS["sdpa"]:
         return ALL_ATTENTION_FUNCTIONS["sdpa"]
     return sys.modules[type(module).__module__].eager_attention_forward

@@ -18,6 +18,7 @@ from uuid import uuid4
 from ..data.source import EXPECTED, kind_of
 from ..errors import BadEnvironment, DataError, RecipeError
 from ..files import private, remove, sha256, sync
+from ..secret import masked
 
 log = logging.getLogger("tunesmith")
 
@@ -53,6 +54,8 @@ def download(url: str, expected: str | None, cache: Path, opener: OpenerDirector
 
     Without one nothing is used: the file is downloaded to tell which sha256 it has.
     """
+    if "@" in urlsplit(url).netloc:
+        raise RecipeError(f"{masked(url)}: holds a password; download it yourself, and name the file")
     name, expected = checked(url, expected)
     folder = cache / "downloads"
     if expected and sha256_at(folder / expected / name) == expected:

@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RecipeError
+from .stored import Setting, stored
 
 SAFE = (".safetensors", ".safetensors.index.json")
 
 
-def refuse_code(folder: Path) -> None:
-    """Refuse a model that could not be loaded without obeying its folder in what code is run."""
+def refuse_code(folder: Path) -> Setting:
+    """Refuse a model that could not be loaded without obeying its folder in what code is run.
+
+    What is left is how its weights are quantised, if they are.
+    """
     from transformers import CONFIG_MAPPING
 
     file = folder / "config.json"
@@ -29,10 +33,9 @@ def refuse_code(folder: Path) -> None:
             f"{file}: auto_map: the model needs code that comes with it, which is not run; take a model that"
             f" transformers knows by itself (it knows no '{kind}')"
         )
-    if any(part.get("quantization_config") for part in (config, *config.values()) if isinstance(part, dict)):
+    if any(part.get("quantization_config") for part in config.values() if isinstance(part, dict)):
         raise RecipeError(
-            f"{file}: quantization_config: quantised weights, and the kernels that they ask for, are not loaded;"
-            " take the model in bf16 or fp32"
+            f"{file}: quantization_config: a model of which a part is quantised is not loaded; take it in bf16 or fp32"
         )
     if not str(config.get("transformers_weights") or SAFE[0]).endswith(SAFE):
         raise RecipeError(f"{file}: transformers_weights: names no safetensors; pickled weights are not loaded")
@@ -40,6 +43,7 @@ def refuse_code(folder: Path) -> None:
         raise RecipeError(
             f"{folder}: holds an adapter_config.json beside the model, which would be laid over it; move it away"
         )
+    return stored(file, config)
 
 
 def read_json(file: Path) -> Any:
@@ -53,8 +57,12 @@ def read_config(folder: Path, **heads: Any):
     """A model's config without its wishes: transformers chooses attention and experts as it would of itself."""
     from transformers import AutoConfig
 
-    refuse_code(folder)
+    quantised = refuse_code(folder)
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **heads)
     config._attn_implementation = config._experts_implementation = None  # of its parts too
     config.__dict__.pop("auto_map", None)
+    config.__dict__.pop("quantization_config", None)
+    config.get_text_config().__dict__.pop("shifted_group_size", None)  # is said by the recipe
+    if quantised:
+        config.quantization_config = quantised
     return config

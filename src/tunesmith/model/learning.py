@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ..machine import product
+from ..methods.base import plain
 
 ADDING: ContextVar[bool] = ContextVar("adding", default=False)
 
@@ -35,7 +36,7 @@ def make_learning(model: nn.Module) -> None:
     """Let a model's plain layers add up their own gradients. Weights, names and what they compute stay."""
     head = getattr(model, "get_output_embeddings", lambda: None)()
     for module in model.modules():
-        if type(module) is nn.Linear and module is not head:
+        if plain(module) and module is not head:
             module.__class__ = LearningLinear
         elif type(module) is nn.Embedding and module.max_norm is None and not module.scale_grad_by_freq:
             module.__class__ = LearningEmbedding

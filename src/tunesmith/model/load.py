@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from ..attn.base import Attention
+from ..config.load import dump
 from ..errors import CheckpointError, RecipeError
-from ..files import whole
+from ..files import whole, write
+from ..methods.base import largest_list
+from ..precision.base import Precision
+from ..precision.plain import FP32, Auto
+from ..rope.base import RopeScaling
 from .adapter import go_on, locate_adapter, merged, under_adapter
 from .foreign import read_config
 from .hub import checked
+from .stored import quantisation, refuse_stored, renumber
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +29,7 @@ if TYPE_CHECKING:
 
     from ..methods.base import Method
 
-PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+AUTO = Auto()
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
@@ -41,51 +51,86 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def load_model(
-    folder: Path, precision: str = "auto", labels: tuple[str, ...] = (), adapters: Sequence[str] = ()
+    folder: Path,
+    precision: Precision = AUTO,
+    labels: tuple[str, ...] = (),
+    adapters: Sequence[str] = (),
+    changes: Sequence[RopeScaling | Attention] = (),
 ) -> tuple[PreTrainedModel, tuple[str, ...]]:
     """A model from a folder of safetensors, and the names of the modules whose weights were not there.
 
     With `labels` it stands under a classification head of one output a label, which is new unless the folder has it.
-    `adapters` are merged into its weights.
+    `adapters` are merged into its weights, before these are quantised. `changes` are those of its config.
     """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+    if adapters and precision.quantised:
+        return merged_first(folder, precision, labels, adapters, changes)
     family: Any = AutoModelForSequenceClassification if labels else AutoModelForCausalLM
     names = dict(enumerate(labels))
     heads = {"id2label": names, "label2id": {label: number for number, label in names.items()}} if labels else {}
+    config = read_config(folder, **heads)
+    for one in changes:
+        one.change(config)
+    stored = quantisation(config)
+    refuse_stored(folder, stored, precision, adapters)
+    precision.check()
+    skip = heads_of(family, config) if precision.quantised else []
     try:
         with quiet():
             model, info = family.from_pretrained(
                 folder,
-                config=read_config(folder, **heads),
-                dtype=dtype(precision),
+                config=config,
+                dtype=precision.dtype(),
+                quantization_config=precision.config(skip),
                 trust_remote_code=False,
                 use_safetensors=True,
                 output_loading_info=True,
             )
     except SafetensorError as error:
         raise CheckpointError(f"model.path: the weights in {folder} are damaged ({error}); fetch them anew") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         raise RecipeError(f"model.path: {folder} cannot be loaded: {first_line(error)}") from None
     new = sorted({key.rpartition(".")[0] for key in info["missing_keys"]})
     if new and not labels:
         raise RecipeError(f"model.path: {folder} lacks the weights of {', '.join(new)}; it is no language model")
+    precision.quantise(model, skip)
+    if stored.get("quant_method") == "bitsandbytes":
+        renumber(model, precision.dtype())
     with hushed():
         for adapter in adapters:
             model = merged(model, locate_adapter(adapter, "model.adapters"))
     return model, tuple(new)
 
 
-def dtype(precision: str) -> torch.dtype:
-    """The number format of the weights: as asked for, or the best that this machine computes in hardware."""
+def merged_first(
+    folder: Path,
+    precision: Precision,
+    labels: tuple[str, ...],
+    adapters: Sequence[str],
+    changes: Sequence[RopeScaling | Attention],
+):
+    """A quantised model of weights into which adapters were merged while they were whole."""
+    precision.check()
+    model, new = load_model(folder, FP32(), labels, adapters)
+    with TemporaryDirectory() as place:
+        model.save_pretrained(place)
+        del model
+        return load_model(Path(place), precision, labels, (), changes)[0], new
+
+
+def heads_of(family: Any, config: Any) -> list[str]:
+    """The linear layers that stand outside a model's blocks, such as its head; these are never quantised."""
     import torch
 
-    if precision == "fp16" and not torch.cuda.is_available():
-        raise RecipeError("model.precision: fp16 needs a GPU; on a CPU use fp32 or bf16")
-    if precision == "auto":
-        precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
-    return getattr(torch, PRECISIONS[precision])
+    with torch.device("meta"), quiet():
+        model = family.from_config(config, trust_remote_code=False)
+    within = set(largest_list(model).modules())
+    linear = {path: module for path, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    if not any(module in within for module in linear.values()):
+        raise RecipeError(f"model.precision: {type(model).__name__} has no linear layers to quantise; take bf16")
+    return [path for path, module in linear.items() if module not in within]
 
 
 def attach(
@@ -108,6 +153,7 @@ def attach(
     with hushed():
         tuned = method.attach(model, heads).train()
         method.begin(tuned, encode or wordless)
+        method.begin_near(tuned, partial(whole_weight, Path(model.name_or_path or "")))
         if method.adapter:
             go_on(tuned, locate_adapter(method.adapter, "method.adapter"))
     if said is not None and not same(Policy(tuned).sample(), said):
@@ -124,6 +170,23 @@ def attach(
         words.sparse = words.weight.requires_grad and getattr(head, "weight", None) is words.weight
         # its gradient is then added to the head's, row by row; a second one of its size is never made
     return tuned
+
+
+def whole_weight(folder: Path, path: str) -> torch.Tensor:
+    """The weights of a layer as they are in a model's folder, of which the others are not read."""
+    from safetensors import safe_open
+
+    name = f"{path}.weight"
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, "pt") as opened:
+            there = set(opened.keys())
+            for known in (name, name.partition(".")[2]):  # of a headless model, which is without its first part
+                if known in there and (weight := opened.get_tensor(known)).is_floating_point():
+                    return weight
+    raise RecipeError(
+        f"method: needs {name} as it was before it was quantised, and {folder} does not have it; take"
+        " method.init_lora_weights=default, and adapters that are merged into a model before"
+    )
 
 
 def wordless(text: str) -> list[int]:
@@ -144,28 +207,48 @@ def hushed() -> Iterator[None]:
         yield
 
 
-def save_tuned(model, method: Method, tokenizer: PreTrainedTokenizerFast, run: Path, base: str) -> Path:
-    """Write what was learnt: an adapter in PEFT's own format, or a whole model; beside it the tokenizer."""
+def save_tuned(
+    model, method: Method, tokenizer: PreTrainedTokenizerFast, run: Path, base: str, precision: Precision
+) -> Path:
+    """Write what was learnt: an adapter in PEFT's own format, or a whole model; beside it the tokenizer, and of an
+    adapter how the weights were held that it was trained on."""
     adapter = hasattr(model, "peft_config")
     folder = run / ("adapter" if adapter else "model")
     with whole(folder) as beside:
         if adapter:
             model.peft_config["default"].base_model_name_or_path = base
         method.save(model, beside)
+        if adapter:
+            write(beside / "trained_on.json", json.dumps(trained_on(model, precision), indent=1))
         tokenizer.save_pretrained(beside)
     return folder
 
 
+def trained_on(model, precision: Precision) -> dict[str, Any]:
+    """How the weights were held that an adapter was trained on."""
+    number = next(one.dtype for one in model.get_base_model().parameters() if one.is_floating_point())
+    stored = quantisation(model.get_base_model().config)
+    kind = getattr(stored, "quant_method", None) or (stored or {}).get("quant_method")
+    by = precision.package or getattr(kind, "value", kind)
+    return {"precision": dump(precision), "numbers": str(number).removeprefix("torch."), "quantised_by": by}
+
+
 def load_tuned(
-    run: Path, base: Path, precision: str = "auto", labels: tuple[str, ...] = (), adapters: Sequence[str] = ()
+    run: Path,
+    base: Path,
+    precision: Precision = AUTO,
+    labels: tuple[str, ...] = (),
+    adapters: Sequence[str] = (),
+    changes: Sequence[RopeScaling | Attention] = (),
 ):
     """What `save_tuned` wrote, ready to be asked."""
     if (run / "model").is_dir():
-        return load_model(checked(run / "model"), precision, labels)[0].eval()
+        changes = [one for one in changes if isinstance(one, Attention)]  # its positions are in its own config
+        return load_model(checked(run / "model"), precision, labels, (), changes)[0].eval()
     if not (run / "adapter").is_dir():
         raise CheckpointError(f"{run}: holds neither adapter/ nor model/; was the run finished?")
     with hushed():
-        return under_adapter(load_model(base, precision, labels, adapters)[0], run / "adapter").eval()
+        return under_adapter(load_model(base, precision, labels, adapters, changes)[0], run / "adapter").eval()
 
 
 def quiet():

@@ -35,6 +35,7 @@ from . import checkpoint
 from .callbacks import Callbacks
 from .loop import Loop
 from .progress import Progress
+from .quantised import refuse_quantised
 from .signals import Signals
 from .steps import Between, going_on
 
@@ -106,6 +107,7 @@ def follow(
         hooks = Callbacks(callbacks, run.train, folder.path)
         base = locate(run.model.path)
         adapters(run)  # those that are not there are said before anything is read
+        refuse_quantised(run, base)
         tokenizer = load_tokenizer(base)
         found = places(run.data, locate_data)
         material = prepare(run, found, tokenizer, progress.say)
@@ -129,13 +131,8 @@ def follow(
         if loop.kept:
             loop.kept.close()
             loop.kept = None
-        saved = save_tuned(
-            loop.policy.model,
-            run.method,
-            tokenizer,
-            folder.path,
-            run.model.path if remote(run.model.path) else str(base),
-        )
+        named = run.model.path if remote(run.model.path) else str(base)
+        saved = save_tuned(loop.policy.model, run.method, tokenizer, folder.path, named, run.model.precision)
         passport.complete(folder.path, saved, loop.weights, loop.cuts)
         after = measure(examiner, loop.policy, "after", folder, progress)
 
@@ -156,6 +153,7 @@ def refuse(run: Run) -> None:
                 f"{'.'.join(key)}: holds a password or a token, and every file of the run would show it; leave it out"
                 " and keep it in the environment, such as HF_TOKEN, or download first and name the local folder"
             )
+    refuse_quantised(run)
     run.train.optim.refuse(run.train)
     run.train.lr_scheduler_type.refuse(run.train)
     train, processes = run.train, int(os.environ.get("WORLD_SIZE", "1"))
@@ -166,7 +164,7 @@ def refuse(run: Run) -> None:
         "train.fp16: float16 needs a GPU; on a CPU leave it off": train.fp16 and not torch.cuda.is_available(),
         "train.bf16 and train.fp16 exclude each other; set one of them": train.fp16 and train.bf16,
         "train.fp16 needs weights in fp32 to scale the loss; set model.precision=fp32": train.fp16
-        and run.model.precision == "fp16",
+        and run.model.precision.name == "fp16",
         f"train.optim: {train.optim.name} spoils gradients, and {run.method.name} looks at them; take adamw_torch": (
             train.optim.spoils_gradients and run.method.reads_gradients
         ),
@@ -226,7 +224,8 @@ def build(run: Run, base: Path, material: Material, progress: Progress) -> Loop:
     torch.manual_seed(run.train.seed)
     precision = "bf16" if run.train.bf16 else "fp16" if run.train.fp16 else "no"
     accelerator = Accelerator(mixed_precision=precision)
-    model, heads = load_model(base, run.model.precision, material.labels, run.model.adapters)
+    model, heads = load_model(base, run.model.precision, material.labels, run.model.adapters, run.model.changes)
+    run.model.rope_scaling.check(model.config, run.data.max_length)
     words: Any = model.get_input_embeddings()
     known, highest = len(words.weight), highest_token(material.sequences)
     if highest >= known:

@@ -1,0 +1,77 @@
+"""Weights in 4 or 8 bits by bitsandbytes, on a CPU too."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Gt
+
+from ..config.record import record
+from .base import Quantised, precision
+
+FourBits = Literal["nf4", "fp4"]
+
+
+@record
+class Four(Quantised):
+    package: ClassVar[str] = "bitsandbytes"
+
+    double_quant: bool = True
+    """Quantise the scales of the blocks too: 0.4 bits a weight less."""
+
+    def kind(self) -> FourBits:
+        raise NotImplementedError
+
+    def config(self, skip: list[str]) -> Any:
+        from transformers import BitsAndBytesConfig
+
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=self.kind(),
+            bnb_4bit_use_double_quant=self.double_quant,
+            bnb_4bit_compute_dtype=self.dtype(),
+            llm_int8_skip_modules=skip,
+        )
+
+
+@precision("bnb_4bit")
+class Bnb4Bit(Four):
+    """4 bits by bitsandbytes, of the kind that bnb_4bit_quant_type says (Dettmers et al. 2023, arXiv:2305.14314)."""
+
+    bnb_4bit_quant_type: FourBits = "nf4"
+    """nf4 has its values where those of a normal distribution lie, fp4 those of a 4-bit floating-point number."""
+
+    def kind(self) -> FourBits:
+        return self.bnb_4bit_quant_type
+
+
+@precision("nf4")
+class NF4(Four):
+    """QLoRA's 4-bit NormalFloat (Dettmers et al. 2023, arXiv:2305.14314): bnb_4bit by another name."""
+
+    def kind(self) -> FourBits:
+        return "nf4"
+
+
+@precision("fp4")
+class FP4(Four):
+    """4-bit floating-point numbers by bitsandbytes: bnb_4bit with bnb_4bit_quant_type fp4."""
+
+    def kind(self) -> FourBits:
+        return "fp4"
+
+
+@precision("llm_int8")
+class LLMInt8(Quantised):
+    """LLM.int8 (Dettmers et al. 2022, arXiv:2208.07339): products of 8-bit whole numbers, but for features that are
+    far larger than others. Slow on a CPU."""
+
+    package: ClassVar[str] = "bitsandbytes"
+
+    llm_int8_threshold: Annotated[float, Gt(0)] = 6.0
+    """Features that somewhere exceed this are computed in 16 bits."""
+
+    def config(self, skip: list[str]) -> Any:
+        from transformers import BitsAndBytesConfig
+
+        return BitsAndBytesConfig(
+            load_in_8bit=True, llm_int8_threshold=self.llm_int8_threshold, llm_int8_skip_modules=skip
+        )

@@ -1,0 +1,1 @@
+"""How a model's positions are stretched to texts longer than those that it has seen."""
