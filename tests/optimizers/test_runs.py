@@ -199,6 +199,12 @@ def test_eight_bits_are_a_quarter():
     assert remembered(optimizer["adamw_bnb_8bit"](min_8bit_size=0)) < every / 4 * 1.1 + tables
 
 
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
+def test_small_weights_keep_all_bits():
+    every, few = (remembered(optimizer["lion_8bit"](min_8bit_size=size)) for size in (10**6, 0))
+    assert few < every / 2
+
+
 def test_badam_computes_no_other_gradient():
     one = loop(optimizer["badam"](switch_block_every=1, switch_mode="ascending"), max_steps=2)
     alive = []
