@@ -8,6 +8,7 @@ from tunesmith.data.render import Tokens
 from tunesmith.model.load import attach
 from tunesmith.model.policy import Policy
 from tunesmith.run import Train
+from tunesmith.schedules.constant import Constant
 from tunesmith.training.loop import Loop
 
 NEEDS = {"bitfit": {"attention_bias": True, "mlp_bias": True}}
@@ -32,7 +33,7 @@ def sequences_for(objective) -> list[Tokens]:
 def loop_of(tiny, method, objective, sequences, layout=share, **settings) -> Loop:
     """The loop of a run on the tiny model."""
     torch.manual_seed(0)
-    train = Train(**{"per_device_train_batch_size": 8, "lr_scheduler_type": "constant", **settings})
+    train = Train(**{"per_device_train_batch_size": 8, "lr_scheduler_type": Constant(), **settings})
     labelled = objective.targets == "label"
     parts = NEEDS.get(method.name, {})
     model = attach(tiny(labels=3, **parts) if labelled else tiny(**parts), method, ("score",) if labelled else ())

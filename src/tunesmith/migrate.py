@@ -92,7 +92,41 @@ RENAMED = (
     grad_accum accumulation_steps gradient_accumulation: is called train.gradient_accumulation_steps here
     num_epochs epochs n_epochs: is called train.num_train_epochs here
     optimizer: is called train.optim here
-    adafactor: is not supported yet; leave it out
+    adafactor: is called train.optim here (adafactor)
+    use_galore use_apollo use_badam use_muon use_adam_mini: is called train.optim here (galore_adamw, badam and so on)
+    galore_rank apollo_rank: is called train.optim.rank here
+    galore_update_interval apollo_update_interval: is called train.optim.update_proj_gap here
+    galore_scale apollo_scale: is called train.optim.scale here
+    galore_target apollo_target optim_target_modules: is not needed here; every matrix within the model is projected
+    galore_layerwise apollo_layerwise: is called train.optimizer_in_backward here
+    apollo_scale_type: is called train.optim.scale_type here
+    badam_switch_interval: is called train.optim.switch_block_every here
+    badam_mode: is called train.optim here (badam or badam_ratio)
+    badam_update_ratio: is called train.optim.update_ratio here
+    badam_mask_mode: is called train.optim.mask_mode here
+    badam_start_block badam_verbose: is not needed here; see train.optim.switch_mode
+    badam_switch_mode: is called train.optim.switch_mode here
+    optim_args: is set beside the name here: train.optim: {name: galore_adamw, rank: 64}
+    lr_scheduler_kwargs: is set beside the name here: train.lr_scheduler_type: {name: polynomial, power: 2}
+    cosine_min_lr_ratio: is called train.lr_scheduler_type.min_lr_rate here, with cosine_with_min_lr
+    noisy_embedding_alpha: is called train.neftune_noise_alpha here
+    train.lr_scheduler_type=wsd: is called warmup_stable_decay here
+    train.lr_scheduler_type=reduce_lr_on_plateau: is not offered: rates follow from a step's number alone; take cosine
+    train.lr_scheduler_type=greedy: is not offered: rates follow from a step's number alone; take cosine
+    train.optim=adamw train.optim=adamw_hf train.optim=adamw_torch_xla: is called adamw_torch here
+    train.optim=adamw_torch_npu_fused train.optim=adamw_apex_fused: is called adamw_torch_fused here
+    train.optim=lomo: is sgd with train.optimizer_in_backward=true here; lomo-optim needs a GPU
+    train.optim=adalomo: is not offered, as lomo-optim has been given up; take adafactor, which remembers as little
+    train.optim=galore_adamw_layerwise: is galore_adamw with train.optimizer_in_backward=true here
+    train.optim=galore_adafactor_layerwise: is galore_adafactor with train.optimizer_in_backward=true here
+    train.optim=apollo_adamw_layerwise: is apollo_adamw with train.optimizer_in_backward=true here
+    train.optim=galore_adamw_8bit: is not offered: galore-torch needs a GPU for it; take q_galore_adamw
+    train.optim=galore_adamw_8bit_layerwise: is not offered: galore-torch needs a GPU for it; take q_galore_adamw
+    train.optim=adamw_torch_4bit: is not offered: torchao compiles it anew for each weight; take adamw_bnb_8bit
+    train.optim=adamw_torch_8bit: is not offered: torchao compiles it anew for each weight; take adamw_bnb_8bit
+    train.optim=adamw_anyprecision: is not offered: torchdistx has been given up; take adamw_torch
+    train.optim=grokadamw: is not offered: it made losses rise when it was tried; take adamw_torch
+    train.optim=stable_adamw: is not offered: its package needs a GPU's compiler; take adamw_torch
     fp16_backend half_precision_backend fp16_opt_level: is not needed here; train.fp16 uses torch's own
     mixed_precision: is called train.bf16 or train.fp16 here
     gradient_clipping grad_clip max_norm: is called train.max_grad_norm here
@@ -151,15 +185,12 @@ RENAMED = (
     """)
     # training, where it is not there yet
     | table("""
-    lr_scheduler_kwargs optim_args optim_target_modules: is not supported yet; leave it out
     load_best_model_at_end metric_for_best_model: is not supported yet; compare runs instead
     greater_is_better early_stopping_patience: is not supported yet; compare runs instead
     eval_delay auto_find_batch_size torch_empty_cache_steps: is not supported yet; leave it out
     tf32 torch_compile torch_compile_backend: is not supported yet; leave it out
     torch_compile_mode enable_jit_checkpoint: is not supported yet; leave it out
     use_liger_kernel liger_kernel_config enable_liger_kernel: is not supported yet; leave it out
-    neftune_noise_alpha: is not supported yet; leave it out
-    use_galore use_apollo use_badam use_muon: is not supported yet; leave it out
     push_to_hub hub_token: is not supported yet; upload the run's adapter or model folder with `hf upload`
     hub_private_repo hub_model_id: is not supported yet; upload the run's adapter or model folder with `hf upload`
     hub_strategy hub_always_push: is not supported yet; upload the run's adapter or model folder with `hf upload`

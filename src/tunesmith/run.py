@@ -7,23 +7,29 @@ from annotated_types import Ge
 from .attn.base import Attention, attn
 from .attn.kinds import Auto as AutoAttention
 from .config.choice import Choice
-from .config.record import Count, Fraction, Natural, NonNegative, Positive, record
+from .config.record import Beta, Count, Fraction, Natural, NonNegative, Positive, record
 from .data.formats.auto import Auto
 from .data.formats.base import Format, format_
 from .methods.base import Method, method
 from .methods.lora import LoRA
 from .objectives.base import Objective, objective
 from .objectives.sft import SFT
+from .optimizers.adamw import FusedAdamW
+from .optimizers.base import Optim, optimizer
 from .precision.base import Precision, precision
 from .precision.plain import Auto as AutoPrecision
 from .rope.base import RopeScaling, rope_scaling
 from .rope.kinds import Unchanged
+from .schedules.base import Schedule, schedule
+from .schedules.falling import Linear
 
 AnyMethod = Annotated[Method, Choice(method, "lora")]
 AnyObjective = Annotated[Objective, Choice(objective, "sft")]
 AnyPrecision = Annotated[Precision, Choice(precision, "auto")]
 AnyRope = Annotated[RopeScaling, Choice(rope_scaling, "unchanged")]
 AnyAttention = Annotated[Attention, Choice(attn, "auto")]
+AnyOptim = Annotated[Optim, Choice(optimizer, "adamw_torch_fused")]
+AnySchedule = Annotated[Schedule, Choice(schedule, "linear")]
 AnyFormat = Annotated[Format, Choice(format_, "auto")]
 Strategy = Literal["no", "steps", "epoch"]
 Tracker = Literal["tensorboard", "swanlab", "wandb", "mlflow", "trackio", "comet_ml"]
@@ -107,9 +113,7 @@ class Train:
 
     learning_rate: Positive = 2e-4
     """Peak learning rate; about 2e-4 suits LoRA, 2e-5 full fine-tuning."""
-    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt", "polynomial"] = (
-        "linear"
-    )
+    lr_scheduler_type: AnySchedule = Linear()
     """How the learning rate changes over the run."""
     warmup_steps: NonNegative = 0
     """Steps of rising learning rate at the start; a value below 1 is a share of all steps."""
@@ -128,19 +132,22 @@ class Train:
     """Forward passes in one optimizer step; the gradient is that of one large batch."""
     train_sampling_strategy: Literal["random", "sequential", "group_by_length"] = "random"
     """Order of the examples; group_by_length puts those of like length into one batch."""
-    optim: Literal["adamw_torch", "adamw_torch_fused", "sgd"] = "adamw_torch_fused"
-    """Optimizer."""
-    adam_beta1: Fraction = 0.9
-    """Decay of AdamW's mean of gradients."""
-    adam_beta2: Fraction = 0.999
-    """Decay of AdamW's mean of squared gradients."""
+    optim: AnyOptim = FusedAdamW()
+    """How gradients become steps."""
+    adam_beta1: Beta = 0.9
+    """Decay of the mean of gradients, in all of Adam's family."""
+    adam_beta2: Beta = 0.999
+    """Decay of the mean of squared gradients, in all of Adam's family."""
     adam_epsilon: Positive = 1e-8
-    """Added to AdamW's denominator."""
+    """Added to the denominator, in all of Adam's family."""
     optimizer_in_backward: bool = False
     """Change each weight as soon as its gradient is known, and drop the gradient: less memory where all weights learn.
     Needs max_grad_norm: 0 and gradient_accumulation_steps: 1."""
     weight_decay: NonNegative = 0.0
     """Shrinks every matrix by this times the learning rate a step; biases and norms are spared."""
+    neftune_noise_alpha: Positive | None = None
+    """Adds noise to the embeddings in training, uniform within this over the root of a sequence's length times the
+    model's width; 5 is usual (NEFTune, arXiv:2310.05914)."""
     max_grad_norm: NonNegative = 1.0
     """A longer gradient is scaled down to this length; 0 never does."""
     on_nan: Literal["stop", "skip"] = "stop"

@@ -14,6 +14,7 @@ from tinyrun import loop_of, sequences_for
 
 from tunesmith.methods.base import method
 from tunesmith.objectives.base import objective
+from tunesmith.optimizers.sgd import SGD
 
 TESTS = Path(__file__).parents[1]
 PAIRS = list(product(method.all(), objective.all()))
@@ -38,7 +39,7 @@ loop.accelerator.end_training()
 def taken(name, aim, size):
     """A loop after its steps, of batches of `size` on each process, and their losses."""
     judge = objective[aim]()
-    settings = {"per_device_train_batch_size": size, "max_steps": STEPS, "optim": "sgd", "learning_rate": 0.1}
+    settings = {"per_device_train_batch_size": size, "max_steps": STEPS, "optim": SGD(), "learning_rate": 0.1}
     loop = loop_of(make_tiny, method[name](), judge, sequences_for(judge), **settings)
     return loop, [step.loss for step in loop.fit()]
 

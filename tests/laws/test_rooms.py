@@ -13,14 +13,17 @@ from tunesmith.data.formats.base import format_
 from tunesmith.data.lint.base import rule
 from tunesmith.methods.base import method
 from tunesmith.objectives.base import objective
+from tunesmith.optimizers.base import optimizer
 from tunesmith.precision.base import precision
 from tunesmith.rope.base import rope_scaling
+from tunesmith.schedules.base import schedule
 
 SRC = Path(tunesmith.__file__).parent
 FILES = sorted(SRC.rglob("*.py"))
+APART = {"methods", "objectives", "precision", "rope", "attn", "optimizers", "schedules"}
 ROOMS = [
     {"secret", "errors", "files", "cache", "machine", "start", "owner", "config"},
-    {"methods", "objectives", "precision", "rope", "attn", "data"},
+    APART | {"data"},
     {"run", "runs", "passport"},
     {"model"},
     {"evaluate"},
@@ -65,9 +68,9 @@ def test_rooms_on_one_floor_that_must_not_know_each_other():
     wrong = [
         f"{file.relative_to(SRC)}:{line} imports {room}"
         for file in FILES
-        if room_of(file) in ("methods", "objectives", "precision", "rope", "attn")
+        if room_of(file) in APART
         for line, room in imported(file)
-        if room in {"methods", "objectives", "precision", "rope", "attn", "data"} - {room_of(file)}
+        if room in (APART | {"data"}) - {room_of(file)}
     ]
     assert wrong == []
 
@@ -106,7 +109,7 @@ def test_a_file_is_read_in_one_sitting(file):
 
 ENTRIES = [
     (registry.kind, name, entry)
-    for registry in (method, objective, precision, rope_scaling, attn, format_, rule)
+    for registry in (method, objective, precision, rope_scaling, attn, optimizer, schedule, format_, rule)
     for name, entry in registry.all().items()
 ]
 

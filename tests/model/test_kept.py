@@ -11,6 +11,7 @@ from tunesmith.methods.lora import LoRA
 from tunesmith.model.kept import constant_blocks, keep
 from tunesmith.objectives.base import objective
 from tunesmith.objectives.sft import SFT
+from tunesmith.optimizers.sgd import SGD
 
 
 def gpt2(labels=0):
@@ -27,7 +28,7 @@ def gpt2(labels=0):
 def test_steps_are_those_of_the_whole_model(make, aim, tmp_path, monkeypatch):
     monkeypatch.setattr("tunesmith.model.kept.AT_ONCE", 20)
     judge = objective[aim]()
-    settings = {"per_device_train_batch_size": 3, "num_train_epochs": 3, "learning_rate": 0.1, "optim": "sgd"}
+    settings = {"per_device_train_batch_size": 3, "num_train_epochs": 3, "learning_rate": 0.1, "optim": SGD()}
     # Adam would make much of what rounds to nothing, such as the gradient of a key's bias
     whole = loop_of(make, Freeze(num_layers=1), judge, sequences_for(judge), **settings)
     short = loop_of(make, Freeze(num_layers=1), judge, sequences_for(judge), **settings)

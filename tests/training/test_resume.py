@@ -16,6 +16,7 @@ from tunesmith.objectives.classify import Classify
 from tunesmith.objectives.sft import SFT
 from tunesmith.run import Data, Eval, Model, Run, Train
 from tunesmith.runs import RunFolder
+from tunesmith.schedules.constant import Constant
 from tunesmith.training import checkpoint
 from tunesmith.training.train import resume, train
 
@@ -292,7 +293,7 @@ def test_checkpoints_are_written_in_order_while_training_goes_on(tiny, tmp_path,
 
 
 def test_a_finished_run_goes_on_where_its_recipe_now_asks_for_more(model_folder, reviews, tmp_path):
-    constant = {"lr_scheduler_type": "constant"}
+    constant = {"lr_scheduler_type": Constant()}
     train(run_of(model_folder, reviews, tmp_path / "whole", LoRA(), SFT(), max_steps=8, **constant), quiet=True)
     train(run_of(model_folder, reviews, tmp_path / "run", LoRA(), SFT(), **constant), quiet=True)
     changed(tmp_path / "run", "max_steps", 8)

@@ -68,6 +68,8 @@ def what(cls: type, mistake: Any, key: tuple[Key, Key], hint: Any, renamed: Mapp
         tag = mistake["ctx"]["tag"]
         if not tag or choice is None:
             return f"must be a name, or keys with values (got {got})"
+        if asked := renamed.get(f"{'.'.join(key[1])}={tag}"):
+            return f"{tag} {asked}"
         return f"no such {choice.registry.kind} '{tag}'; {did_you_mean(tag, choice.registry.all())}"
     if bound := KINDS.get(kind):
         return f"must be {BOUNDS[bound]} {mistake['ctx'][bound]:g} (got {got})"
@@ -89,11 +91,13 @@ def unknown(cls: type, path: Key, tree: Key, renamed: Mapping[str, str]) -> str:
     there = list(rows(cls))
     if key in [row.when.partition("=")[2] for row in there if row.when.startswith(f"{above}=")]:
         return f"is no key; the options of {above}={key} stand under {above} itself"
-    for name in (".".join(path), asked, key):
+    for name in (".".join(path), asked):
         if name in renamed:
             return renamed[name]
     if others := [row.when for row in there if row.path == asked]:
         return f"is an option of {' and of '.join(others)}"
+    if key in renamed:
+        return renamed[key]
     homes = sorted({row.path for row in there if row.path.endswith(f".{key}")})
     if 0 < len(homes) <= 2:
         rooms = " or ".join(home.rpartition(".")[0] for home in homes)

@@ -207,9 +207,9 @@ class Renderer:
         if example.answers:
             text = self.writer.text(self.messages(example), example.tools)
             check_letters(text)
-            return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         check_letters(example.text or "")
-        ids: list[int] = self.tokenizer(example.text or "")["input_ids"]
+        ids: list[int] = self.tokenizer(example.text or "", verbose=False)["input_ids"]
         end: Any = self.tokenizer.eos_token_id
         return ids if end is None or ids[-1:] == [end] else [*ids, end]
 
@@ -223,7 +223,7 @@ class Renderer:
                 f"the label '{example.label}' does not occur in the training rows ({', '.join(self.labels)})"
             )
         check_letters(example.text)
-        ids, longest = self.tokenizer(example.text)["input_ids"], self.data.max_length
+        ids, longest = self.tokenizer(example.text, verbose=False)["input_ids"], self.data.max_length
         if not ids:
             raise NoTarget("the text is empty")
         cut = max(0, len(ids) - longest)
@@ -249,7 +249,9 @@ class Renderer:
 
     def prompt(self, messages: Iterable[Message], tools: Tools = ()) -> list[int]:
         """What a model is given so that it answers."""
-        return self.tokenizer(self.text(messages, tools, answer=True), add_special_tokens=False)["input_ids"]
+        return self.tokenizer(self.text(messages, tools, answer=True), add_special_tokens=False, verbose=False)[
+            "input_ids"
+        ]
 
     def text(self, messages: Iterable[Message], tools: Tools = (), answer: bool = False) -> str:
         """The dialogue as the tokenizer's template writes it; with `answer`, up to where the assistant would speak."""

@@ -84,7 +84,23 @@ def little(name: str) -> np.dtype:
     return np.dtype(COLUMNS[name]).newbyteorder("<")
 
 
-class Stored(Sequence[Tokens]):
+class Many(Sequence[Tokens]):
+    """Sequences of which each is made when it is asked for."""
+
+    def one(self, number: int) -> Tokens:
+        raise NotImplementedError
+
+    @overload
+    def __getitem__(self, index: int) -> Tokens: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Tokens]: ...
+    def __getitem__(self, index: int | slice) -> Tokens | list[Tokens]:
+        if isinstance(index, slice):
+            return [self.one(number) for number in range(*index.indices(len(self)))]
+        return self.one(range(len(self))[index])
+
+
+class Stored(Many):
     """The sequences of a folder."""
 
     def __init__(self, folder: Path) -> None:
@@ -103,14 +119,7 @@ class Stored(Sequence[Tokens]):
     def __len__(self) -> int:
         return len(self.ends)
 
-    @overload
-    def __getitem__(self, index: int) -> Tokens: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Tokens]: ...
-    def __getitem__(self, index: int | slice) -> Tokens | list[Tokens]:
-        if isinstance(index, slice):
-            return [self[n] for n in range(*index.indices(len(self)))]
-        number = range(len(self))[index]
+    def one(self, number: int) -> Tokens:
         here = slice(int(self.ends[number - 1]) if number else 0, int(self.ends[number]))
         label, line = int(self.columns["label"][number]), int(self.columns["line"][number])
         file = self.facts["files"][int(self.columns["file"][number])]
@@ -144,7 +153,7 @@ class Stored(Sequence[Tokens]):
         return hashlib.sha256("\n".join([*sorted(sums), *self.facts["labels"]]).encode()).hexdigest()
 
 
-class Mixed(Sequence[Tokens]):
+class Mixed(Many):
     """Sequences of several folders, in an order of their own; `labels` are the classes of all of them."""
 
     def __init__(self, parts: Sequence[Stored], part: np.ndarray, row: np.ndarray, labels: Sequence[str]) -> None:
@@ -155,15 +164,9 @@ class Mixed(Sequence[Tokens]):
     def __len__(self) -> int:
         return len(self.row)
 
-    @overload
-    def __getitem__(self, index: int) -> Tokens: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Tokens]: ...
-    def __getitem__(self, index: int | slice) -> Tokens | list[Tokens]:
-        if isinstance(index, slice):
-            return [self[n] for n in range(*index.indices(len(self)))]
-        part = int(self.part[index])
-        tokens = self.parts[part][int(self.row[index])]
+    def one(self, number: int) -> Tokens:
+        part = int(self.part[number])
+        tokens = self.parts[part][int(self.row[number])]
         if tokens.label is None:
             return tokens
         return replace(tokens, label=self.label[part][tokens.label])

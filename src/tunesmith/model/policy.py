@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 
 import torch
@@ -20,6 +20,7 @@ from ..objectives.base import LogProbs
 from .attention import as_before, keep_apart
 from .lean import remaking
 from .linear_loss import After, linear_loss
+from .noise import stirred
 from .soft import Begun, Soft, begin, soft
 
 
@@ -33,6 +34,8 @@ class Policy:
         self.apart = keep_apart(self.bare)
         self.first = 0
         """The position of a sequence's first token."""
+        self.noise = 0.0
+        """How much the embeddings are stirred in training (NEFTune)."""
 
     def look(self, batch: Batch, names: tuple[str, ...]) -> dict:
         return {name: getattr(self, name)(batch) for name in names}
@@ -80,15 +83,22 @@ class Policy:
                 inputs["token_type_ids"] = torch.zeros_like(batch.ids)
         if "use_cache" in takes:
             inputs["use_cache"] = False
-        if prompt:
-            inputs = prompt.given({"position_ids": batch.place, **inputs} if prompt.prefix else inputs)
-            model = model or self.bare
-        with remaking():
+        with remaking(), self.stirred(batch):
+            if prompt:
+                inputs = prompt.given({"position_ids": batch.place, **inputs} if prompt.prefix else inputs)
+                model = model or self.bare
             return (model or self.model)(**inputs)
 
     @property
     def soft(self) -> Soft | None:
         return soft(self.model)
+
+    def stirred(self, batch: Batch):
+        """Within it, embeddings are stirred, if they are to be in training. Evaluation sees them as they are."""
+        if not (self.noise and self.model.training):
+            return nullcontext()
+        own = batch.lengths - (len(self.soft.words) if self.soft else 0)
+        return stirred(self.bare.get_input_embeddings(), self.noise, own[batch.owner])
 
     @contextmanager
     def unpacked(self, batch: Batch) -> Iterator[None]:

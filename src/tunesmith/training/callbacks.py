@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..config.load import dump
 from ..errors import BadEnvironment
 from ..run import Train
 
@@ -120,5 +121,20 @@ def arguments(train: Train, folder: Path):
 
     known = {field.name for field in fields(TrainingArguments)}
     shared = {field.name: getattr(train, field.name) for field in fields(train) if field.name in known}  # pyright: ignore[reportArgumentType]: record() makes it a dataclass
-    renamed = {"report_to": "none", "activation_checkpointing": shared.pop("gradient_checkpointing")}
+    renamed = {"report_to": "none", "activation_checkpointing": shared.pop("gradient_checkpointing")} | chosen(train)
     return TrainingArguments(output_dir=str(folder), **(shared | renamed))
+
+
+def chosen(train: Train) -> dict[str, Any]:
+    """Optimizer and schedule by name and options, as TrainingArguments has them; what it has not is AdamW to it."""
+    from transformers.training_args import OptimizerNames
+
+    optim, options = dump(train.optim), dump(train.lr_scheduler_type)
+    name, schedule = optim.pop("name"), options.pop("name")
+    known = name in {one.value for one in OptimizerNames}
+    return {
+        "optim": name if known else "adamw_torch",
+        "optim_args": ",".join(f"{key}={value}" for key, value in optim.items()) or None,
+        "lr_scheduler_type": schedule,
+        "lr_scheduler_kwargs": options or None,
+    }

@@ -217,21 +217,45 @@ def damage(place: Path) -> str:
 
 
 def optimizer_tensors(loop: Loop) -> dict[str, Tensor]:
-    """The optimizer's state as `weight|quantity`, such as `lm_head.weight|exp_avg`."""
-    return {
-        f"{name}|{quantity}": value.contiguous()
-        for name, weight in loop.weights.items()
-        for quantity, value in loop.optimizer.state.get(weight, {}).items()
-        if isinstance(value, Tensor)
-    }
+    """The optimizer's state as `weight|quantity`, such as `lm_head.weight|exp_avg`; what is a plain number there has
+    `|number` behind it, and what groups count stands as `|group|quantity`."""
+    found = {}
+    for name, weight in loop.weights.items():
+        for quantity, value in loop.optimizer.state.get(weight, {}).items():
+            if isinstance(value, Tensor):
+                found[f"{name}|{quantity}"] = value.contiguous() if value.numel() > TABLE else value.clone()
+            elif value is not None:
+                found[f"{name}|{quantity}|number"] = number(value)
+    for at, group in enumerate(loop.optimizer.param_groups):
+        found |= {f"|{at}|{quantity}": number(group[quantity]) for quantity in loop.train.optim.counts}
+    return found
+
+
+TABLE = 4096
+"""Tensors of so few numbers may be one table for many weights, which a file has once for each."""
+
+
+def number(value: float) -> Tensor:
+    """A plain number as a tensor, to the bit."""
+    return torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else None)
 
 
 def load_optimizer(loop: Loop, tensors: dict[str, Tensor]) -> None:
+    optimizer = loop.optimizer
+    fused = {id(weight) for group in optimizer.param_groups if group.get("fused") for weight in group["params"]}
     for key, value in tensors.items():
-        name, _, quantity = key.rpartition("|")
+        name, quantity, kind = (key + "|").split("|")[:3]
+        if not name:
+            optimizer.param_groups[int(quantity)][kind] = value.item()
+            continue
         weight = loop.weights[name]
-        device = value.device if quantity == "step" else weight.device
-        loop.optimizer.state[weight][quantity] = value.to(device)
+        elsewhere = quantity in BESIDE and id(weight) not in fused
+        device = value.device if elsewhere else weight.device
+        optimizer.state[weight][quantity] = value.item() if kind else value.to(device)
+
+
+BESIDE = ("step", "seed", "due", "gap", "alike", "places")
+"""Quantities that lie in main memory wherever the weight does."""
 
 
 def place_schedule(loop: Loop, step: int) -> None:

@@ -84,7 +84,7 @@ class Loop:
         self.gone: list[torch.Tensor] = []
         for weight in self.weights.values():
             weight.grad = None if self.train.optimizer_in_backward else torch.zeros_like(weight)
-        self.optimizer = optimizer(self.train, self.weights, self.method)
+        self.optimizer = optimizer(self.train, self.policy, self.method)
         self.scheduler = schedule(self.train, self.optimizer, self.order.total)
         self.optimizer_step = self.accelerator.prepare_optimizer(self.optimizer)
 
@@ -97,7 +97,8 @@ class Loop:
             if number % self.order.epoch_steps == 0:
                 tell("on_epoch_begin")
             tell("on_step_begin")
-            tallies, tokens = self.gradient(number)
+            with self.train.optim.learning(self.optimizer):
+                tallies, tokens = self.gradient(number)
             self.share(tallies)
             norm = self.divide(float(tallies["loss"].count))
             learning_rate = float(self.scheduler.get_last_lr()[0])

@@ -98,6 +98,7 @@ class Between:
             began = time.perf_counter()
         self.writer.wait()
         signals.stepping = False
+        self.loop.train.optim.finish(self.loop.optimizer)
         self.callbacks.call("on_train_end")
         return taken
 
@@ -165,7 +166,7 @@ class Between:
         if line:
             self.log(step, taken)
         if due(train.eval_strategy, number, train.eval_steps, epoch) or self.callbacks.asked("evaluate"):
-            with signals.aside():
+            with signals.aside(), train.optim.settled(self.loop.optimizer):
                 self.measure(number)
         wanted = due(train.save_strategy, number, train.save_steps, epoch) or (last and train.save_strategy != "no")
         if wanted or signals.stop or self.callbacks.asked("save"):

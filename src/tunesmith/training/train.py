@@ -154,6 +154,8 @@ def refuse(run: Run) -> None:
                 " and keep it in the environment, such as HF_TOKEN, or download first and name the local folder"
             )
     refuse_quantised(run)
+    run.train.optim.refuse(run.train)
+    run.train.lr_scheduler_type.refuse(run.train)
     train, processes = run.train, int(os.environ.get("WORLD_SIZE", "1"))
     alone = "several processes are not supported yet; start tunesmith by itself, not by torchrun"
     early = "train.optimizer_in_backward changes weights before all of the gradient is known"
@@ -163,6 +165,9 @@ def refuse(run: Run) -> None:
         "train.bf16 and train.fp16 exclude each other; set one of them": train.fp16 and train.bf16,
         "train.fp16 needs weights in fp32 to scale the loss; set model.precision=fp32": train.fp16
         and run.model.precision.name == "fp16",
+        f"train.optim: {train.optim.name} spoils gradients, and {run.method.name} looks at them; take adamw_torch": (
+            train.optim.spoils_gradients and run.method.reads_gradients
+        ),
         f"{early}: it cannot be cut; set train.max_grad_norm=0": train.max_grad_norm > 0,
         f"{early}: it cannot be added up; set train.gradient_accumulation_steps=1": train.gradient_accumulation_steps
         > 1,
@@ -233,6 +238,7 @@ def build(run: Run, base: Path, material: Material, progress: Progress) -> Loop:
     if run.train.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     policy = Policy(model.to(accelerator.device))
+    policy.noise = run.train.neftune_noise_alpha or 0.0
     if material.labels and tokenizer.pad_token_id is not None:
         policy.bare.config.pad_token_id = tokenizer.pad_token_id
     layout = policy.layout()
