@@ -410,6 +410,12 @@ def test_groups_that_do_not_fit_are_refused(model_folder):
         load_model(model_folder, HQQ(group_size=96))
 
 
+def test_groups_that_do_not_divide_a_row_are_refused(model_folder):
+    pytest.importorskip("torchao")
+    with pytest.raises(RecipeError, match=r"model.precision.group_size: model.layers.0.\S+ has rows of 32 weights"):
+        load_model(model_folder, TorchaoInt4(group_size=48))
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_float16_is_refused_on_a_cpu(reviews, tmp_path):
     for held in (precision["fp16"](), NF4(compute_dtype="fp16")):

@@ -76,7 +76,7 @@ def load_model(
     stored = quantisation(config)
     refuse_stored(folder, stored, precision, adapters)
     precision.check()
-    skip = heads_of(family, config) if precision.quantised else []
+    skip = heads_of(family, config, precision) if precision.quantised else []
     try:
         with quiet():
             model, info = family.from_pretrained(
@@ -120,8 +120,8 @@ def merged_first(
         return load_model(Path(place), precision, labels, (), changes)[0], new
 
 
-def heads_of(family: Any, config: Any) -> list[str]:
-    """The linear layers that stand outside a model's blocks, such as its head; these are never quantised."""
+def heads_of(family: Any, config: Any, precision: Precision) -> list[str]:
+    """The linear layers that stand outside a model's blocks, such as its head: all that are not to be quantised."""
     import torch
 
     with torch.device("meta"), quiet():
@@ -130,6 +130,7 @@ def heads_of(family: Any, config: Any) -> list[str]:
     linear = {path: module for path, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     if not any(module in within for module in linear.values()):
         raise RecipeError(f"model.precision: {type(model).__name__} has no linear layers to quantise; take bf16")
+    precision.fits({path: module for path, module in linear.items() if module in within})
     return [path for path, module in linear.items() if module not in within]
 
 

@@ -39,6 +39,9 @@ class Precision:
         """What transformers quantises by as it reads the weights; it leaves the modules in `skip` as they are."""
         return None
 
+    def fits(self, layers: dict[str, nn.Linear]) -> None:
+        """Refuse layers that cannot be quantised so; they have sizes, and no weights yet."""
+
     def quantise(self, model, skip: list[str]) -> None:
         """Quantise in place what transformers has read, where it has no way of its own."""
 

@@ -25,6 +25,15 @@ class HQQ(Quantised):
         if self.group_size % 8:
             raise RecipeError(f"model.precision.group_size: must be a multiple of 8 (got {self.group_size})")
 
+    def fits(self, layers):
+        for path, layer in layers.items():
+            count = layer.in_features * layer.out_features
+            if count % self.group_size:
+                raise RecipeError(
+                    f"model.precision.group_size: {path} has {count} weights, which are not made of groups of"
+                    f" {self.group_size}; take a divisor"
+                )
+
     def quantise(self, model, skip: list[str]) -> None:
         from hqq.core.quantize import (  # pyright: ignore[reportMissingImports] - an extra
             BaseQuantizeConfig,
@@ -32,14 +41,7 @@ class HQQ(Quantised):
         )
         from torch.cuda import is_available
 
-        found = list(linear_layers(model, skip))
-        for path, layer in found:
-            if layer.weight.numel() % self.group_size:
-                raise RecipeError(
-                    f"model.precision.group_size: {path} has {layer.weight.numel()} weights, which are not made of"
-                    f" groups of {self.group_size}; take a divisor"
-                )
-        for path, layer in found:
+        for path, layer in list(linear_layers(model, skip)):
             above, _, name = path.rpartition(".")
             config = BaseQuantizeConfig(nbits=self.nbits, group_size=self.group_size)
             made = HQQLinear(layer, config, compute_dtype=self.dtype(), device="cuda" if is_available() else "cpu")

@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 from ..config.record import Count, record
+from ..errors import RecipeError
 from .base import Quantised, precision
 
 
@@ -13,6 +14,15 @@ class WholeNumbers(Quantised):
 
     def group(self) -> int | None:
         raise NotImplementedError
+
+    def fits(self, layers):
+        size = self.group()
+        for path, layer in layers.items():
+            if size and layer.in_features % size:
+                raise RecipeError(
+                    f"model.precision.group_size: {path} has rows of {layer.in_features} weights, which are not made of"
+                    f" groups of {size}; take a divisor"
+                )
 
     def config(self, skip: list[str]) -> Any:
         import torch
