@@ -64,7 +64,9 @@ EXPECTED = [
 ]
 
 
-@pytest.mark.parametrize(("name", "options", "formula"), EXPECTED, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(
+    ("name", "options", "formula"), EXPECTED, ids=lambda value: "" if callable(value) else str(value)[:40]
+)
 def test_rates_follow_their_formula(name, options, formula):
     found = rates(name, **options)
     assert found[WARMUP:] == pytest.approx([formula(step) for step in range(WARMUP, TOTAL)], abs=1e-9)
