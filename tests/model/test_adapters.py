@@ -130,4 +130,4 @@ def test_what_a_network_has_made_cannot_go_on(tmp_path):
 def test_no_weights_take_in_a_prompt(model_folder, tmp_path):
     prompt = adapter(tmp_path, PromptTuning(num_virtual_tokens=4))
     with pytest.raises(RecipeError, match="is of the kind PROMPT_TUNING, which no weights can take in"):
-        load_model(model_folder, "auto", (), (prompt,))
+        load_model(model_folder, adapters=(prompt,))

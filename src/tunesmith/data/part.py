@@ -8,6 +8,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
@@ -79,8 +80,9 @@ class Part:
             raise DataError(f"{self.place.root}: was changed while it was read; start again once it is whole")
         os.utime(folder)
         for old in room.iterdir():
-            if old.stat().st_mtime < time.time() - FORGOTTEN:
-                remove(old)
+            with suppress(FileNotFoundError):  # what another process makes, or has removed
+                if old.stat().st_mtime < time.time() - FORGOTTEN:
+                    remove(old)
         return Stored(folder)
 
     def build(self, folder: Path) -> None:
