@@ -19,6 +19,7 @@ from .. import cache
 from ..config.load import dump
 from ..errors import DataError
 from ..files import remove, sha256
+from .ahead import seldom_tidied
 from .dataset import Item, Pass
 from .example import Example
 from .lint.report import Lint, rules
@@ -91,7 +92,7 @@ class Part:
         targets, found = run.objective.targets, Findings(run.data.on_bad_row)
         checks = Lint(rules(cheap=True), self.renderer, targets)
         passing = Pass(self.place, self.renderer, targets, run.train.seed, run.eval.max_samples, checks)
-        with Writer(folder) as writer:
+        with Writer(folder) as writer, seldom_tidied():
             for item in self.told(passing.items()):
                 found.note(item)
                 if not item.fault:
