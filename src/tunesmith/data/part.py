@@ -60,6 +60,7 @@ class Part:
             "splits": {split: [names[str(file)] for file in files] for split, files in place.files.items()},
             "files": [[name, digest] for name, (digest, _) in place.read_through.items()],
             "root": str(place.root.absolute()),  # origins say where a row is
+            "media": str(place.media.absolute()) if place.media else None,
             "format": [dump(place.format), *(sha256(file) for file in place.format.code())],
             "held out": [place.share, run.eval.max_samples],
             "drawn": [place.most, run.train.seed] if place.most is not None else None,
