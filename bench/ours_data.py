@@ -9,9 +9,9 @@ from pathlib import Path
 
 def main() -> None:
     job = json.loads(sys.argv[1])
-    from tunesmith.data.part import Part
-    from tunesmith.data.places import places
-    from tunesmith.data.render import Renderer
+    from tunesmith.data.keeping.part import Part
+    from tunesmith.data.reading.places import places
+    from tunesmith.data.rendering.render import Renderer
     from tunesmith.model.hub import locate, locate_data
     from tunesmith.model.load import load_tokenizer
     from tunesmith.run import Data, Model, Run

@@ -38,8 +38,8 @@ def train(words: list[str], gate: Gate) -> None:
 def render(words: list[str]) -> dict:
     """Every row as it is trained on, and where the model is."""
     from tunesmith.config.load import load
-    from tunesmith.data.material import prepare
-    from tunesmith.data.places import places
+    from tunesmith.data.keeping.material import prepare
+    from tunesmith.data.reading.places import places
     from tunesmith.model.hub import locate, locate_data
     from tunesmith.model.load import load_tokenizer
     from tunesmith.run import Run

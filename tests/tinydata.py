@@ -1,7 +1,7 @@
 """The examples of a source, as a run reads them."""
 
 from tunesmith.data.dataset import Pass
-from tunesmith.data.places import places
+from tunesmith.data.reading.places import places
 from tunesmith.errors import DataError
 
 

@@ -4,7 +4,7 @@ import torch
 from accelerate import Accelerator
 
 from tunesmith.data.batch import share
-from tunesmith.data.render import Tokens
+from tunesmith.data.rendering.render import Tokens
 from tunesmith.model.load import attach
 from tunesmith.model.policy import Policy
 from tunesmith.run import Train

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from .data.example import Example, Message
-from .data.material import prepare
-from .data.places import places
-from .data.render import Renderer
+from .data.keeping.material import prepare
+from .data.reading.places import places
+from .data.rendering.render import Renderer
 from .errors import CheckpointError, RecipeError
 from .evaluate.evaluate import Examiner, Measured
 from .model.engine import Engine

@@ -107,7 +107,7 @@ def test_a_model_that_needs_code_of_its_own_is_refused(recipe, capsys, model_fol
 
 
 def test_a_chat_template_without_end_is_refused(recipe, capsys, model_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("tunesmith.data.chat_template.SECONDS", 0.1)
+    monkeypatch.setattr("tunesmith.data.rendering.chat_template.SECONDS", 0.1)
     endless = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
     (model_folder / "chat_template.jinja").write_text(endless)
     refused(capsys, 3, "the chat template of tiny takes longer than 0.1 s for one dialogue", "train", recipe())

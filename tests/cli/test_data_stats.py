@@ -6,7 +6,7 @@ import pytest
 
 from tunesmith.cli import main
 from tunesmith.data.example import Message, dialogue
-from tunesmith.data.render import NoTarget, Renderer
+from tunesmith.data.rendering.render import NoTarget, Renderer
 from tunesmith.run import Data
 
 ROWS = [{"instruction": f"say one {'two ' * (n % 7)}", "output": "three " * (n * n % 23 + 1)} for n in range(60)]

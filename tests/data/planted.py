@@ -4,8 +4,8 @@ from copy import deepcopy
 
 from tunesmith.data.example import Answer, Call, Example, Message, dialogue
 from tunesmith.data.item import Item
-from tunesmith.data.render import NoTarget, Renderer
-from tunesmith.data.source import Row
+from tunesmith.data.reading.source import Row
+from tunesmith.data.rendering.render import NoTarget, Renderer
 from tunesmith.run import Data
 
 LONGEST = 256

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tunesmith.data import ahead as ahead_
-from tunesmith.data.ahead import ahead
+from tunesmith.data.keeping import ahead as ahead_
+from tunesmith.data.keeping.ahead import ahead
 from tunesmith.errors import BadEnvironment, DataError
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are forked on Linux only")

@@ -5,10 +5,10 @@ import time
 import pytest
 from jinja2 import TemplateError, UndefinedError
 
-from tunesmith.data import chat_template as bounds
-from tunesmith.data.chat_template import TooMuch, chat_template
 from tunesmith.data.example import Message
-from tunesmith.data.render import Renderer
+from tunesmith.data.rendering import chat_template as bounds
+from tunesmith.data.rendering.chat_template import TooMuch, chat_template
+from tunesmith.data.rendering.render import Renderer
 from tunesmith.errors import DataError
 from tunesmith.run import Data
 

@@ -9,12 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tunesmith.cli import main
-from tunesmith.data.convert import Conversion, convert
 from tunesmith.data.example import Answer, Call, Example, Media, Message, dialogue
 from tunesmith.data.formats.base import format_
-from tunesmith.data.guard import GUARDED, guarded, unguarded
-from tunesmith.data.source import read
-from tunesmith.data.writers import WRITERS
+from tunesmith.data.reading.guard import GUARDED, guarded, unguarded
+from tunesmith.data.reading.source import read
+from tunesmith.data.writing.convert import Conversion, convert
+from tunesmith.data.writing.writers import WRITERS
 from tunesmith.errors import DataError, RecipeError
 
 WRITTEN = [

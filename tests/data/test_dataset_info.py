@@ -6,8 +6,8 @@ import os
 import pytest
 from tinydata import examples_of
 
-from tunesmith.data.dataset_info import entries, named
-from tunesmith.data.source import Named, read, splits
+from tunesmith.data.reading.dataset_info import entries, named
+from tunesmith.data.reading.source import Named, read, splits
 from tunesmith.errors import DataError
 from tunesmith.model.hub import locate_data
 from tunesmith.run import Data

@@ -7,9 +7,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tinydata import examples_of
 
-from tunesmith.data.detect import detect
 from tunesmith.data.example import Answer, Call, Example, Media, Message
 from tunesmith.data.formats.base import format_
+from tunesmith.data.reading.detect import detect
 from tunesmith.errors import DataError, RecipeError
 from tunesmith.run import Data
 

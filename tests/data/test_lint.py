@@ -18,8 +18,8 @@ from tunesmith.data.lint.labels import MisalignedLabels, fault
 from tunesmith.data.lint.near import ALIKE, WIDE, NearDuplicate
 from tunesmith.data.lint.personal import identity, numbers
 from tunesmith.data.lint.report import Lint, rules, title
-from tunesmith.data.render import Renderer
-from tunesmith.data.source import Row
+from tunesmith.data.reading.source import Row
+from tunesmith.data.rendering.render import Renderer
 
 RULES = sorted(rule.all())
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 
 from tunesmith import cache
-from tunesmith.data import ahead
-from tunesmith.data.material import prepare
-from tunesmith.data.mix import mix
-from tunesmith.data.part import Part
-from tunesmith.data.places import places
-from tunesmith.data.render import Renderer
+from tunesmith.data.keeping import ahead
+from tunesmith.data.keeping.material import prepare
+from tunesmith.data.keeping.mix import mix
+from tunesmith.data.keeping.part import Part
+from tunesmith.data.reading.places import places
+from tunesmith.data.rendering.render import Renderer
 from tunesmith.errors import DataError, RecipeError
 from tunesmith.model.hub import locate_data
 from tunesmith.objectives.classify import Classify

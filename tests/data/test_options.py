@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tunesmith.data.batch import pack
 from tunesmith.data.example import Answer, Example, Media, Message, dialogue
-from tunesmith.data.render import NoTarget, Renderer, TooLong
+from tunesmith.data.rendering.render import NoTarget, Renderer, TooLong
 from tunesmith.run import Data
 
 SYSTEM, ASKED, SAID = Message("system", "be brief"), Message("user", "one?"), Message("assistant", "two")

@@ -9,10 +9,10 @@ import pytest
 from tinydata import examples_of
 
 from tunesmith.data.example import Media
-from tunesmith.data.material import prepare
-from tunesmith.data.media import check_media
-from tunesmith.data.places import places
-from tunesmith.data.source import read, splits
+from tunesmith.data.keeping.material import prepare
+from tunesmith.data.reading.media import check_media
+from tunesmith.data.reading.places import places
+from tunesmith.data.reading.source import read, splits
 from tunesmith.errors import DataError
 from tunesmith.model.hub import locate_data
 from tunesmith.objectives.pretrain import Pretrain

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet as pq
 
-from tunesmith.data.readers import arrow_rows, json_rows, row, stream, text_rows
-from tunesmith.data.source import READERS, read
+from tunesmith.data.reading import arrow_rows, json_rows, row, stream, text_rows
+from tunesmith.data.reading.source import READERS, read
 from tunesmith.errors import DataError
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)

@@ -4,7 +4,7 @@ import pytest
 from conftest import TEMPLATE
 
 from tunesmith.data.example import Answer, Example, Message, dialogue
-from tunesmith.data.render import NoTarget, Renderer
+from tunesmith.data.rendering.render import NoTarget, Renderer
 from tunesmith.run import Data
 
 TURNS = (

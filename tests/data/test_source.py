@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tunesmith.data.source import read, splits
+from tunesmith.data.reading.source import read, splits
 from tunesmith.errors import DataError
 
 ROWS = [{"instruction": 'say, "hi"', "output": "好\nday"}, {"instruction": "b", "output": ""}]

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from tunesmith.data.source import read
-from tunesmith.data.split import part
+from tunesmith.data.reading.source import read
+from tunesmith.data.writing.split import part
 from tunesmith.errors import DataError, RecipeError
 
 

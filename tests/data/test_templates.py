@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunesmith.data.example import Answer, Call, Example, Message, dialogue
-from tunesmith.data.render import NoTarget, Renderer
+from tunesmith.data.rendering.render import NoTarget, Renderer
 from tunesmith.run import Data
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunesmith.data.example import Message, dialogue
-from tunesmith.data.render import Renderer
+from tunesmith.data.rendering.render import Renderer
 from tunesmith.data.view import page, sample, texts, visible
 from tunesmith.run import Data
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tunesmith.data.batch import beginning, pack, pad, share
-from tunesmith.data.render import Tokens
+from tunesmith.data.rendering.render import Tokens
 from tunesmith.model.attention import OURS, Apart, Row
 from tunesmith.model.policy import Policy
 

@@ -6,7 +6,7 @@ from conftest import make_tiny
 from torch import nn
 
 from tunesmith.data.batch import pack
-from tunesmith.data.render import Tokens
+from tunesmith.data.rendering.render import Tokens
 from tunesmith.model.learning import LearningEmbedding, LearningLinear, adding_up, make_learning
 from tunesmith.model.policy import Policy
 

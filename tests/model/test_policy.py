@@ -1,7 +1,7 @@
 """What a batch tells of its sequences."""
 
 from tunesmith.data.batch import pack, pad
-from tunesmith.data.render import Tokens
+from tunesmith.data.rendering.render import Tokens
 
 SEQUENCES = [
     Tokens([n % 300 + 5 for n in range(start, start + size)], [True] * size) for start, size in ((0, 9), (40, 5))

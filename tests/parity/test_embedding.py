@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from tunesmith.data.batch import pack
-from tunesmith.data.render import Tokens
+from tunesmith.data.rendering.render import Tokens
 from tunesmith.methods.full import Full
 from tunesmith.model.load import attach
 from tunesmith.model.policy import Policy

@@ -135,7 +135,7 @@ for run in map(Path, sys.argv[2:]):
 
 
 def logits(policy):
-    from tunesmith.data.render import Tokens
+    from tunesmith.data.rendering.render import Tokens
 
     batch = pad([Tokens(IDS[0].tolist(), [True] * IDS.shape[1])])
     with policy.trying():

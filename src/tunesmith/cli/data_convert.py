@@ -22,9 +22,9 @@ def convert(
 ) -> None:
     """Write data in another format, or in another kind of file. What was written is read back and compared."""
     from ..config.load import load
-    from ..data.convert import Conversion
-    from ..data.convert import convert as converted
-    from ..data.source import Named, splits
+    from ..data.reading.source import Named, splits
+    from ..data.writing.convert import Conversion
+    from ..data.writing.convert import convert as converted
     from ..errors import DataError
     from ..model.hub import locate_data
 

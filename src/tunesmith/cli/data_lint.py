@@ -17,7 +17,7 @@ from .train import Json
 
 if TYPE_CHECKING:
     from ..data.lint.report import Found, Report
-    from ..data.places import Place
+    from ..data.reading.places import Place
 
 
 def lint(
@@ -100,7 +100,7 @@ def removed_list(out: Path) -> Path:
 
 def clean(report: Report, place: Place, out: Path, folder: bool) -> dict[str, int]:
     """Write a copy of a file, or of a folder's files, without the rows that have errors; how many went from each."""
-    from ..data import cleaned
+    from ..data.writing import cleaned
     from ..files import whole
 
     reasons, files = why(report), dict(place.named())

@@ -52,7 +52,7 @@ def seen(rows: Rows) -> Iterator[Sample]:
     """Each sequence that is trained on, with what was cut off around it."""
     from dataclasses import replace
 
-    from ..data.render import NoTarget, Renderer
+    from ..data.rendering.render import NoTarget, Renderer
     from ..data.view import sample
     from ..training.progress import Progress
 

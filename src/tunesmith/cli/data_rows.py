@@ -14,8 +14,8 @@ from ..errors import RecipeError
 
 if TYPE_CHECKING:
     from ..data.item import Item
-    from ..data.places import Place
-    from ..data.render import Renderer
+    from ..data.reading.places import Place
+    from ..data.rendering.render import Renderer
     from ..run import Run
 
 What = Annotated[str, typer.Argument(help="A recipe, or a data file or folder; key=value may follow.")]
@@ -40,8 +40,8 @@ class Rows:
 def rows_of(what: str, model: str | None, words: Sequence[str], longest: int | None = None) -> Rows:
     """Open a recipe's data, or a file; sequences are cut at data.max_length, or at `longest` where it is given."""
     from ..config.load import load
-    from ..data.places import places
-    from ..data.render import Renderer
+    from ..data.reading.places import places
+    from ..data.rendering.render import Renderer
     from ..migrate import RENAMED
     from ..model.hub import locate, locate_data
     from ..model.load import load_tokenizer
@@ -62,7 +62,7 @@ def rows_of(what: str, model: str | None, words: Sequence[str], longest: int | N
 
 def goal(what: str) -> str:
     """What data are for, as their first rows show; answers, where these show nothing."""
-    from ..data.places import places
+    from ..data.reading.places import places
     from ..errors import DataError
     from ..model.hub import locate_data
     from ..run import Data

@@ -17,7 +17,7 @@ def split(
     test: Annotated[float, typer.Option(min=0, max=1, help="Share of the rows to measure on.")] = 0.1,
 ) -> None:
     """Part rows by a hash of their content: each stays on its side when others are added, and copies stay together."""
-    from ..data.split import part
+    from ..data.writing.split import part
     from ..model.hub import locate_data
 
     for name, count in part(locate_data(source), out, {"test": test, "validation": validation}).items():

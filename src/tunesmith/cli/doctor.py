@@ -25,8 +25,8 @@ def doctor(
 ) -> None:
     """Try on your own model and rows that every way of computing a step comes to the same: exit code 1 if not."""
     from ..config.load import load
-    from ..data.material import prepare
-    from ..data.places import places
+    from ..data.keeping.material import prepare
+    from ..data.reading.places import places
     from ..migrate import RENAMED
     from ..model.hub import locate, locate_data
     from ..model.load import load_tokenizer

@@ -32,8 +32,8 @@ def init(
     if to.exists():
         raise RecipeError(f"--to: {to} exists already; name another file")
     from ..config.describe import rows
-    from ..data.detect import LOOKED_AT, detect, options
-    from ..data.source import Named, read, splits
+    from ..data.reading.detect import LOOKED_AT, detect, options
+    from ..data.reading.source import Named, read, splits
     from ..files import write
     from ..model.hub import locate_data
     from ..run import Run

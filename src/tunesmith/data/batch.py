@@ -12,7 +12,7 @@ from os.path import commonprefix
 import torch
 from torch import Tensor
 
-from .tokens import Tokens
+from .rendering.tokens import Tokens
 
 
 @dataclass

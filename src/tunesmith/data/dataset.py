@@ -12,13 +12,13 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from .ahead import ahead
 from .example import Example
 from .item import Item
-from .media import check_media
-from .places import Place
-from .render import NoTarget, Renderer, Tokens, TooLong
-from .source import Row, read
+from .keeping.ahead import ahead
+from .reading.media import check_media
+from .reading.places import Place
+from .reading.source import Row, read
+from .rendering.render import NoTarget, Renderer, Tokens, TooLong
 
 if TYPE_CHECKING:
     from ..objectives.base import Targets

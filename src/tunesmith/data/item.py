@@ -10,8 +10,8 @@ from hashlib import blake2b
 from typing import Any
 
 from .example import Example, Message
-from .render import Tokens, TooLong
-from .source import Row
+from .reading.source import Row
+from .rendering.render import Tokens, TooLong
 
 
 @dataclass

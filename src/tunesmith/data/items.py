@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from .dataset import Pass
 from .item import Item
-from .places import Place
-from .render import Renderer
+from .reading.places import Place
+from .rendering.render import Renderer
 
 if TYPE_CHECKING:
     from ..run import Run

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal
 
-from .render import Tokens
+from .rendering.render import Tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

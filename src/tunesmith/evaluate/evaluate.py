@@ -10,8 +10,8 @@ import torch
 
 from ..data.batch import Layout
 from ..data.example import Example
-from ..data.material import Material
-from ..data.render import Tokens
+from ..data.keeping.material import Material
+from ..data.rendering.render import Tokens
 from ..errors import RecipeError
 from ..model.engine import Engine, reading
 from ..model.policy import Policy

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, OpenerDirector, Request, build_opener
 from uuid import uuid4
 
-from ..data.source import EXPECTED, kind_of
+from ..data.reading.source import EXPECTED, kind_of
 from ..errors import BadEnvironment, DataError, RecipeError
 from ..files import private, remove, sha256, sync
 from ..secret import masked

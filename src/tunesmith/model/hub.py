@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ..cache import cache, keep
 from ..config.registry import did_you_mean
-from ..data.dataset_info import named
-from ..data.source import PATTERN, SUFFIXES, Where, kind_of
+from ..data.reading.dataset_info import named
+from ..data.reading.source import PATTERN, SUFFIXES, Where, kind_of
 from ..errors import BadEnvironment, DataError, RecipeError
 from . import demo
 from .download import download

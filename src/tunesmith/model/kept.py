@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ..data.batch import pack
-from ..data.render import Tokens
-from ..data.store import lengths
+from ..data.keeping.store import lengths
+from ..data.rendering.render import Tokens
 from ..methods.base import largest_list
 from .policy import Policy
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.batch import Batch, Layout, pack, pad, share
-from ..data.tokens import Tokens
+from ..data.rendering.tokens import Tokens
 from ..methods.base import largest_list
 from ..objectives.base import LogProbs
 from .attention import as_before, keep_apart

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..data.batch import Layout, beginning, pad, share
-from ..data.render import Tokens
-from ..data.store import lengths
+from ..data.keeping.store import lengths
+from ..data.rendering.render import Tokens
 from ..errors import Diverged
 from ..machine import random_state, set_random_state
 from ..methods.base import Method

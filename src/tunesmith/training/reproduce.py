@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import passport
-from ..data.places import places, sums
+from ..data.reading.places import places, sums
 from ..errors import CheckpointError, DataError, RecipeError
 from ..files import sha256
 from ..model.adapter import adapters

@@ -14,9 +14,9 @@ from .. import passport
 from ..config.layers import values
 from ..config.load import dump
 from ..data.batch import pad, share
-from ..data.material import Material, prepare
-from ..data.places import places, sums
-from ..data.store import highest_token
+from ..data.keeping.material import Material, prepare
+from ..data.keeping.store import highest_token
+from ..data.reading.places import places, sums
 from ..errors import BadEnvironment, OutOfMemory, RecipeError
 from ..evaluate.evaluate import Examiner
 from ..evaluate.report import write_report

@@ -13,7 +13,7 @@ from ...config.registry import Registry
 from ..example import Example
 
 if TYPE_CHECKING:
-    from ..detect import Sample
+    from ..reading.detect import Sample
 
 Row = dict[str, Any]
 Column = Annotated[str, "a column that must be there"]

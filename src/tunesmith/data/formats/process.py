@@ -70,7 +70,7 @@ class Process(Format):
 
     def way(self, row: Row) -> Format:
         """The format of a row that the function made; rows of the same columns are in the same."""
-        from ..detect import detect
+        from ..reading.detect import detect
 
         columns = frozenset(row)
         if columns not in self.ways:

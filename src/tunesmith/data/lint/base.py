@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from ...config.registry import Registry
 from ..item import Item
-from ..source import Row
+from ..reading.source import Row
 
 if TYPE_CHECKING:
     from ...objectives.base import Targets
-    from ..render import Renderer
+    from ..rendering.render import Renderer
 
 Severity = Literal["error", "warning", "note"]
 

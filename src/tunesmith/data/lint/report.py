@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..render import Renderer
+from ..rendering.render import Renderer
 from .base import Item, Places, Rule, Said, Severity, Simple, rule
 
 if TYPE_CHECKING:

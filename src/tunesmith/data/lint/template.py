@@ -3,7 +3,7 @@
 from collections import Counter
 
 from ..example import Message
-from ..render import Renderer
+from ..rendering.render import Renderer
 from .base import Item, Rule, Said, Simple, Watch, rule
 
 

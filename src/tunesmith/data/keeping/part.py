@@ -15,22 +15,22 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import cache
-from ..config.load import dump
-from ..errors import DataError
-from ..files import remove, sha256
+from ... import cache
+from ...config.load import dump
+from ...errors import DataError
+from ...files import remove, sha256
+from ..dataset import Item, Pass
+from ..example import Example
+from ..lint.report import Lint, rules
+from ..reading.places import Place
+from ..rendering.render import Renderer
 from .ahead import seldom_tidied
-from .dataset import Item, Pass
-from .example import Example
-from .lint.report import Lint, rules
-from .places import Place
-from .render import Renderer
 from .store import Stored, Writer
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-    from ..run import Run
+    from ...run import Run
 
 FEW = 20
 """With at most this many different answers, each given several times, a task is a choice."""
@@ -209,7 +209,7 @@ def spelt(renderer: Renderer) -> str:
 def code() -> str:
     """A hash of the code that reads and renders."""
     made = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.rglob("*.py")):
+    for file in sorted(Path(__file__).parent.parent.rglob("*.py")):
         made.update(file.read_bytes())
     for name in ("transformers", "tokenizers", "jinja2", "regex", "pyarrow"):
         made.update(f"{name} {version(name)}".encode())

@@ -9,16 +9,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
-from ..config.choice import Choice
-from ..config.record import record
-from ..errors import DataError, RecipeError
-from ..files import whole
-from .detect import LOOKED_AT, detect
-from .example import Example, Media
-from .formats.auto import Auto
-from .formats.base import Format, format_
-from .formats.messages import Messages
-from .source import read
+from ...config.choice import Choice
+from ...config.record import record
+from ...errors import DataError, RecipeError
+from ...files import whole
+from ..example import Example, Media
+from ..formats.auto import Auto
+from ..formats.base import Format, format_
+from ..formats.messages import Messages
+from ..reading.detect import LOOKED_AT, detect
+from ..reading.source import read
 from .writers import WRITERS
 
 AnySource = Annotated[Format, Choice(format_, "auto")]

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from ..example import Message
 from .dialogue import Tools, Writer
-from .example import Message
 from .tokens import NoTarget
 from .turns import absent
 

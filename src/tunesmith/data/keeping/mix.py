@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from ..run import Data
+    from ...run import Data
 
 
 def mix(data: Data, sizes: Sequence[int], seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -11,13 +11,13 @@ from typing import Any
 
 import orjson
 
-from ..errors import DataError
-from .formats.base import Format
-from .readers.arrow_rows import arrow, parquet
-from .readers.json_rows import array, jsonl
-from .readers.row import Bad, Row, refuse
-from .readers.stream import PACKED
-from .readers.text_rows import plain, table
+from ...errors import DataError
+from ..formats.base import Format
+from .arrow_rows import arrow, parquet
+from .json_rows import array, jsonl
+from .row import Bad, Row, refuse
+from .stream import PACKED
+from .text_rows import plain, table
 
 __all__ = ["READERS", "Bad", "Named", "Row", "Where", "read", "splits"]
 

@@ -7,10 +7,10 @@ from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
-from ..errors import DataError, RecipeError
-from ..files import whole
-from .dataset import digest, number
-from .source import Where, read, splits
+from ...errors import DataError, RecipeError
+from ...files import whole
+from ..dataset import digest, number
+from ..reading.source import Where, read, splits
 
 
 def part(where: Where, out: Path, shares: dict[str, float]) -> dict[str, int]:

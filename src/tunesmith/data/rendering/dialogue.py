@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import DataError
+from ...errors import DataError
+from ..example import Call, Message
 from .chat_template import TooMuch, chat_template
-from .example import Call, Message
 from .tokens import NoTarget
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from .render import Tokens
+from ..rendering.render import Tokens
 
 TOKEN = {"ids": "i", "learn": "B", "weights": "f"}
 SEQUENCE = {"ends": "q", "label": "i", "file": "q", "line": "q"}

@@ -10,8 +10,8 @@ from functools import cached_property
 from itertools import groupby
 from typing import Any
 
-from ..errors import DataError
-from .formats.base import Format, Row, format_
+from ...errors import DataError
+from ..formats.base import Format, Row, format_
 
 LOOKED_AT = 200
 """Rows that a format is told from."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import DataError
-from ..guard import unguarded
+from .guard import unguarded
 from .row import LONGEST, Bad, Row, refuse, too_long
 from .stream import lines, text_of
 

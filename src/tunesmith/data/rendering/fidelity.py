@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+from ..example import Message
 from .dialogue import THOUGHT, Tools, Writer
-from .example import Message
 from .turns import absent
 
 

@@ -14,12 +14,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from ..config.registry import did_you_mean
-from ..errors import DataError
-from .formats.base import Format, format_
-from .readers.json_rows import fault, value
-from .readers.stream import opened
+from ...config.registry import did_you_mean
+from ...errors import DataError
+from ..formats.base import Format, format_
+from .json_rows import fault, value
 from .source import Named, checked, files_of, splits
+from .stream import opened
 
 log = logging.getLogger("tunesmith")
 

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import DataError
-from ..files import whole
+from ...errors import DataError
+from ...files import whole
 
 Spot = tuple[int, int]
 """A row's line, and how many rows begin before it on that line."""

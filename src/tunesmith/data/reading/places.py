@@ -10,15 +10,15 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import DataError, RecipeError
-from ..files import sha256
+from ...errors import DataError, RecipeError
+from ...files import sha256
+from ..formats.auto import Auto
+from ..formats.base import Format
 from .detect import LOOKED_AT, detect
-from .formats.auto import Auto
-from .formats.base import Format
 from .source import Named, Where, read, splits
 
 if TYPE_CHECKING:
-    from ..run import Data, Source
+    from ...run import Data, Source
 
 
 @dataclass(frozen=True)

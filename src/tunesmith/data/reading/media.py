@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .example import Media
+from ..example import Media
 from .source import within
 
 CARRIED = ("https://", "data:")

@@ -8,19 +8,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ..errors import DataError
-from .dataset import Drawn
-from .example import Example
+from ...errors import DataError
+from ..dataset import Drawn
+from ..example import Example
+from ..reading.places import Place
+from ..rendering.render import NoTarget, Renderer, Tokens, TooLong
 from .mix import mix
 from .part import FEW, MEND, Part, held
-from .places import Place
-from .render import NoTarget, Renderer, Tokens, TooLong
 from .store import Mixed, Stored
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from ..run import Run
+    from ...run import Run
 
 
 @dataclass

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeVar
 
-from ..errors import BadEnvironment
+from ...errors import BadEnvironment
 
 Thing = TypeVar("Thing")
 Made = TypeVar("Made")

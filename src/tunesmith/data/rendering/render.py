@@ -9,10 +9,10 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
-from ..errors import DataError
+from ...errors import DataError
+from ..example import Example, Message
 from .dialogue import Dialogue, Refused, Tools, Writer, unthinking
 from .encoder import Encoded, Encoder, Job
-from .example import Example, Message
 from .fidelity import injected, unfaithful
 from .tokens import NoTarget, Tokens, TooLong, Turn, fit, lay
 from .tooling import Tooling
@@ -21,7 +21,7 @@ from .turns import Finder, Span
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from ..objectives.base import Targets
+    from ...objectives.base import Targets
 
 Made = TypeVar("Made")
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .guard import GUARDED, guarded
+from ..reading.guard import GUARDED, guarded
 
 Row = dict[str, Any]
 Rows = Callable[[], Iterator[Row]]

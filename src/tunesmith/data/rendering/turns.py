@@ -15,8 +15,8 @@ from dataclasses import replace
 from os.path import commonprefix
 from typing import NamedTuple
 
+from ..example import Message
 from .dialogue import THOUGHT, Dialogue, Refused, Tools, Writer
-from .example import Message
 from .tokens import NoTarget
 
 KNOWN = 8

@@ -1,1 +1,0 @@
-"""Files to rows: one file a kind."""

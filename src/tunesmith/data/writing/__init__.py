@@ -1,0 +1,1 @@
+"""Rows written anew: converted, cleaned, split."""
