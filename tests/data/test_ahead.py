@@ -70,7 +70,7 @@ def test_the_processes_end_with_the_one_that_forked_them(tmp_path):
     program = (
         "import os, sys, time\n"
         "from pathlib import Path\n"
-        "from tunesmith.data import ahead\n"
+        "from tunesmith.data.keeping import ahead\n"
         "ahead.processors = lambda: 2\n"
         "def work(thing):\n"
         "    Path(sys.argv[1], str(os.getpid())).touch()\n"
@@ -79,6 +79,7 @@ def test_the_processes_end_with_the_one_that_forked_them(tmp_path):
     )
     parent = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)])
     while len(list(tmp_path.iterdir())) < 3:
+        assert parent.poll() is None
         time.sleep(0.05)
     parent.kill()
     parent.wait()

@@ -184,6 +184,25 @@ def test_each_source_gives_as_many_as_asked_for(tmp_path, tokenizer):
     assert Counter(text.split()[0] for text in read(tokenizer, found.sequences)) == {"one": 7, "two": 3}
 
 
+def test_more_rows_than_there_are_is_said_and_each_is_taken_once(tmp_path, tokenizer):
+    texts(tmp_path / "rows.jsonl", range(20))
+    entry = {"file_name": "rows.jsonl", "columns": {"prompt": "text"}, "num_samples": 50}
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"few": entry}))
+    for path, more, key in (
+        ("few", {}, "num_samples in its dataset_info.json"),
+        ("few", {"max_samples": 50}, "data.max_samples"),
+        ("rows.jsonl", {"max_samples": 50}, "data.max_samples"),
+    ):
+        data = Data(path=str(tmp_path / path), eval_size=0.2, **more)
+        for _ in range(2):  # made anew, and out of the cache
+            found, said = made(tokenizer, data)
+            rows = found.counts["trained rows"]
+            assert rows < 20 and len({*read(tokenizer, found.sequences)}) == rows
+            assert any(f"50 rows are asked for ({key}), and there are {rows} to train on" in line for line in said)
+        _, said = made(tokenizer, replace(data, max_samples=rows))
+        assert not any("asked for" in line for line in said)
+
+
 def test_interleaved_under_ends_with_the_first_source_that_is_used_up():
     data = Data(path="", weight=3.0, mixing="interleave_under", also=(Source(path="", weight=1.0),))
     part, row = mix(data, [300, 1000], seed=0)

@@ -72,6 +72,8 @@ class Pass:
     """The held-out examples, by split."""
     broken: list[str] = field(default_factory=list)
     """Sentences about what could not be read, since the last chunk."""
+    offered: int = 0
+    """Rows that those to train on were drawn from, where only so many were asked for."""
 
     def items(self) -> Iterator[Item]:
         """Every row that is trained on or held out, and what could not be read."""
@@ -101,6 +103,7 @@ class Pass:
             else:
                 yield "train", row
         if drawn is not None:
+            self.offered = drawn.count
             yield from (("train", row) for _, row in drawn)
         for split, files in self.place.files.items():
             if split != "train":

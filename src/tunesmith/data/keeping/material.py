@@ -13,6 +13,7 @@ from ..dataset import Drawn
 from ..example import Example
 from ..reading.places import Place
 from ..rendering.render import NoTarget, Renderer, Tokens, TooLong
+from .known import leaks
 from .mix import mix
 from .part import FEW, MEND, Part, held
 from .store import Mixed, Stored
@@ -65,18 +66,40 @@ def prepare(
     parts = [Part(run, place, renderer, say).stored() for place in found]
     for place, part in zip(found, parts, strict=True):
         check(run, place, part, say)
+    check_leaks(run, parts, say)
     return put_together(run, parts, renderer, say)
 
 
 def check(run: Run, place: Place, part: Stored, say: Callable[[str], None]) -> None:
     """Say what the checks found in a source, and stop at errors unless told otherwise."""
+    if place.most is not None and part.facts["offered"] < place.most:
+        say(
+            f"data: {place.name}: {place.most:,} rows are asked for ({place.asked}), and there are"
+            f" {part.facts['offered']:,} to train on: each is taken once, and none again to make up the number"
+        )
     for sentence in part.facts["lint"]:
         say(f"data: {place.name}: {sentence}")
     if part.facts["errors"] and run.data.on_lint == "stop":
+        raise DataError(f"{place.name}: the checks found errors: {', '.join(part.facts['errors'])}; {SHOWS}")
+
+
+def check_leaks(run: Run, parts: Sequence[Stored], say: Callable[[str], None]) -> None:
+    """The same of rows that are trained on and held out, in whichever sources."""
+    found, rows = leaks(parts)
+    if found is None:
+        return
+    say(f"data: {found.sentence(rows)}")
+    if found.severity == "error" and run.data.on_lint == "stop":
+        where = ", ".join(origin for origin, _ in found.examples)
         raise DataError(
-            f"{place.name}: the checks found errors: {', '.join(part.facts['errors'])}; `tunesmith data lint RECIPE`"
-            " shows every row and writes a copy without them; data.on_lint=warn trains all the same"
+            f"the checks found errors: leakage: {found.count:,} rows that are trained on are held out too, so that what"
+            f" is measured would be too good; first {where}; {SHOWS}"
         )
+
+
+SHOWS = (
+    "`tunesmith data lint RECIPE` shows every row and writes a copy without them; data.on_lint=warn trains all the same"
+)
 
 
 def put_together(run: Run, parts: list[Stored], renderer: Renderer, say: Callable[[str], None]) -> Material:

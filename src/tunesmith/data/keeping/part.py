@@ -25,6 +25,7 @@ from ..lint.report import Lint, rules
 from ..reading.places import Place
 from ..rendering.render import Renderer
 from .ahead import seldom_tidied
+from .known import Noted
 from .store import Stored, Writer
 
 if TYPE_CHECKING:
@@ -91,19 +92,21 @@ class Part:
         """Read and render the source into a folder."""
         run = self.run
         targets, found = run.objective.targets, Findings(run.data.on_bad_row)
-        checks = Lint(rules(cheap=True), self.renderer, targets)
+        checks = Lint([one for one in rules(cheap=True) if not one.across], self.renderer, targets)
         passing = Pass(self.place, self.renderer, targets, run.train.seed, run.eval.max_samples, checks)
-        with Writer(folder) as writer, seldom_tidied():
+        with Writer(folder) as writer, Noted(folder) as noted, seldom_tidied():
             for item in self.told(passing.items()):
                 found.note(item)
                 if not item.fault:
                     checks.look(item)
+                    noted.add(item)
                 label = item.example.label if item.example and targets == "label" else None
                 for tokens in item.tokens:
                     writer.add(tokens, label)
             report = checks.report()
             kinds = {found.rule.name for found in report.errors}
-            writer.close(found.facts() | {"errors": sorted(kinds), "lint": report.sentences()})
+            told = {"errors": sorted(kinds), "lint": report.sentences(), "read": noted.close(), "offered": passing.offered}
+            writer.close(found.facts() | told)
         for split, drawn in passing.held.items():
             (folder / f"{split}.json").write_bytes(entries().dump_json(list(drawn)))
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from array import array
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
@@ -19,31 +17,22 @@ from typing import Any, overload
 import numpy as np
 
 from ..rendering.render import Tokens
+from .columns import FLUSH, Columns, mapped
 
 TOKEN = {"ids": "i", "learn": "B", "weights": "f"}
 SEQUENCE = {"ends": "q", "label": "i", "file": "q", "line": "q"}
 COLUMNS = TOKEN | SEQUENCE
-FLUSH = 2**20
-"""Tokens that are collected before they are written."""
 
 
-class Writer:
+class Writer(Columns):
     """Writes sequences into an empty folder, one after another."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.stack = folder, ExitStack()
-        self.open = {name: self.stack.enter_context((folder / name).open("wb")) for name in COLUMNS}
-        self.held = {name: array(code) for name, code in COLUMNS.items()}
+        super().__init__(folder, COLUMNS)
         self.labels: dict[str, int] = {}
         self.files: dict[str, int] = {}
         self.tokens = self.highest = 0
         self.weighted = False
-
-    def __enter__(self) -> Writer:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.stack.close()
 
     def add(self, tokens: Tokens, label: str | None = None) -> None:
         """Write a sequence; `label` names the class of its text."""
@@ -65,11 +54,6 @@ class Writer:
         if len(self.held["ids"]) >= FLUSH:
             self.flush()
 
-    def flush(self) -> None:
-        for name, values in self.held.items():
-            np.frombuffer(values, dtype=values.typecode).astype(little(name), copy=False).tofile(self.open[name])
-            del values[:]
-
     def close(self, facts: dict[str, Any]) -> None:
         """Write what is left, and `facts` beside it."""
         self.flush()
@@ -78,10 +62,6 @@ class Writer:
             (self.folder / "weights").unlink()
         own = {"labels": list(self.labels), "files": list(self.files), "highest": self.highest}
         (self.folder / "facts.json").write_text(json.dumps(facts | own, ensure_ascii=False), encoding="utf-8")
-
-
-def little(name: str) -> np.dtype:
-    return np.dtype(COLUMNS[name]).newbyteorder("<")
 
 
 class Many(Sequence[Tokens]):
@@ -107,14 +87,8 @@ class Stored(Many):
         self.folder = folder
         self.facts: dict[str, Any] = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
         there = [name for name in COLUMNS if (folder / name).exists()]
-        self.columns = {name: self.column(name) for name in there}
+        self.columns = {name: mapped(folder / name, COLUMNS[name]) for name in there}
         self.ends = self.columns["ends"]
-
-    def column(self, name: str) -> np.ndarray:
-        file, kind = self.folder / name, little(name)
-        if not file.stat().st_size:  # nothing cannot be mapped
-            return np.empty(0, kind)
-        return np.asarray(np.memmap(file, dtype=kind, mode="r"))
 
     def __len__(self) -> int:
         return len(self.ends)

@@ -112,6 +112,7 @@ class Leakage(Rule):
     """A row that is trained on stands among the held-out rows too."""
 
     severity = "error"
+    across = True
     zh = "训练用的某一行也出现在留出的数据中。"
     explained = Said(
         "What is measured on rows that were learnt is too good, and a better model cannot be told. Remove them from"
@@ -130,7 +131,8 @@ class Leak(Watch):
         self.train, self.held_out = Hashes(), Hashes()
 
     def look(self, item: Item, number: int) -> None:
-        (self.train if item.split == "train" else self.held_out).look(item, number)
+        if not item.too_long:  # which is not trained on
+            (self.train if item.split == "train" else self.held_out).look(item, number)
 
     def end(self, origin: Origin) -> Iterator[tuple[int, Said]]:
         number, asked, answered = self.held_out.sorted()
@@ -143,9 +145,17 @@ class Leak(Watch):
                 key = self.train.asked[at], self.train.answered[at]
                 if key in rows:
                     known[key] = rows[key]
-                    there = origin(rows[key])
-                    yield self.train.number[at], Said(f"is held out in {there}", f"也是留出的 {there}")
+                    yield self.train.number[at], held_out_in(origin(rows[key]))
         self.leaked = sum(key in known for key in zip(asked.tolist(), answered.tolist(), strict=True))
 
     def grave(self, found: int, rows: int) -> bool:
-        return self.leaked > 0.01 * len(self.held_out.number)
+        return leaked(self.leaked, len(self.held_out.number))
+
+
+def held_out_in(there: str) -> Said:
+    return Said(f"is held out in {there}", f"也是留出的 {there}")
+
+
+def leaked(known: int, held_out: int) -> bool:
+    """Whether so many of the held-out rows are trained on that what is measured on them is wrong."""
+    return known > 0.01 * held_out

@@ -1,7 +1,8 @@
 """Data folders of LLaMA-Factory: their dataset_info.json says which file is which dataset, and how it is read.
 
 A dataset is named as if it were in the folder: `data/alpaca_en_demo`. What is said of it means what it means there: a
-column that `columns` leaves out is not read, whatever the file has.
+column that `columns` leaves out is not read, whatever the file has. One thing is different, and said when it happens: a
+`num_samples` that is more than there are rows takes each once, where LLaMA-Factory draws some of them again.
 """
 
 from __future__ import annotations

@@ -37,6 +37,8 @@ class Place:
     """How its rows are read, and why so."""
     most: int | None = None
     """How many of its rows are trained on."""
+    asked: str = "data.max_samples"
+    """Which key says so."""
     share: float = 0.0
     """How much of the rows to train on is held out instead."""
     media: Path | None = None
@@ -111,11 +113,13 @@ def place(key: str, source: Source, where: Where, files: dict[str, list[Path]]) 
     first = [row.values for row in islice(read(next(iter(files.values())), bad.append), LOOKED_AT)]
     if not first:
         raise DataError(bad[0] if bad else f"{where}: holds no rows; expected at least one")
-    known, most = source.format, source.max_samples
+    known, most, asked = source.format, source.max_samples, f"data.{f'{key}.' if key else ''}max_samples"
     root = where.path.parent if isinstance(where, Named) else where
     if isinstance(where, Named):
-        known, most = where.format if isinstance(known, Auto) else known, most or where.max_samples
+        known = where.format if isinstance(known, Auto) else known
+        if most is None:
+            most, asked = where.max_samples, "num_samples in its dataset_info.json"
     way, reading = detect(first, str(where)) if isinstance(known, Auto) else (known, known.described())
     unread = tuple(column for column in first[0] if column not in way.read_columns())
     media = Path(source.media_dir).expanduser() if source.media_dir else None
-    return Place(source.path, key, root, files, way, reading, most=most, unread=unread, media=media)
+    return Place(source.path, key, root, files, way, reading, most, asked, unread=unread, media=media)
