@@ -105,8 +105,8 @@ class Part:
                     writer.add(tokens, label)
             report = checks.report()
             kinds = {found.rule.name for found in report.errors}
-            told = {"errors": sorted(kinds), "lint": report.sentences(), "read": noted.close(), "offered": passing.offered}
-            writer.close(found.facts() | told)
+            told = {"errors": sorted(kinds), "lint": report.sentences(), "offered": passing.offered}
+            writer.close(found.facts() | told | {"read": noted.close()})
         for split, drawn in passing.held.items():
             (folder / f"{split}.json").write_bytes(entries().dump_json(list(drawn)))
 
