@@ -140,5 +140,5 @@ def interval(values: np.ndarray) -> Interval:
 
 
 def plain(text: str) -> str:
-    """An answer without what does not matter: case, space around it, a full stop at its end."""
-    return text.strip().rstrip(".。").casefold()
+    """An answer without what does not matter: thoughts before it, case, space around it, a full stop at its end."""
+    return text.rpartition("</think>")[2].strip().rstrip(".。").casefold()

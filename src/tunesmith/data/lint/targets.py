@@ -70,7 +70,7 @@ class NothingLearnt(Rule):
 
 def because(item: Item) -> Said:
     why = (item.fault or "").removeprefix(f"{item.row.origin}: ")
-    return Said(why, why)
+    return Said(why, f"没有可学习的内容，原因：{why}")
 
 
 @rule("no-stop-token")

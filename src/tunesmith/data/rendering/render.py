@@ -13,7 +13,7 @@ from ...errors import DataError
 from ..example import Example, Message
 from .dialogue import Dialogue, Refused, Tools, Writer, unthinking
 from .encoder import Encoded, Encoder, Job
-from .fidelity import injected, unfaithful
+from .fidelity import Change, injected, unfaithful
 from .tokens import NoTarget, Tokens, TooLong, Turn, fit, lay
 from .tooling import Tooling
 from .turns import Finder, Span
@@ -268,8 +268,8 @@ class Renderer:
 
     # --- what was not meant -------------------------------------------------------------------------------------------
 
-    def unfaithful(self, example: Example) -> str | None:
-        """How the template's text differs from what the example's messages say, in words; None if it does not."""
+    def unfaithful(self, example: Example) -> Change | None:
+        """How the template's text differs from what the example's messages say; None if it does not."""
         dialogues = [self.told((*example.prompt, *answer.messages)) for answer in example.answers]
         found = (unfaithful(self.writer, messages, example.tools) for messages in dialogues)
         return next(filter(None, found), None)
