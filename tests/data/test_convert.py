@@ -181,6 +181,13 @@ def test_a_command_converts_and_says_what_it_did_not_carry_over(tmp_path, capsys
     assert json.loads(out.read_text())[1]["messages"][0] == {"role": "user", "content": "3+3?"}
 
 
+def test_keys_of_turns_that_are_not_carried_over_are_said(tmp_path):
+    file = tmp_path / "a.jsonl"
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "loss": False}]
+    file.write_text(json.dumps({"messages": turns}) + "\n")
+    assert [*convert([file], tmp_path / "b.json", Conversion(target=format_["qa"]())).unread] == ["loss of turns"]
+
+
 def test_what_is_there_is_not_written_over_and_kinds_of_files_are_known(tmp_path):
     file = tmp_path / "a.jsonl"
     file.write_text('{"text": "a"}\n')

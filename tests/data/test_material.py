@@ -296,3 +296,17 @@ def test_errors_that_the_checks_find_stop_a_run_unless_told_otherwise(tmp_path, 
     found, said = made(tokenizer, replace(data, on_lint="warn"), objective=SFT())
     assert len(found.sequences) == 1
     assert any("error injection: 1 of 1 rows; first" in line for line in said)
+
+
+def test_keys_of_turns_that_are_not_read_are_said_once_with_their_first_row(tmp_path, tokenizer):
+    file = tmp_path / "rows.jsonl"
+    asked, said = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
+    more = [{}, {"loss": False}, {"id": 7}, {"loss": True, "id": 8}, {"id": None}]
+    file.write_text("".join(json.dumps({"messages": [asked, said | one]}) + "\n" for one in more))
+    for _ in range(2):  # made anew, and out of the cache
+        _, lines = made(tokenizer, Data(path=str(file), eval_size=0.0), objective=SFT())
+        [line] = [line for line in lines if "unread-key" in line]
+        assert (
+            f"warning unread-key: 3 of 5 rows; first {file}:2: not read: 'loss' in 2 turns, first in {file}:2" in line
+        )
+        assert line.endswith(f"'id' in 2 turns, first in {file}:3; {file}:3; {file}:4")

@@ -32,6 +32,8 @@ class Message:
     """Of a tool's turn, which tool says this."""
     call_id: str | None = None
     """Of a tool's turn, which call it answers."""
+    unread: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    """Keys that stood beside all this and mean nothing here."""
 
 
 @dataclass(frozen=True)
