@@ -1,8 +1,14 @@
 """From sources to what is trained on and measured: kept once, mixed, held out, never stale."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -153,6 +159,29 @@ def test_a_kill_in_the_middle_leaves_no_half_entry(tmp_path, tokenizer, home, mo
         made(tokenizer, data)
     assert list((home / "data").iterdir()) == []
     assert len(made(tokenizer, data)[0].sequences) == 2000
+
+
+def test_a_kill_that_nothing_can_catch_leaves_no_half_entry(tmp_path, tokenizer, home):
+    data = Data(path=texts(tmp_path / "rows.jsonl", range(30_000)), eval_size=0.0)
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    program = (
+        "import sys\n"
+        "from transformers import PreTrainedTokenizerFast\n"
+        "from data.test_material import Data, made\n"
+        "data = Data(path=sys.argv[1], eval_size=0.0)\n"
+        "made(PreTrainedTokenizerFast.from_pretrained(sys.argv[2]), data)\n"
+    )
+    tests = str(Path(__file__).parents[1])
+    paths = {"PYTHONPATH": os.pathsep.join([tests, *filter(None, [os.environ.get("PYTHONPATH")])])}
+    words = [sys.executable, "-c", program, data.path, str(tmp_path / "tokenizer")]
+    making = subprocess.Popen(words, env=os.environ | paths)
+    while not list(home.glob("data/.*.tmp/*/ids")):
+        assert making.poll() is None
+        time.sleep(0.01)
+    making.kill()
+    assert making.wait() == -signal.SIGKILL
+    assert [path for path in (home / "data").iterdir() if not path.name.endswith(".tmp")] == []
+    assert len(made(tokenizer, data)[0].sequences) == 30_000
 
 
 def test_a_damaged_entry_is_made_anew(tmp_path, tokenizer, home):

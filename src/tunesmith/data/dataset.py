@@ -71,7 +71,7 @@ class Pass:
     held: dict[str, Drawn[Example]] = field(default_factory=dict)
     """The held-out examples, by split."""
     broken: list[str] = field(default_factory=list)
-    """Sentences about what could not be read, since the last chunk."""
+    """Sentences about what could not be read, since the last row that could."""
     offered: int = 0
     """Rows that those to train on were drawn from, where only so many were asked for."""
 
@@ -80,23 +80,29 @@ class Pass:
         rows = self.rows()
         chunks = iter(lambda: list(islice(rows, CHUNK)), [])
         for chunk in ahead(self.judged, chunks):
-            yield from self.unreadable()
             for item in chunk:
                 if item.split != "train" and item.example:
                     self.held.setdefault(item.split, Drawn(self.measured)).add(number(digest(item.row)), item.example)
                 yield item
+
+    def read(self, split: str) -> Iterator[Row | str]:
+        """The rows of a split's files, and in their places sentences about those that cannot be read."""
+        for row in read(self.place.files.get(split, []), self.broken.append):
+            yield from self.unreadable()
+            yield row
         yield from self.unreadable()
 
-    def unreadable(self) -> Iterator[Item]:
+    def unreadable(self) -> Iterator[str]:
         while self.broken:
-            sentence = self.broken.pop(0)
-            yield Item(Row(origin_of(sentence), {}), "train", fault=sentence)
+            yield self.broken.pop(0)
 
-    def rows(self) -> Iterator[tuple[str, Row]]:
+    def rows(self) -> Iterator[tuple[str, Row | str]]:
         drawn = None if self.place.most is None else Drawn[Row](self.place.most)
-        for row in read(self.place.files.get("train", []), self.broken.append):
-            content = digest(row) if self.place.share or drawn is not None else b""
-            if self.place.share and number(content) < self.place.share * 2**64:
+        for row in self.read("train"):
+            content = digest(row) if isinstance(row, Row) and (self.place.share or drawn is not None) else b""
+            if isinstance(row, str):
+                yield "train", row
+            elif self.place.share and number(content) < self.place.share * 2**64:
                 yield "test", row
             elif drawn is not None:
                 drawn.add(number(hashlib.sha256(b"%d " % self.seed + content).digest()), row)
@@ -105,13 +111,13 @@ class Pass:
         if drawn is not None:
             self.offered = drawn.count
             yield from (("train", row) for _, row in drawn)
-        for split, files in self.place.files.items():
+        for split in self.place.files:
             if split != "train":
-                yield from ((split, row) for row in read(files, self.broken.append))
+                yield from ((split, row) for row in self.read(split))
 
-    def judged(self, chunk: list[tuple[str, Row]]) -> list[Item]:
+    def judged(self, chunk: list[tuple[str, Row | str]]) -> list[Item]:
         """A few rows, read and those to train on rendered."""
-        read_ = [self.meant(row) for _, row in chunk]
+        read_ = [row if isinstance(row, str) else self.meant(row) for _, row in chunk]
         train = [
             one
             for found, (split, _) in zip(read_, chunk, strict=True)
@@ -121,7 +127,9 @@ class Pass:
         rendered = iter(self.renderer.render_many(train, self.targets) if self.renderer else [[]] * len(train))
         made = []
         for (split, row), found in zip(chunk, read_, strict=True):
-            if isinstance(found, str):
+            if isinstance(row, str):
+                made.append(Item(Row(origin_of(row), {}), "train", fault=row))
+            elif isinstance(found, str):
                 made.append(Item(row, split, fault=found))
             elif not found:
                 made.append(Item(row, split))
