@@ -14,8 +14,9 @@ from ...errors import DataError, RecipeError
 from ...files import sha256
 from ..formats.auto import Auto
 from ..formats.base import Format
+from .configs import chosen
 from .detect import LOOKED_AT, detect
-from .source import Named, Where, read, splits
+from .source import Named, Where, read
 
 if TYPE_CHECKING:
     from ...run import Data, Source
@@ -92,7 +93,7 @@ def places(data: Data, locate: Callable[[str, str | None], Where]) -> list[Place
             " more in data.also and set data.mixing=interleave_under, or leave them out"
         )
     where = [locate(source.path, source.sha256) for source in sources]
-    files = [dict(splits(one)) for one in where]
+    files = [dict(chosen(one, source.name, source.split)) for one, source in zip(where, sources, strict=True)]
     if data.eval_path:
         for found in files:
             found.pop("test", None)
@@ -102,7 +103,7 @@ def places(data: Data, locate: Callable[[str, str | None], Where]) -> list[Place
     made = [replace(one, share=0.0 if apart else data.eval_size) for one in made]
     if data.eval_path:
         one = locate(data.eval_path, None)
-        rows = [file for found in splits(one).values() for file in found]
+        rows = [file for found in chosen(one).values() for file in found]
         made.append(replace(place("eval_path", data, one, {"test": rows}), name=data.eval_path, most=None))
     return made
 
