@@ -40,7 +40,7 @@ class Unlike(Exception):
 
 
 class Spaced(Exception):
-    """Where several spaces are together, it takes a pattern to cut them."""
+    """Where several spaces are together, none of them ends a piece."""
 
 
 class Words:
@@ -114,6 +114,11 @@ class Words:
         try:
             return [*self.first[first], *chain.from_iterable(map(self.later.__getitem__, later))]
         except Spaced:
+            pass
+        first, *later = grouped([first, *later])
+        try:
+            return [*self.first.of(first), *chain.from_iterable(map(self.later.of, later))]
+        except Spaced:
             return self.cut_up(stretch)
 
     def cut_up(self, stretch: str) -> list[int] | None:
@@ -176,7 +181,7 @@ class Pieces(dict[str, Sequence[int]]):
         self.make, self.before = make, before
 
     def __missing__(self, piece: str) -> Sequence[int]:
-        if not piece or piece[0].isspace() or piece[-1].isspace():
+        if spaced(piece):
             raise Spaced
         made = self.make(self.before + piece)
         if made is None:
@@ -186,6 +191,31 @@ class Pieces(dict[str, Sequence[int]]):
                 self.clear()
             self[piece] = made
         return made
+
+    def of(self, group: str) -> Sequence[int]:
+        """The same of a piece that nothing goes on from, though space may be at its ends."""
+        if not spaced(group):
+            return self[group]
+        made = self.make(self.before + group)
+        if made is None:
+            raise Spaced
+        return made
+
+
+def spaced(piece: str) -> bool:
+    return not piece or piece[0].isspace() or piece[-1].isspace()
+
+
+def grouped(pieces: Sequence[str]) -> list[str]:
+    """Pieces of a text that was split at spaces, put together again where space goes on from one into the other."""
+    made = [pieces[0]]
+    for piece in pieces[1:]:
+        last = made[-1]
+        if last and piece and not last[-1].isspace() and not piece[0].isspace():
+            made.append(piece)
+        else:
+            made[-1] = f"{last} {piece}"
+    return made
 
 
 def pattern_of(backend: Tokenizer) -> str:
