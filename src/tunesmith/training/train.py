@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ from ..runs import RunFolder, claim, create, now
 from ..secret import holds_secret
 from . import checkpoint
 from .callbacks import Callbacks
+from .glimpses import glimpses
 from .loop import Loop
 from .progress import Progress
 from .quantised import refuse_quantised
@@ -242,6 +244,9 @@ def build(run: Run, base: Path, material: Material, progress: Progress) -> Loop:
     if material.labels and tokenizer.pad_token_id is not None:
         policy.bare.config.pad_token_id = tokenizer.pad_token_id
     layout = policy.layout()
+    made = run.method.begin_among(model, partial(glimpses, material.sequences, layout, run.train.seed), policy.outcome)
+    if made:
+        progress.say(made)
     parts = {"cutoff": run.data.max_length, "method": run.method}
     loop = Loop(policy, run.objective, run.train, material.sequences, layout, accelerator, **parts)
     for fact in ways(loop):
