@@ -50,6 +50,8 @@ class Model:
     """How positions are stretched to texts longer than the model was made for."""
     attn: AnyAttention = AutoAttention()
     """Which program computes attention."""
+    liger: Literal["auto", "on", "off"] = "auto"
+    """Norms and gates by Liger's kernels; auto is on where there is a GPU and they are installed."""
 
     @property
     def changes(self) -> tuple[RopeScaling | Attention, ...]:

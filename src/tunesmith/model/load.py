@@ -71,11 +71,12 @@ def load_model(
     names = dict(enumerate(labels))
     heads = {"id2label": names, "label2id": {label: number for number, label in names.items()}} if labels else {}
     config = read_config(folder, **heads)
+    precision.check()
+    config.dtype = precision.dtype()
     for one in changes:
         one.change(config)
     stored = quantisation(config)
     refuse_stored(folder, stored, precision, adapters)
-    precision.check()
     skip = heads_of(family, config, precision) if precision.quantised else []
     try:
         with quiet():

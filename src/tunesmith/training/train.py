@@ -26,6 +26,7 @@ from ..model.adapter import adapters
 from ..model.compiled import compile_blocks
 from ..model.hub import locate, locate_data
 from ..model.kept import keep
+from ..model.liger import make_liger, wanted
 from ..model.load import attach, load_model, load_tokenizer, memory_error, save_tuned
 from ..model.policy import Policy
 from ..owner import hold
@@ -239,7 +240,10 @@ def build(run: Run, base: Path, material: Material, progress: Progress) -> Loop:
     model = attach(model, run.method, heads, lambda text: tokenizer(text, add_special_tokens=False)["input_ids"])
     if run.train.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
-    policy = Policy(model.to(accelerator.device))
+    model = model.to(accelerator.device)
+    if wanted(run.model.liger):
+        progress.say(f"liger: its kernels compute {make_liger(model)} norms and gates")
+    policy = Policy(model)
     policy.noise = run.train.neftune_noise_alpha or 0.0
     if material.labels and tokenizer.pad_token_id is not None:
         policy.bare.config.pad_token_id = tokenizer.pad_token_id
@@ -270,6 +274,8 @@ def ways(loop: Loop) -> Iterator[str]:
     import torch
 
     slow = loop.accelerator.device.type == "cpu" and "512" not in torch.backends.cpu.get_cpu_capability()
+    if loop.accelerator.device.type == "cuda":
+        yield f"attention: by {loop.policy.bare.config._attn_implementation}"
     if loop.train.bf16 and slow:
         yield "train.bf16: this processor computes bfloat16 in software, several times slower than fp32"
     if "logp" in loop.objective.looks() and loop.policy.bends_logits:
