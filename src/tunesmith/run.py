@@ -166,6 +166,9 @@ class Train:
     """Let torch.compile translate the model's blocks before training; takes a minute or more and a C++ compiler."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    activation_offload: Literal["no", "cpu", "disk"] = "no"
+    """Where activations wait for the backward pass: in a file of the run's folder (disk), or those of a GPU in main
+    memory (cpu); with gradient_checkpointing, the few that it keeps."""
     logging_steps: Count = 10
     """Steps between two lines of metrics."""
     eval_strategy: Strategy = "no"

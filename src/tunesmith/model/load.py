@@ -21,7 +21,7 @@ from ..rope.base import RopeScaling
 from .adapter import go_on, locate_adapter, merged, under_adapter
 from .foreign import read_config
 from .hub import checked
-from .stored import quantisation, refuse_stored, renumber
+from .stored import Setting, quantisation, refuse_stored, renumber
 
 if TYPE_CHECKING:
     import torch
@@ -96,13 +96,26 @@ def load_model(
     new = sorted({key.rpartition(".")[0] for key in info["missing_keys"]})
     if new and not labels:
         raise RecipeError(f"model.path: {folder} lacks the weights of {', '.join(new)}; it is no language model")
-    precision.quantise(model, skip)
-    if stored.get("quant_method") == "bitsandbytes":
-        renumber(model, precision.dtype())
+    quantise(model, precision, skip, stored)
     with hushed():
         for adapter in adapters:
             model = merged(model, locate_adapter(adapter, "model.adapters"))
     return model, tuple(new)
+
+
+def quantise(model, precision: Precision, skip: list[str], stored: Setting) -> None:
+    """Hold weights as `precision` says, where transformers has not done so as it read them.
+
+    What stays whole is copied: it lies in the mapped file, all pages of which would stay with it in memory.
+    """
+    from torch.nn import Parameter
+
+    precision.quantise(model, skip)
+    if stored.get("quant_method") == "bitsandbytes":
+        renumber(model, precision.dtype())
+    for weight in model.parameters() if precision.quantised else ():
+        if type(weight) is Parameter and weight.is_floating_point():
+            weight.data = weight.data.clone()
 
 
 def merged_first(

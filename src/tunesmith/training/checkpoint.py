@@ -172,7 +172,7 @@ def load(place: Path, loop: Loop, facts: Facts) -> Facts:
 
 APPLIED = ("train.learning_rate", "train.num_train_epochs", "train.max_steps")
 """What may change between the sessions of a run: it holds from the checkpoint on."""
-HARMLESS = ("log", "save", "eval", "report", "on_nan", "max_skipped", "auto_batch")
+HARMLESS = ("log", "save", "eval", "report", "on_nan", "max_skipped", "auto_batch", "activation_offload")
 """How the settings of train begin that leave the weights alone."""
 
 

@@ -26,8 +26,10 @@ from ..model.adapter import adapters
 from ..model.compiled import compile_blocks
 from ..model.hub import locate, locate_data
 from ..model.kept import keep
+from ..model.lean import remaking
 from ..model.liger import make_liger, wanted
 from ..model.load import attach, load_model, load_tokenizer, memory_error, save_tuned
+from ..model.offload import elsewhere, refuse_offload
 from ..model.policy import Policy
 from ..owner import hold
 from ..run import Run
@@ -118,6 +120,7 @@ def follow(
         create(folder, run, origins)
         signals.resume = going_on(folder)
         loop.kept = keep(loop.policy, material.sequences, loop.order.epochs, folder.path, progress.say)
+        loop.policy.saving = elsewhere(run.train.activation_offload, loop.policy.model, folder.path) or remaking
         inputs = passport.inputs(base, sums(found), progress.say, adapters(run))
         said = folder.recipe().value  # as it loads back: in Python 1 may stand for 1.0
         rows = {passport.SEQUENCES: material.fingerprint, passport.MEASURED: material.measured}
@@ -157,6 +160,7 @@ def refuse(run: Run) -> None:
                 " and keep it in the environment, such as HF_TOKEN, or download first and name the local folder"
             )
     refuse_quantised(run)
+    refuse_offload(run.train.activation_offload)
     run.train.optim.refuse(run.train)
     run.train.lr_scheduler_type.refuse(run.train)
     train, processes = run.train, int(os.environ.get("WORLD_SIZE", "1"))
