@@ -15,11 +15,12 @@ from ..config.load import dump
 from ..errors import CheckpointError, RecipeError
 from ..files import whole, write
 from ..methods.base import largest_list
+from ..methods.mixture_of_depths import KIND, ROUTERS, deepen, mark
 from ..precision.base import Precision
 from ..precision.plain import FP32, Auto
 from ..rope.base import RopeScaling
 from .adapter import go_on, locate_adapter, merged, under_adapter
-from .foreign import read_config
+from .foreign import read_config, read_json
 from .hub import checked
 from .stored import Setting, quantisation, refuse_stored, renumber
 
@@ -97,6 +98,7 @@ def load_model(
     if new and not labels:
         raise RecipeError(f"model.path: {folder} lacks the weights of {', '.join(new)}; it is no language model")
     quantise(model, precision, skip, stored)
+    read_routers(model, folder)
     with hushed():
         for adapter in adapters:
             model = merged(model, locate_adapter(adapter, "model.adapters"))
@@ -116,6 +118,23 @@ def quantise(model, precision: Precision, skip: list[str], stored: Setting) -> N
     for weight in model.parameters() if precision.quantised else ():
         if type(weight) is Parameter and weight.is_floating_point():
             weight.data = weight.data.clone()
+
+
+def read_routers(model, folder: Path) -> None:
+    """Let the blocks of a mixture of depths choose as they learnt to."""
+    from safetensors import safe_open
+
+    if not getattr(model.config.get_text_config(), KIND, None):
+        return
+    deepen(model)
+    wanted = {name: weight for name, weight in model.named_parameters() if set(name.split(".")) & {*ROUTERS}}
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, "pt") as opened:
+            for name in wanted.keys() & set(opened.keys()):
+                weight = wanted.pop(name)
+                weight.data.copy_(opened.get_tensor(name).view(weight.shape))
+    if wanted:
+        raise CheckpointError(f"model.path: {folder} lacks {min(wanted)} of its routers; copy it anew")
 
 
 def merged_first(
@@ -233,6 +252,9 @@ def save_tuned(
         if adapter:
             model.peft_config["default"].base_model_name_or_path = base
         method.save(model, beside)
+        if not adapter:
+            file = beside / "config.json"
+            write(file, json.dumps(mark(read_json(file)), indent=2))
         if adapter:
             write(beside / "trained_on.json", json.dumps(trained_on(model, precision), indent=1))
         tokenizer.save_pretrained(beside)

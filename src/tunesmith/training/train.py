@@ -22,6 +22,7 @@ from ..errors import BadEnvironment, OutOfMemory, RecipeError
 from ..evaluate.evaluate import Examiner
 from ..evaluate.report import write_report
 from ..files import full
+from ..methods.mixture_of_depths import KIND
 from ..model.adapter import adapters
 from ..model.compiled import compile_blocks
 from ..model.hub import locate, locate_data
@@ -169,6 +170,8 @@ def refuse(run: Run) -> None:
     clashes = {
         f"runs of {alone}": processes > 1,
         "train.fp16: float16 needs a GPU; on a CPU leave it off": train.fp16 and not torch.cuda.is_available(),
+        f"train.torch_compile: {run.method.name} takes other tokens each time; set it to false": train.torch_compile
+        and run.method.name == KIND,
         "train.bf16 and train.fp16 exclude each other; set one of them": train.fp16 and train.bf16,
         "train.fp16 needs weights in fp32 to scale the loss; set model.precision=fp32": train.fp16
         and run.model.precision.name == "fp16",
