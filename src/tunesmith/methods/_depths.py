@@ -108,8 +108,8 @@ class Packed:
     """Sequences one after another in a row, told apart by their lengths where a mask would stand."""
 
     def __init__(self, x: Tensor, mask: Any) -> None:
-        common, *self.lengths = mask.flatten().tolist()
-        if common:
+        borrowed, self.lengths = mask[0, 0].tolist()
+        if any(borrowed):
             raise ValueError("what sequences begin with is not chosen alike for all, so that it cannot be shared")
         self.mask = mask
         self.real = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
@@ -122,8 +122,8 @@ class Packed:
         return chosen
 
     def seen(self, chosen: Tensor, at: Tensor, there: Tensor) -> dict[str, Any]:
-        left = [int(own.sum()) for own in chosen[0].split(self.lengths)]
-        return {"attention_mask": self.mask.new_tensor([0, *filter(None, left)])[None, None, None]}
+        left = [count for own in chosen[0].split(self.lengths) if (count := int(own.sum()))]
+        return {"attention_mask": self.mask.new_tensor([[0] * len(left), left])[None, None]}
 
     def pass_by(self) -> None:
         pass
