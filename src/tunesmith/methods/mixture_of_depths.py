@@ -21,7 +21,7 @@ class MixtureOfDepths(Method):
     capacity: Fraction = 0.5
     """Share of a sequence's tokens that go through such a block; the paper trains from the start with 0.125."""
     every: Count = 2
-    """Every so manieth block is one; the paper takes every other."""
+    """Every so manieth block is one, but for the last; the paper takes every other."""
 
     detachable: ClassVar[bool] = False
     begins_alike: ClassVar[bool] = True
@@ -32,9 +32,12 @@ class MixtureOfDepths(Method):
         config = model.config.get_text_config()
         if getattr(config, "mixture_of_depths", None):
             raise RecipeError("method: the model is a mixture of depths already; train it by method=full")
-        numbers = list(range(self.every - 1, len(largest_list(model)), self.every))
+        blocks = len(largest_list(model))
+        numbers = list(range(self.every - 1, blocks, self.every))
         if not numbers:
-            raise RecipeError(f"method.every: {self.every} is more than the {len(largest_list(model))} blocks; take 2")
+            raise RecipeError(f"method.every: {self.every} is more than the {blocks} blocks; take 2")
+        if numbers[1:] and numbers[-1] == blocks - 1:
+            del numbers[-1]  # what passes by the last block teaches it nothing
         model.requires_grad_(True)
         config.mixture_of_depths = {"capacity": self.capacity, "blocks": numbers}
         deepen(model)
@@ -49,6 +52,8 @@ def deepen(model) -> None:
     said = config.mixture_of_depths
     blocks = largest_list(model)
     check(model, config, blocks[0])
+    if max(said["blocks"]) >= len(blocks):
+        raise RecipeError(f"model.path: the config names block {max(said['blocks'])}, and the model has {len(blocks)}")
     for number in said["blocks"]:
         route(blocks[number], config.hidden_size, said["capacity"])
 
