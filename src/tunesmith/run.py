@@ -52,6 +52,9 @@ class Model:
     """Which program computes attention."""
     liger: Literal["auto", "on", "off"] = "auto"
     """Norms and gates by Liger's kernels; auto is on where there is a GPU and they are installed."""
+    max_memory: Positive | None = None
+    """Gigabytes of weights that stay where they are computed with, in training; those of further blocks wait on the
+    disk, or in main memory beside a GPU, and are fetched for each use. For methods that leave weights as they are."""
 
     @property
     def changes(self) -> tuple[RopeScaling | Attention, ...]:

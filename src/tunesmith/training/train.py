@@ -22,6 +22,7 @@ from ..evaluate.report import write_report
 from ..files import full
 from ..methods.mixture_of_depths import KIND
 from ..model.adapter import adapters
+from ..model.away import place
 from ..model.compiled import compile_blocks
 from ..model.hub import locate, locate_data
 from ..model.kept import keep
@@ -170,6 +171,12 @@ def refuse(run: Run) -> None:
     clashes = {
         f"runs of {alone}": processes > 1,
         "train.fp16: float16 needs a GPU; on a CPU leave it off": train.fp16 and not torch.cuda.is_available(),
+        f"model.max_memory: {run.method.name} trains or changes weights, which must be there; take lora": (
+            run.model.max_memory is not None and not run.method.detachable
+        ),
+        "train.torch_compile: cannot translate weights that are elsewhere; leave model.max_memory out": (
+            train.torch_compile and run.model.max_memory is not None
+        ),
         f"train.torch_compile: {run.method.name} takes other tokens each time; set it to false": train.torch_compile
         and run.method.name == KIND,
         "train.bf16 and train.fp16 exclude each other; set one of them": train.fp16 and train.bf16,
@@ -248,7 +255,7 @@ def build(run: Run, base: Path, material: Material, progress: Progress) -> Loop:
     model = attach(model, run.method, heads, lambda text: tokenizer(text, add_special_tokens=False)["input_ids"])
     if run.train.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
-    model = model.to(accelerator.device)
+    model = place(model, run.model.max_memory, accelerator.device, progress.say)
     if wanted(run.model.liger):
         progress.say(f"liger: its kernels compute {make_liger(model)} norms and gates")
     policy = Policy(model)
