@@ -195,6 +195,7 @@ def test_labels_that_are_trained_on_bring_their_judge_into_the_run(rows, tmp_pat
     assert one["judge"] == "m" and one["unchanged"] and one["calibration"]["figures"]["accuracy"]["value"] == 1
     said = capsys.readouterr()
     assert "labels of the judge m, kappa with people 1.00" in said.out + said.err
+    assert "labels of the judge m" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_a_killed_label_loses_one_batch_at_most(rows, tmp_path):

@@ -74,9 +74,7 @@ class Calibration:
             return f"it left {self.unjudged} of {total} pairs unjudged ({next(iter(self.reasons), '')})"
         if found is None or found[0] < threshold:
             low = "nothing" if found is None else f"{found[0]:.2f}"
-            return (
-                f"its agreement with people, Cohen's kappa, may be as low as {low}, below the threshold {threshold:g}"
-            )
+            return f"its agreement with people may be as low as a kappa of {low}, below the threshold {threshold:g}"
         return None
 
     def as_json(self) -> dict[str, Any]:

@@ -180,7 +180,8 @@ def noted(found: Sequence[Place]) -> list[dict[str, Any]]:
                 facts = dict(json.loads(beside.read_text(encoding="utf-8")))
             except (ValueError, TypeError):
                 raise DataError(f"{beside}: is not what `tunesmith judge label` writes; mend or remove it") from None
-            made.append(facts | {"file": str(file), "unchanged": facts.get("sha256") == place.read_through[name][0]})
+            facts |= {"file": str(file), "unchanged": facts.get("sha256") == place.read_through[name][0]}
+            made.append(facts | {"said": trusted(facts)})
     return made
 
 

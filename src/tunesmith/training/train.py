@@ -27,7 +27,7 @@ from ..model.kept import keep
 from ..model.load import attach, load_model, load_tokenizer, memory_error, save_tuned
 from ..model.policy import Policy
 from ..owner import hold
-from ..rollout.label import noted, trusted
+from ..rollout.label import noted
 from ..run import Run
 from ..runs import RunFolder, claim, create, now
 from ..secret import holds_secret
@@ -117,7 +117,7 @@ def follow(
         if judges := noted(found):
             folder.note(judges=judges)
             for one in judges:
-                progress.say(trusted(one))
+                progress.say(one["said"])
         signals.resume = going_on(folder)
         loop.kept = keep(loop.policy, material.sequences, loop.order.epochs, folder.path, progress.say)
         inputs = passport.inputs(base, sums(found), progress.say, adapters(run))
