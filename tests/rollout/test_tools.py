@@ -1,4 +1,4 @@
-"""A reward model says of a dialogue what its own library says, whether it comes from a run of ours or from elsewhere."""
+"""A reward model says of a dialogue what its own library says, be it a run of ours or from elsewhere."""
 
 import json
 
@@ -33,9 +33,8 @@ def alone(model, tokenizer, text):
     turns = [{"role": "user", "content": "how is it?"}, {"role": "assistant", "content": text}]
     written = tokenizer.apply_chat_template(turns, tokenize=False)
     ids = tokenizer(written, add_special_tokens=False)["input_ids"]
-    end = len(ids) - ids[::-1].index(tokenizer.eos_token_id)  # the answer ends with its stop token
     with torch.no_grad():
-        return float(model.eval()(input_ids=torch.tensor([ids[:end]])).logits)
+        return float(model.eval()(input_ids=torch.tensor([ids])).logits)
 
 
 def test_a_classifier_from_elsewhere_is_asked_as_transformers_asks_it(folder, tiny, tokenizer):
