@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tunesmith.data.example import Example
 from tunesmith.data.item import Item
 from tunesmith.data.keeping import known
-from tunesmith.data.keeping.known import Noted, leaks
+from tunesmith.data.keeping.known import Noted, Rows, leaks
 from tunesmith.data.keeping.store import Stored, Writer
 from tunesmith.data.reading.source import Row
 from tunesmith.errors import DataError
@@ -130,6 +130,8 @@ def stored(folder, source, rows):
     with Writer(folder) as writer, Noted(folder) as noted:
         for number, (where, split, text) in enumerate(rows):
             if where == source:
-                noted.add(Item(Row(f"{source}:{number}", {}), split, Example(text=f"text {text}")))
+                some = Rows()
+                some.add(Item(Row(f"{source}:{number}", {}), split, Example(text=f"text {text}")))
+                noted.add(some)
         writer.close({"read": noted.close()})
     return Stored(folder)

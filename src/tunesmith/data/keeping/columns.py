@@ -14,7 +14,7 @@ FLUSH = 2**20
 """Values of a column that are collected before they are written."""
 
 
-class Columns:
+class Growing:
     """Writes columns into a folder, one file each; `kinds` gives of each the letter that `array` has for its type.
 
     Who fills `held` asks for `flush` now and then.

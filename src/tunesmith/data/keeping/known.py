@@ -17,21 +17,40 @@ import numpy as np
 from ..item import Item
 from ..lint.copies import Leakage, held_out_in, leaked
 from ..lint.report import SHOWN, Found
-from .columns import FLUSH, Columns, mapped
-from .store import Stored
+from .columns import FLUSH, Growing, mapped
+from .store import Stored, numbered
 
 KINDS = {"said": "Q", "file": "q", "line": "q"}
 SIDES = ("trained", "held out")
 FOLDER = "rows"
 
 
+class Rows:
+    """What some rows say, in memory: small to send."""
+
+    def __init__(self) -> None:
+        self.sides = [{name: array(kind) for name, kind in KINDS.items()} for _ in SIDES]
+        self.files: dict[str, int] = {}
+
+    def add(self, item: Item) -> None:
+        """Note a row, if it asks anything; one that cannot be learnt, or is left out for its length, does not count."""
+        if item.fault or item.too_long or not item.asked:
+            return
+        side = self.sides[item.split != "train"]
+        file, _, line = item.row.origin.rpartition(":")
+        file, number = (file, int(line)) if line.isdecimal() else (item.row.origin, -1)
+        side["said"].append(item.asked ^ item.answered)
+        side["file"].append(numbered(self.files, file))
+        side["line"].append(number)
+
+
 class Noted:
-    """Notes what rows say as they pass, in a folder within that of their sequences."""
+    """Writes what rows say into a folder within that of their sequences."""
 
     def __init__(self, folder: Path) -> None:
         self.stack = ExitStack()
         (folder / FOLDER).mkdir()
-        self.sides = [self.stack.enter_context(Columns(folder / FOLDER / side, KINDS)) for side in SIDES]
+        self.sides = [self.stack.enter_context(Growing(folder / FOLDER / side, KINDS)) for side in SIDES]
         self.files: dict[str, int] = {}
 
     def __enter__(self) -> Self:
@@ -40,18 +59,15 @@ class Noted:
     def __exit__(self, *error: object) -> None:
         self.stack.close()
 
-    def add(self, item: Item) -> None:
-        """Note a row, if it asks anything; one that is left out for its length is not trained on."""
-        if not item.asked or item.too_long:
-            return
-        side = self.sides[item.split != "train"]
-        file, _, line = item.row.origin.rpartition(":")
-        file, number = (file, int(line)) if line.isdecimal() else (item.row.origin, -1)
-        side.held["said"].append(item.asked ^ item.answered)
-        side.held["file"].append(self.files.setdefault(file, len(self.files)))
-        side.held["line"].append(number)
-        if len(side.held["said"]) >= FLUSH:
-            side.flush()
+    def add(self, some: Rows) -> None:
+        """Write the rows that come next."""
+        files = [numbered(self.files, name) for name in some.files]
+        for side, more in zip(self.sides, some.sides, strict=True):
+            side.held["said"] += more["said"]
+            side.held["line"] += more["line"]
+            side.held["file"].extend(map(files.__getitem__, more["file"]))
+            if len(side.held["said"]) >= FLUSH:
+                side.flush()
 
     def close(self) -> list[str]:
         """Write what is left; the files by whose numbers places were noted."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from array import array
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
@@ -17,42 +19,97 @@ from typing import Any, overload
 import numpy as np
 
 from ..rendering.render import Tokens
-from .columns import FLUSH, Columns, mapped
 
 TOKEN = {"ids": "i", "learn": "B", "weights": "f"}
 SEQUENCE = {"ends": "q", "label": "i", "file": "q", "line": "q"}
 COLUMNS = TOKEN | SEQUENCE
+FLUSH = 2**20
+"""Tokens that are collected before they are written."""
 
 
-class Writer(Columns):
+class Columns:
+    """Sequences as columns, in memory: small to send, and quick to write."""
+
+    def __init__(self) -> None:
+        self.held = {name: array(code) for name, code in COLUMNS.items()}
+        self.labels: dict[str, int] = {}
+        self.files: dict[str, int] = {}
+        self.weighted = False
+
+    def add(self, tokens: Tokens, label: str | None = None) -> None:
+        """Add a sequence; `label` names the class of its text."""
+        held = self.held
+        if tokens.weights is not None and not self.weighted:
+            self.weigh()
+        held["ids"].extend(tokens.ids)
+        held["learn"].frombytes(bytes(tokens.learn))
+        if self.weighted:
+            held["weights"].extend(tokens.weights or [1.0] * len(tokens.ids))
+        file, _, line = tokens.origin.rpartition(":")
+        at = (file, int(line)) if line.isdecimal() else (tokens.origin, -1)
+        held["ends"].append(len(held["ids"]))
+        held["label"].append(-1 if label is None else numbered(self.labels, label))
+        held["file"].append(numbered(self.files, at[0]))
+        held["line"].append(at[1])
+
+    def weigh(self) -> None:
+        """Give every token that is there a weight of 1."""
+        self.weighted = True
+        self.held["weights"].frombytes(np.ones(len(self.held["ids"]), np.float32).tobytes())
+
+
+def numbered(names: dict[str, int], name: str) -> int:
+    return names.setdefault(name, len(names))
+
+
+class Writer:
     """Writes sequences into an empty folder, one after another."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, COLUMNS)
+        self.folder, self.stack = folder, ExitStack()
+        self.open = {name: self.stack.enter_context((folder / name).open("wb")) for name in COLUMNS}
+        self.held = {name: array(code) for name, code in COLUMNS.items()}
         self.labels: dict[str, int] = {}
         self.files: dict[str, int] = {}
         self.tokens = self.highest = 0
         self.weighted = False
 
-    def add(self, tokens: Tokens, label: str | None = None) -> None:
-        """Write a sequence; `label` names the class of its text."""
-        if tokens.weights is not None and not self.weighted:
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stack.close()
+
+    def add(self, some: Columns) -> None:
+        """Write the sequences that come next."""
+        if not some.held["ends"]:
+            return
+        if some.weighted and not self.weighted:
             self.weighted = True  # what was written before counts 1
-            self.held["weights"].extend(np.ones(self.tokens, np.float32))
-        self.held["ids"].extend(tokens.ids)
-        self.held["learn"].frombytes(bytes(tokens.learn))
-        if self.weighted:
-            self.held["weights"].extend(tokens.weights or [1.0] * len(tokens.ids))
-        self.tokens += len(tokens.ids)
-        self.highest = max(self.highest, *tokens.ids)
-        file, _, line = tokens.origin.rpartition(":")
-        at = (file, int(line)) if line.isdecimal() else (tokens.origin, -1)
-        self.held["ends"].append(self.tokens)
-        self.held["label"].append(-1 if label is None else self.labels.setdefault(label, len(self.labels)))
-        self.held["file"].append(self.files.setdefault(at[0], len(self.files)))
-        self.held["line"].append(at[1])
+            np.ones(self.tokens - len(self.held["ids"]), np.float32).astype(little("weights")).tofile(
+                self.open["weights"]
+            )
+            self.held["weights"].frombytes(np.ones(len(self.held["ids"]), np.float32).tobytes())
+        if self.weighted and not some.weighted:
+            some.weigh()
+        files, labels = ([numbered(mine, name) for name in theirs] for mine, theirs in self.names(some))
+        for name in ("ids", "learn", "weights", "line"):
+            self.held[name] += some.held[name]
+        self.held["ends"].frombytes((np.array(some.held["ends"]) + self.tokens).tobytes())
+        self.held["file"].extend(map(files.__getitem__, some.held["file"]))
+        self.held["label"].extend([labels[label] if label >= 0 else -1 for label in some.held["label"]])
+        self.tokens += len(some.held["ids"])
+        self.highest = max(self.highest, int(np.array(some.held["ids"]).max()))
         if len(self.held["ids"]) >= FLUSH:
             self.flush()
+
+    def names(self, some: Columns) -> tuple[tuple[dict[str, int], dict[str, int]], ...]:
+        return (self.files, some.files), (self.labels, some.labels)
+
+    def flush(self) -> None:
+        for name, values in self.held.items():
+            np.frombuffer(values, dtype=values.typecode).astype(little(name), copy=False).tofile(self.open[name])
+            del values[:]
 
     def close(self, facts: dict[str, Any]) -> None:
         """Write what is left, and `facts` beside it."""
@@ -62,6 +119,10 @@ class Writer(Columns):
             (self.folder / "weights").unlink()
         own = {"labels": list(self.labels), "files": list(self.files), "highest": self.highest}
         (self.folder / "facts.json").write_text(json.dumps(facts | own, ensure_ascii=False), encoding="utf-8")
+
+
+def little(name: str) -> np.dtype:
+    return np.dtype(COLUMNS[name]).newbyteorder("<")
 
 
 class Many(Sequence[Tokens]):
@@ -87,8 +148,14 @@ class Stored(Many):
         self.folder = folder
         self.facts: dict[str, Any] = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
         there = [name for name in COLUMNS if (folder / name).exists()]
-        self.columns = {name: mapped(folder / name, COLUMNS[name]) for name in there}
+        self.columns = {name: self.column(name) for name in there}
         self.ends = self.columns["ends"]
+
+    def column(self, name: str) -> np.ndarray:
+        file, kind = self.folder / name, little(name)
+        if not file.stat().st_size:  # nothing cannot be mapped
+            return np.empty(0, kind)
+        return np.asarray(np.memmap(file, dtype=kind, mode="r"))
 
     def __len__(self) -> int:
         return len(self.ends)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from .base import Item, Origin, Rule, Said, Watch, rule
 
@@ -39,15 +39,18 @@ class Unread(Watch):
         """Of each key, the row that has it first, and how many turns have it."""
         self.rows = array("q")
 
-    def look(self, item: Item, number: int) -> None:
-        unread = [key for message in item.turns for key in message.unread]
-        if unread:
-            self.rows.append(number)
-        for key in unread:
-            if key in self.keys:
-                self.keys[key][1] += 1
-            elif len(self.keys) < MOST:
-                self.keys[key] = [number, 1]
+    def gather(self, items: Sequence[Item]) -> list[tuple[int, list[str]]] | None:
+        found = ((number, [key for turn in item.turns for key in turn.unread]) for number, item in enumerate(items))
+        return [(number, keys) for number, keys in found if keys] or None
+
+    def take(self, gathered: list[tuple[int, list[str]]], first: int) -> None:
+        for number, keys in gathered:
+            self.rows.append(first + number)
+            for key in keys:
+                if key in self.keys:
+                    self.keys[key][1] += 1
+                elif len(self.keys) < MOST:
+                    self.keys[key] = [first + number, 1]
 
     def end(self, origin: Origin) -> Iterator[tuple[int, Said]]:
         found = list(self.keys.items())[:NAMED]
