@@ -66,15 +66,18 @@ def make(
 
 
 def inputs(
-    base: Path, data: Sums, say: Callable[[str], None], adapters: Mapping[str, Path] | None = None
+    base: Path,
+    data: Sums,
+    say: Callable[[str], None],
+    adapters: Mapping[str, Path] | None = None,
+    models: Mapping[str, Path] | None = None,
 ) -> dict[str, Sums]:
-    """The sums of the files that a run reads; those of its data are known. `adapters` are folders by the settings that
-    name them."""
+    """The sums of the files that a run reads; those of its data are known. `adapters` and other `models` are folders
+    by the settings that name them."""
     began = time.perf_counter()
-    model = [
-        file for file in base.iterdir() if file.suffix in MODEL_SUFFIXES and file.name[0] != "." and file.is_file()
-    ]
-    model_files = {file.name: file for file in model}
+    model_files = files_of(base)
+    for setting_, folder in (models or {}).items():
+        model_files |= {f"{setting_}: {name}": file for name, file in files_of(folder).items()}
     for setting_, folder in (adapters or {}).items():
         model_files |= {f"{setting_}: {name}": folder / name for name in ADAPTER_FILES}
     found = {"data": data, "base": sums(model_files)}
@@ -82,6 +85,12 @@ def inputs(
     if seconds > WORTH_SAYING:
         say(f"passport: the hashes of the model took {seconds:.0f} s")
     return found
+
+
+def files_of(model: Path) -> dict[str, Path]:
+    """The files that a model and its tokenizer are read from, by name."""
+    found = (file for file in model.iterdir() if file.suffix in MODEL_SUFFIXES and file.name[0] != ".")
+    return {file.name: file for file in found if file.is_file()}
 
 
 def recipe(run: Run) -> str:

@@ -114,7 +114,7 @@ def again(loop: Loop, train: Train, **changes) -> Loop:
 def plainly(loop: Loop, train: Train) -> Loop:
     """The same through nothing but the model's own forward."""
     policy = Policy(loop.policy.model)
-    policy.__dict__["bends_logits"] = True
+    policy.teacher, policy.__dict__["bends_logits"] = loop.policy.teacher, True
     return replace(again(loop, train, layout=pad), policy=policy)
 
 

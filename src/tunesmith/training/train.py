@@ -26,6 +26,7 @@ from ..model.hub import locate, locate_data
 from ..model.kept import keep
 from ..model.load import attach, load_model, load_tokenizer, memory_error, save_tuned
 from ..model.policy import Policy
+from ..model.teacher import find, load_teacher, models
 from ..owner import hold
 from ..run import Run
 from ..runs import RunFolder, claim, create, now
@@ -108,6 +109,7 @@ def follow(
         base = locate(run.model.path)
         adapters(run)  # those that are not there are said before anything is read
         refuse_quantised(run, base)
+        find(run, base)  # a teacher that is not there, or of other words
         tokenizer = load_tokenizer(base)
         found = places(run.data, locate_data)
         material = prepare(run, found, tokenizer, progress.say)
@@ -115,7 +117,7 @@ def follow(
         create(folder, run, origins)
         signals.resume = going_on(folder)
         loop.kept = keep(loop.policy, material.sequences, loop.order.epochs, folder.path, progress.say)
-        inputs = passport.inputs(base, sums(found), progress.say, adapters(run))
+        inputs = passport.inputs(base, sums(found), progress.say, adapters(run), models(run))
         said = folder.recipe().value  # as it loads back: in Python 1 may stand for 1.0
         rows = {passport.SEQUENCES: material.fingerprint, passport.MEASURED: material.measured}
         mine = passport.make(said, origins, inputs, rows, surroundings(loop, callbacks))
@@ -244,6 +246,7 @@ def build(run: Run, base: Path, material: Material, progress: Progress) -> Loop:
     policy.noise = run.train.neftune_noise_alpha or 0.0
     if outputs and tokenizer.pad_token_id is not None:
         policy.bare.config.pad_token_id = tokenizer.pad_token_id
+    policy.teacher = load_teacher(run, base, accelerator.device)
     layout = policy.layout()
     parts = {"cutoff": run.data.max_length, "method": run.method}
     loop = Loop(policy, run.objective, run.train, material.sequences, layout, accelerator, **parts)
