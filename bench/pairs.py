@@ -45,22 +45,19 @@ def prepared(folder: Path, rows: Iterable[Row], count: int, batch: int, words: l
     folder.mkdir()
     candidates = list(rows)
     words = [*common(batch), *words, f"data.max_length={LONG}", f"data.path={folder / 'rows.json'}"]
-    told = rendered(folder, candidates, words)
+    given, file = folder / "rows.json", folder / "sequences.json"
+    given.write_text(json.dumps(candidates), encoding="utf-8")
+    with Worker("ours_preference.py", Path(sys.executable), {"do": "render", "words": words}, folder / "log") as worker:
+        told = worker.answer()
     size = told["side_by_side"]
-    sequences = [told["sequences"][at : at + size] for at in range(0, len(told["sequences"]), size)]
-    fitting = [row for row, made in zip(candidates, sequences, strict=True) if fits(made)][:count]
+    made = [told["sequences"][at : at + size] for at in range(0, len(told["sequences"]), size)]
+    fitting = [pair for pair in zip(candidates, made, strict=True) if fits(pair[1])][:count]
     if len(fitting) < count:
         sys.exit(f"{count} rows of this length are needed (the data have {len(fitting)}); lower --rounds or --batch")
-    told = rendered(folder, fitting, words)
-    file = folder / "sequences.json"
-    file.write_text(json.dumps(told["sequences"]), encoding="utf-8")
-    return Rows(words, told["model"], told["sequences"], batch * size, file)
-
-
-def rendered(folder: Path, rows: list[Row], words: list[str]) -> dict[str, Any]:
-    (folder / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
-    with Worker("ours_preference.py", Path(sys.executable), {"do": "render", "words": words}, folder / "log") as worker:
-        return worker.answer()
+    given.write_text(json.dumps([row for row, _ in fitting]), encoding="utf-8")
+    sequences = [sequence for _, its in fitting for sequence in its]
+    file.write_text(json.dumps(sequences), encoding="utf-8")
+    return Rows(words, told["model"], sequences, batch * size, file)
 
 
 def short(sequences: list[dict]) -> bool:

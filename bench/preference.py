@@ -58,6 +58,11 @@ class Bench:
     full_size: bool
     """Whether batches are as large as the goals mean them to be."""
 
+    @property
+    def steps(self) -> int:
+        """Of each side, the first counted, which is not timed."""
+        return self.rounds + 1
+
     def ours(self, rows: Rows, *words: str) -> Worker:
         job = {"do": "train", "words": [*rows.words, *words, f"train.max_steps={self.rounds + 2}"]}
         return Worker("ours_side.py", Path(sys.executable), job, self.folder / "ours.log")
@@ -143,34 +148,47 @@ def families(bench: Bench, name: str, rows: Rows) -> list[Row]:
     ]
 
 
-def measure(bench: Bench, given: list[dict] | None, batch: int) -> list[Row]:
-    """Every comparison, each with fresh workers: a peak of memory is that of its own steps."""
-    draw, count = random.Random(0), batch * (bench.rounds + 1)
-    pairs = draw.sample(given, len(given)) if given else written_on(4 * count, draw)
-    some = pairs[: 8 * count]
-    dpo, reward, kto = ["objective=dpo", *LORA], ["objective=reward", *LORA], ["objective=kto", *LORA]
-    rows = prepared(bench.folder / "dpo", some, count, batch, dpo, short)
+def dpo(bench: Bench, pairs: list[dict], batch: int) -> list[Row]:
+    rows = prepared(bench.folder / "dpo", pairs, bench.steps * batch, batch, ["objective=dpo", *LORA], short)
     workers = {"ours": bench.ours(rows), "TRL": bench.theirs("dpo", rows, 2), "reference": bench.part(PARTS[0], rows)}
-    found = compare(bench, "dpo", rows, workers, Goals(3.0)) + families(bench, "dpo, families", rows)
+    return compare(bench, "dpo", rows, workers, Goals(3.0)) + families(bench, "dpo, families", rows)
 
-    rows = prepared(bench.folder / "long", picked(2 * count, draw), count, batch, dpo, long)
+
+def long_prompts(bench: Bench, pairs: list[dict], batch: int) -> list[Row]:
+    made = picked(2 * bench.steps * batch, random.Random(0))
+    rows = prepared(bench.folder / "long", made, bench.steps * batch, batch, ["objective=dpo", *LORA], long)
     workers = {
         "ours": bench.ours(rows),
         "TRL": bench.theirs("dpo", rows, 2),
         "TRL with its reference ahead": bench.theirs("dpo", rows, 2, ahead=True),
         "reference": bench.part(PARTS[0], rows),
     }
-    goals = Goals(4.0, with_reference=False)
-    found += compare(bench, "dpo, long prompts", rows, workers, goals) + families(bench, "long prompts, families", rows)
+    found = compare(bench, "dpo, long prompts", rows, workers, Goals(4.0, with_reference=False))
+    return found + families(bench, "long prompts, families", rows)
 
-    liked = single(some, draw)
-    rows = prepared(bench.folder / "kto", liked, 2 * count, 2 * batch, kto, short)
+
+def kto(bench: Bench, pairs: list[dict], batch: int) -> list[Row]:
+    liked, size = single(pairs, random.Random(0)), 2 * batch
+    rows = prepared(bench.folder / "kto", liked, bench.steps * size, size, ["objective=kto", *LORA], short)
     workers = {"ours": bench.ours(rows), "TRL": bench.theirs("kto", rows, 1), "reference": bench.part(PARTS[0], rows)}
-    found += compare(bench, "kto", rows, workers, Goals(2.5))
+    return compare(bench, "kto", rows, workers, Goals(2.5))
 
-    rows = prepared(bench.folder / "reward", some, count, batch, reward, short)
-    workers = {"ours": bench.ours(rows), "TRL": bench.theirs("reward", rows, 2)}
-    return found + compare(bench, "reward", rows, workers, Goals(2.0))
+
+def reward(bench: Bench, pairs: list[dict], batch: int) -> list[Row]:
+    rows = prepared(bench.folder / "reward", pairs, bench.steps * batch, batch, ["objective=reward", *LORA], short)
+    return compare(
+        bench, "reward", rows, {"ours": bench.ours(rows), "TRL": bench.theirs("reward", rows, 2)}, Goals(2.0)
+    )
+
+
+COMPARISONS = {"dpo": dpo, "long": long_prompts, "kto": kto, "reward": reward}
+
+
+def measure(bench: Bench, given: list[dict] | None, batch: int, only: Sequence[str]) -> list[Row]:
+    """Every comparison, each with fresh workers: a peak of memory is that of its own steps."""
+    draw, count = random.Random(0), 8 * batch * bench.steps
+    pairs = draw.sample(given, min(len(given), count)) if given else written_on(count // 2, draw)
+    return [row for name in only for row in COMPARISONS[name](bench, pairs, batch)]
 
 
 def main() -> None:
@@ -179,6 +197,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the rows here")
     parser.add_argument("--data", type=Path, help="pairs as JSON: prompt or conversations, chosen, rejected;"
                         " made of film reviews unless given")  # fmt: skip
+    parser.add_argument("--only", nargs="+", choices=COMPARISONS, default=list(COMPARISONS), help="these comparisons")
     parser.add_argument("--rounds", type=int, default=ENOUGH, help=f"timed steps of each side ({ENOUGH})")
     parser.add_argument("--batch", type=int, default=4, help="pairs in a step (4)")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -193,7 +212,7 @@ def main() -> None:
     with TemporaryDirectory() as name:
         bench = Bench(rounds, Path(name), environment(asked.venv), unjudged, full_size=batch >= 4)
         given = json.loads(asked.data.read_text(encoding="utf-8")) if asked.data else None
-        rows = measure(bench, given, batch)
+        rows = measure(bench, given, batch, asked.only)
     what = f"{asked.data.name if asked.data else 'rows made of film reviews'}; batches of {batch} pairs, fp32"
     rows.insert(0, Row("load before", load, unit="", note=what))
     sys.stdout.write(table(rows) + "\n")
