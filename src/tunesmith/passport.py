@@ -66,20 +66,16 @@ def make(
 
 
 def inputs(
-    base: Path,
-    data: Sums,
-    say: Callable[[str], None],
-    adapters: Mapping[str, Path] | None = None,
-    models: Mapping[str, Path] | None = None,
+    base: Path, data: Sums, say: Callable[[str], None], beside: Mapping[str, Path] | None = None
 ) -> dict[str, Sums]:
-    """The sums of the files that a run reads; those of its data are known. `adapters` and other `models` are folders
-    by the settings that name them."""
+    """The sums of the files that a run reads; those of its data are known. `beside` are folders of adapters and other
+    models by the settings that name them."""
     began = time.perf_counter()
-    model_files = files_of(base)
-    for setting_, folder in (models or {}).items():
-        model_files |= {f"{setting_}: {name}": file for name, file in files_of(folder).items()}
-    for setting_, folder in (adapters or {}).items():
-        model_files |= {f"{setting_}: {name}": folder / name for name in ADAPTER_FILES}
+    model_files = {file.name: file for file in of_model(base)}
+    for setting_, folder in (beside or {}).items():
+        adapter = (folder / ADAPTER_FILES[0]).is_file()
+        files = [folder / name for name in ADAPTER_FILES] if adapter else of_model(folder)
+        model_files |= {f"{setting_}: {file.name}": file for file in files}
     found = {"data": data, "base": sums(model_files)}
     seconds = time.perf_counter() - began
     if seconds > WORTH_SAYING:
@@ -87,10 +83,11 @@ def inputs(
     return found
 
 
-def files_of(model: Path) -> dict[str, Path]:
-    """The files that a model and its tokenizer are read from, by name."""
-    found = (file for file in model.iterdir() if file.suffix in MODEL_SUFFIXES and file.name[0] != ".")
-    return {file.name: file for file in found if file.is_file()}
+def of_model(folder: Path) -> list[Path]:
+    """The files that a model and its tokenizer are read from."""
+    return [
+        file for file in folder.iterdir() if file.suffix in MODEL_SUFFIXES and file.name[0] != "." and file.is_file()
+    ]
 
 
 def recipe(run: Run) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ..errors import RecipeError
+from ..errors import CheckpointError, RecipeError, Refusal
 from ..run import Run
 from .divergence import Divergence
 from .foreign import read_config
@@ -36,7 +38,18 @@ class Teacher:
 
 def models(run: Run) -> dict[str, Path]:
     """The folders of other models that a run's objective looks at, by the settings that name them."""
-    return {setting: locate(name) for setting, name in run.objective.models().items()}
+    with about():
+        return {setting: locate(name) for setting, name in run.objective.models().items()}
+
+
+@contextmanager
+def about() -> Iterator[None]:
+    """Within it, what is refused of a model is said of the setting that named it."""
+    try:
+        yield
+    except (RecipeError, CheckpointError) as error:
+        raised: type[Refusal] = type(error)
+        raise raised(f"{SETTING}: {str(error).removeprefix('model.path: ')}") from None
 
 
 def find(run: Run, base: Path) -> Path | None:
@@ -46,8 +59,10 @@ def find(run: Run, base: Path) -> Path | None:
     name = run.objective.models().get(SETTING)
     if name is None:
         raise RecipeError(f"{SETTING}: distill learns from another model: name its folder, org/name, or demo/NAME")
-    folder = locate(name)
-    theirs, ours = (read_config(one).get_text_config().vocab_size for one in (folder, base))
+    ours = read_config(base).get_text_config().vocab_size
+    with about():
+        folder = locate(name)
+        theirs = read_config(folder).get_text_config().vocab_size
     if theirs != ours:
         raise RecipeError(
             f"{SETTING}: {name} knows {theirs:,} tokens and {run.model.path} knows {ours:,};"
@@ -59,7 +74,9 @@ def find(run: Run, base: Path) -> Path | None:
 
 def refuse_other_words(run: Run, folder: Path, base: Path) -> None:
     """Refuse a teacher for whom the numbers of tokens stand for other words."""
-    theirs, ours = (load_tokenizer(one).get_vocab() for one in (folder, base))
+    ours = load_tokenizer(base).get_vocab()
+    with about():
+        theirs = load_tokenizer(folder).get_vocab()
     if wrong := min((n for word, n in ours.items() if theirs.get(word) != n), default=None):
         said = {n: word for word, n in theirs.items()}.get(wrong)
         mine = {n: word for word, n in ours.items()}[wrong]
@@ -76,6 +93,7 @@ def load_teacher(run: Run, base: Path, device: torch.device) -> Teacher | None:
     folder, aim = find(run, base), cast(Any, run.objective)  # of those that look at divergence
     if folder is None:
         return None
-    model: Any = load_model(folder)[0]
+    with about():
+        model: Any = load_model(folder)[0]
     policy = Policy(model.to(device).eval().requires_grad_(False))
     return Teacher(policy, aim.beta, aim.temperature)

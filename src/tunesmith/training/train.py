@@ -107,7 +107,7 @@ def follow(
     with ending(folder, progress), Signals() as signals:
         hooks = Callbacks(callbacks, run.train, folder.path)
         base = locate(run.model.path)
-        adapters(run)  # those that are not there are said before anything is read
+        others = adapters(run) | models(run)  # those that are not there are said before anything is read
         refuse_quantised(run, base)
         find(run, base)  # a teacher that is not there, or of other words
         tokenizer = load_tokenizer(base)
@@ -117,7 +117,7 @@ def follow(
         create(folder, run, origins)
         signals.resume = going_on(folder)
         loop.kept = keep(loop.policy, material.sequences, loop.order.epochs, folder.path, progress.say)
-        inputs = passport.inputs(base, sums(found), progress.say, adapters(run), models(run))
+        inputs = passport.inputs(base, sums(found), progress.say, others)
         said = folder.recipe().value  # as it loads back: in Python 1 may stand for 1.0
         rows = {passport.SEQUENCES: material.fingerprint, passport.MEASURED: material.measured}
         mine = passport.make(said, origins, inputs, rows, surroundings(loop, callbacks))
