@@ -33,7 +33,11 @@ def main() -> None:
 def render(words: list[str]) -> dict[str, Any]:
     """Every row as it is trained on, and where the model is."""
     run, base, material = read(words)
-    sequences = [{"ids": one.ids, "learn": one.learn, "label": one.label, "cut": one.cut} for one in material.sequences]
+    facts = ("ids", "learn", "label", "cut")
+    sequences = [
+        {name: getattr(one, name) for name in facts} | {"line": int(one.origin.rpartition(":")[2])}
+        for one in material.sequences
+    ]
     return {"model": str(base), "side_by_side": run.objective.side_by_side, "sequences": sequences}
 
 

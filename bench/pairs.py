@@ -44,20 +44,24 @@ def prepared(folder: Path, rows: Iterable[Row], count: int, batch: int, words: l
     """The first `count` rows whose sequences fit, written as both sides read them."""
     folder.mkdir()
     candidates = list(rows)
-    words = [*common(batch), *words, f"data.max_length={LONG}", f"data.path={folder / 'rows.json'}"]
-    given, file = folder / "rows.json", folder / "sequences.json"
-    given.write_text(json.dumps(candidates), encoding="utf-8")
+    given, file = folder / "rows.jsonl", folder / "sequences.json"
+    words = [*common(batch), *words, f"data.max_length={LONG}", f"data.path={given}", "data.on_bad_row=skip"]
+    write(given, candidates)
     with Worker("ours_preference.py", Path(sys.executable), {"do": "render", "words": words}, folder / "log") as worker:
         told = worker.answer()
-    size = told["side_by_side"]
-    made = [told["sequences"][at : at + size] for at in range(0, len(told["sequences"]), size)]
-    fitting = [pair for pair in zip(candidates, made, strict=True) if fits(pair[1])][:count]
+    size, sequences = told["side_by_side"], told["sequences"]
+    made = [sequences[at : at + size] for at in range(0, len(sequences), size)]
+    fitting = [(candidates[its[0]["line"] - 1], its) for its in made if fits(its)][:count]
     if len(fitting) < count:
         sys.exit(f"{count} rows of this length are needed (the data have {len(fitting)}); lower --rounds or --batch")
-    given.write_text(json.dumps([row for row, _ in fitting]), encoding="utf-8")
+    write(given, [row for row, _ in fitting])
     sequences = [sequence for _, its in fitting for sequence in its]
     file.write_text(json.dumps(sequences), encoding="utf-8")
     return Rows(words, told["model"], sequences, batch * size, file)
+
+
+def write(file: Path, rows: list[Row]) -> None:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def short(sequences: list[dict]) -> bool:

@@ -133,8 +133,8 @@ def test_the_loss_is_of_targets_alone_and_by_their_weights():
     ids = torch.tensor([sequence.ids])
     values = formula(ours(ids).logits[0], theirs(ids).logits[0], 0.5, 1.0)[:-1]
     counts = torch.tensor([weight * learn for weight, learn in zip(sequence.weights, sequence.learn, strict=True)])[1:]
-    assert float(loss.sum) == pytest.approx(float((values * counts).sum()), rel=1e-5)
-    assert float(loss.count) == float(counts.sum())
+    assert loss.sum.item() == pytest.approx((values * counts).sum().item(), rel=1e-5)
+    assert loss.count == counts.sum()
 
 
 def test_a_teacher_that_mixes_packed_rows_up_is_given_padded_ones():
