@@ -102,7 +102,8 @@ def families(words: list[str], folder: Path) -> Callable[[int], dict[str, Any]]:
         computed = sum(loop.rows.batch(part, loop.layout).ids.numel() for part in loop.parts(number // 2))
         clocks = time.perf_counter(), time.process_time()
         tallies, tokens = loop.gradient(number // 2)
-        found = took(*clocks, tokens=tokens, computed=computed, loss=tallies["loss"].mean())
+        found = took(*clocks, tokens=tokens, computed=computed)
+        found["norm"] = loop.divide(float(tallies["loss"].count))
         loop.optimizer.zero_grad(set_to_none=False)
         return found
 
