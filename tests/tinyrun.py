@@ -4,12 +4,16 @@ from uuid import uuid4
 
 import torch
 from accelerate import Accelerator
+from conftest import WORDS
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from tunesmith.data.batch import pack, share
 from tunesmith.data.rendering.render import Tokens
 from tunesmith.model.load import attach
 from tunesmith.model.policy import Policy
 from tunesmith.model.reference import Asker
+from tunesmith.model.teacher import Teacher
+from tunesmith.objectives.distill import Distill
 from tunesmith.run import Train
 from tunesmith.schedules.constant import Constant
 from tunesmith.training.loop import Loop
@@ -36,6 +40,14 @@ def sequences_for(objective) -> list[Tokens]:
     ]
 
 
+def other():
+    """A teacher of the same words: another width, other weights, and surer of what it says."""
+    torch.manual_seed(1)
+    sizes = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=WORDS, initializer_range=0.3, **sizes))
+    return model.requires_grad_(False)
+
+
 def loop_of(tiny, method, objective, sequences, layout=share, **settings) -> Loop:
     """The loop of a run on the tiny model."""
     torch.manual_seed(0)
@@ -45,6 +57,8 @@ def loop_of(tiny, method, objective, sequences, layout=share, **settings) -> Loo
     parts = NEEDS.get(method.name, {})
     model = tiny(labels=len(outputs), **parts) if outputs else tiny(**parts)
     policy = Policy(attach(model, method, ("score",) if outputs else ()))
+    if isinstance(objective, Distill):
+        policy.teacher = Teacher(Policy(other().eval()), objective.beta, objective.temperature)
     loop = Loop(policy, objective, train, sequences, layout, Accelerator(cpu=True), method=method)
     asker = Asker(policy, method, layout, {"tests": str(uuid4())}, lambda _: None)
     loop.rows.look_back(objective, asker, range(len(sequences)), 32)

@@ -19,6 +19,7 @@ from .model.engine import Engine
 from .model.hub import locate, locate_data
 from .model.load import load_model, load_tokenizer, load_tuned
 from .model.policy import Policy
+from .model.teacher import load_teacher
 from .run import Run
 from .runs import RunFolder
 
@@ -99,5 +100,6 @@ class Tuned:
         run = self.run
         material = prepare(run, places(run.data, locate_data), self.tokenizer, say)
         policy = Policy(self.model)
+        policy.teacher = load_teacher(run, locate(run.model.path), policy.device)
         layout = policy.layout()
         return Examiner(material, run.objective, run.eval, layout, material.test).measure(policy)

@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +20,12 @@ from ..methods.base import largest_list
 from ..objectives.base import LogProbs
 from .attention import as_before, keep_apart
 from .lean import remaking
-from .linear_loss import After, linear_loss
+from .linear_loss import After, linear_divergence, linear_loss
 from .noise import stirred
 from .soft import Begun, Soft, begin, soft
+
+if TYPE_CHECKING:
+    from .teacher import Teacher
 
 
 class Policy:
@@ -36,6 +40,8 @@ class Policy:
         """The position of a sequence's first token."""
         self.noise = 0.0
         """How much the embeddings are stirred in training (NEFTune)."""
+        self.teacher: Teacher | None = None
+        """What it learns from, where the objective asks how far the two are apart."""
         self.saving: Callable[[], AbstractContextManager] = remaking
         """How that is kept which the backward pass needs."""
 
@@ -61,6 +67,26 @@ class Policy:
             raise LookupError("the batch brings no log-probabilities of a reference")
         weight = None if batch.weight is None else batch.weight[:, 1:][batch.learn[:, 1:]]
         return LogProbs(batch.reference, batch.owner[:, 1:][batch.learn[:, 1:]], batch.answers, weight)
+
+    def divergence(self, batch: Batch) -> LogProbs:
+        """How far from what the teacher would say, at every token to be learnt, the model is."""
+        if self.teacher is None:
+            raise LookupError("there is no teacher")
+        states, head, after = self.speaking(batch)
+        with torch.no_grad():
+            theirs, *how = self.teacher.policy.speaking(batch)
+        apart = linear_divergence(states, head, theirs, self.teacher.judge(*how), after)
+        weight = None if batch.weight is None else batch.weight[:, 1:][batch.learn[:, 1:]]
+        return LogProbs(apart, batch.owner[:, 1:][batch.learn[:, 1:]], batch.answers, weight)
+
+    def speaking(self, batch: Batch) -> tuple[Tensor, nn.Module, After]:
+        """[M, H] the states from which tokens to be learnt are told, the head that does, and what becomes of its
+        output; of a model that makes its logits itself, these."""
+        learn = batch.learn[:, 1:]
+        if self.bends_logits:
+            begun = self.begun(batch)
+            return self.run(begun.batch).logits[:, begun.at][:, :-1][learn], nn.Identity(), After()
+        return self.states(batch)[:, :-1][learn], self.head, self.after_head
 
     def score(self, batch: Batch) -> Tensor:
         """[N, C] what the classification head makes of each sequence; in a causal model it reads the last token."""
@@ -176,12 +202,14 @@ class Policy:
         """How batches are laid out for this model: packed, what all begin with once, or where it mixes up, padded.
 
         Found out by trying, not from a list of names. What drops at random shares nothing: each sequence draws anew.
+        A teacher sees the same batches.
         """
-        if not self.drops() and self.tells_apart(share):
+        taught = self.teacher.policy.layout() if self.teacher else share
+        if taught is share and not self.drops() and self.tells_apart(share):
             return share
-        if self.tells_apart(pack):
+        if taught is not pad and self.tells_apart(pack):
             return pack
-        if self.apart and not self.soft:  # by the lengths it does not; by its own mask it may
+        if taught is not pad and self.apart and not self.soft:  # by the lengths it does not; by its own mask it may
             self.apart = False
             as_before(self.bare)
             return pack if self.tells_apart(pack) else pad

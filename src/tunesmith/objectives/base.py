@@ -97,6 +97,10 @@ class Objective:
         """The names of what a head beside the language model's says, if there is to be one, given the rows' labels."""
         return ()
 
+    def models(self) -> dict[str, str]:
+        """Other models that it looks at, by the settings that name them."""
+        return {}
+
     @property
     def side_by_side(self) -> int:
         """How many sequences an example has, which are judged together."""

@@ -31,6 +31,7 @@ from ..model.liger import make_liger, wanted
 from ..model.load import attach, load_model, load_tokenizer, memory_error, save_tuned
 from ..model.offload import elsewhere, refuse_offload
 from ..model.policy import Policy
+from ..model.teacher import find, load_teacher, models
 from ..owner import hold
 from ..rollout.label import noted
 from ..run import Run
@@ -112,8 +113,9 @@ def follow(
     with ending(folder, progress), Signals() as signals:
         hooks = Callbacks(callbacks, run.train, folder.path)
         base = locate(run.model.path)
-        adapters(run)  # those that are not there are said before anything is read
+        others = adapters(run) | models(run)  # those that are not there are said before anything is read
         refuse_quantised(run, base)
+        find(run, base)  # a teacher that is not there, or of other words
         tokenizer = load_tokenizer(base)
         found = places(run.data, locate_data)
         material = prepare(run, found, tokenizer, progress.say)
@@ -126,7 +128,7 @@ def follow(
         signals.resume = going_on(folder)
         loop.kept = keep(loop.policy, material.sequences, loop.order.epochs, folder.path, progress.say)
         loop.policy.saving = elsewhere(run.train.activation_offload, loop.policy.model, folder.path) or remaking
-        inputs = passport.inputs(base, sums(found), progress.say, adapters(run))
+        inputs = passport.inputs(base, sums(found), progress.say, others)
         said = folder.recipe().value  # as it loads back: in Python 1 may stand for 1.0
         rows = {passport.SEQUENCES: material.fingerprint, passport.MEASURED: material.measured}
         mine = passport.make(said, origins, inputs, rows, surroundings(loop, callbacks))
@@ -267,6 +269,7 @@ def build(run: Run, base: Path, material: Material, progress: Progress) -> Loop:
     policy.noise = run.train.neftune_noise_alpha or 0.0
     if outputs and tokenizer.pad_token_id is not None:
         policy.bare.config.pad_token_id = tokenizer.pad_token_id
+    policy.teacher = load_teacher(run, base, accelerator.device)
     layout = policy.layout()
     begin_among(run, policy, material.sequences, layout, progress.say)
     parts = {"cutoff": run.data.max_length, "method": run.method}
