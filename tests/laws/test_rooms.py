@@ -28,7 +28,7 @@ ROOMS = [
     {"model"},
     {"evaluate"},
     {"training"},
-    {"tuned", "migrate"},
+    {"tuned", "migrate", "grid"},
     {"cli", "__main__"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
