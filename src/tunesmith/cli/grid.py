@@ -39,7 +39,7 @@ def grid(  # noqa: PLR0913 - each is an option
 
     asked = {"method": method, "objective": objective, "precision": precision, "batch": batch}
     named = {kind: names for kind, names in asked.items() if names}
-    outcomes = go(cells(named), fast, Progress(quiet=as_json).say)
+    outcomes = go(cells(named), 2 if fast else 0, Progress(quiet=as_json).say)
     if write:
         words = [f" --{kind} {name}" for kind, names in named.items() for name in names] + [" --fast"] * fast
         write.write_text(page(outcomes, "".join(words)), encoding="utf-8")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations, product
 from typing import NamedTuple
 
@@ -13,7 +13,8 @@ from ..objectives.base import objective
 from ..precision.base import precision
 
 BATCHES = ("packed", "padded")
-Pair = tuple[str, ...]
+Part = tuple[tuple[str, str], ...]
+"""Names that occur together, each with its kind."""
 
 
 class Cell(NamedTuple):
@@ -28,11 +29,9 @@ class Cell(NamedTuple):
     def name(self) -> str:
         return " ".join(self)
 
-    @property
-    def pairs(self) -> list[Pair]:
-        """What occurs together in it, two at a time."""
-        named = zip(Cell._fields, self, strict=True)
-        return [(*one, *other) for one, other in combinations(named, 2)]
+    def parts(self, size: int) -> list[Part]:
+        """What occurs together in it, so many at a time."""
+        return list(combinations(zip(Cell._fields, self, strict=True), size))
 
 
 def known() -> dict[str, tuple[str, ...]]:
@@ -41,7 +40,7 @@ def known() -> dict[str, tuple[str, ...]]:
     return {kind: tuple(names) for kind, names in kinds.items()}
 
 
-def cells(chosen: dict[str, Sequence[str]]) -> list[Cell]:
+def cells(chosen: Mapping[str, Sequence[str]]) -> list[Cell]:
     """All cells of the names that are chosen; of a kind of which none is, all names count."""
     everything = known()
     for kind, names in chosen.items():
@@ -52,49 +51,49 @@ def cells(chosen: dict[str, Sequence[str]]) -> list[Cell]:
 
 
 class Cover:
-    """Cells, chosen one by one, until all has been tried together, two at a time, that occurs together in any.
+    """Cells, chosen one by one, until all that occurs together in any, so many at a time, has been tried together.
 
-    What is refused has not been tried: its pairs are looked for in other cells, until none is left or it is plain which
-    pair is to blame.
+    What is refused has not been tried: its parts are looked for in other cells, until none is left or it is plain which
+    part is to blame.
     """
 
-    def __init__(self, cells: Iterable[Cell]) -> None:
-        self.having: dict[Pair, list[Cell]] = {}
+    def __init__(self, cells: Iterable[Cell], size: int) -> None:
+        self.size = size
+        self.having: dict[Part, list[Cell]] = {}
         for cell in cells:
-            for pair in cell.pairs:
-                self.having.setdefault(pair, []).append(cell)
+            for part in cell.parts(size):
+                self.having.setdefault(part, []).append(cell)
         self.left = dict.fromkeys(self.having)
-        self.tried: set[Pair] = set()
+        self.tried: set[Part] = set()
 
     def __iter__(self) -> Iterator[Cell]:
         """Whoever takes a cell says by `settle` what came of it, before taking the next."""
         while self.left:
-            pair = next(iter(self.left))
-            if self.having[pair]:
-                yield max(self.having[pair], key=lambda cell: sum(pair in self.left for pair in cell.pairs))
+            part = next(iter(self.left))
+            if self.having[part]:
+                yield max(self.having[part], key=lambda cell: sum(one in self.left for one in cell.parts(self.size)))
             else:
-                del self.left[pair]
+                del self.left[part]
 
     def settle(self, cell: Cell, refused: bool) -> None:
         """Note that a cell was tried, or refused."""
-        for pair in cell.pairs:
-            self.having[pair].remove(cell)
+        parts = cell.parts(self.size)
+        for part in parts:
+            self.having[part].remove(cell)
         if not refused:
-            self.tried |= set(cell.pairs)
-        doubtful = [pair for pair in cell.pairs if pair not in self.tried and pair in self.left]
-        for pair in cell.pairs:
-            self.left.pop(pair, None)
+            self.tried |= set(parts)
+        doubtful = [part for part in parts if part in self.left and part not in self.tried]
+        for part in parts:
+            self.left.pop(part, None)
         if len(doubtful) > 1:  # once the others are tried, one is left that is to blame
             self.left |= dict.fromkeys(doubtful)
 
 
-def refused_ones(cells: Sequence[Cell], tried: Collection[Pair]) -> list[Cell]:
-    """Of cells that are refused beforehand, a few in which every pair occurs that was tried nowhere."""
-    cover, chosen = Cover(cells), []
-    for pair in cover.left.keys() & tried:
-        del cover.left[pair]
+def refused_ones(cells: Iterable[Cell], size: int, tried: Collection[Part]) -> Iterator[Cell]:
+    """Of cells that are refused beforehand, a few in which every part occurs that is tried nowhere."""
+    cover = Cover(cells, size)
+    for part in cover.left.keys() & tried:
+        del cover.left[part]
     for cell in cover:
-        chosen.append(cell)
-        cover.tried |= set(cell.pairs)
+        yield cell
         cover.settle(cell, refused=False)
-    return chosen

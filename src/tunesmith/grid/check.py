@@ -193,8 +193,9 @@ def hashes(model: Any) -> dict[str, str]:
 
 
 def content(value: Tensor) -> bytes:
-    if hasattr(value, "__tensor_flatten__"):  # torchao's are made of several
-        parts, _ = value.__tensor_flatten__()  # pyright: ignore[reportCallIssue]
+    inside = getattr(value, "__tensor_flatten__", None)
+    if inside:  # torchao's are made of several
+        parts, _ = inside()
         return b"".join(content(getattr(value, part)) for part in parts)
     return value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 

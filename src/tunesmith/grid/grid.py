@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,21 +16,16 @@ from .tiny import Tiny, tiny
 Say = Callable[[str], None]
 
 
-def go(cells: Sequence[Cell], fast: bool, say: Say, within: float = float("inf")) -> list[Outcome]:
-    """Look at every cell; with `fast`, at so many that every two things that go together have done so.
-
-    No cell is begun when so many seconds have gone by as `within` says.
-    """
-    began = time.monotonic()
+def go(cells: Sequence[Cell], together: int = 0, say: Say = lambda text: None) -> list[Outcome]:
+    """Look at every cell; with `together`, at so many that all which go together, that many at a time, have done so."""
     with tiny() as place, loading(place) as load:
         found: dict[Path, Outcome] = {}
-        for cell, settle in chosen(cells, place) if fast else every(cells):
-            if time.monotonic() - began > within:
-                break
+        for cell, settle in chosen(cells, place, together) if together else every(cells):
             folder = place.folder / str(len(found))
             outcome = found[folder] = examine(cell, place, folder)
             settle(outcome.status == "refused")
-            say(f"{len(found):4}  {outcome.status:7}  {outcome.name}")
+            state = "saved" if outcome.status == "ok" else outcome.status  # what it loads as is heard at the end
+            say(f"{len(found):4}  {state:7}  {outcome.name}")
             if outcome.status == "ok":
                 load(folder)
         load(None)
@@ -44,17 +38,17 @@ def go(cells: Sequence[Cell], fast: bool, say: Say, within: float = float("inf")
 Settled = tuple[Cell, Callable[[bool], None]]
 
 
-def every(cells: Sequence[Cell]) -> Iterator[Settled]:
+def every(cells: Iterable[Cell]) -> Iterator[Settled]:
     return ((cell, lambda refused: None) for cell in cells)
 
 
-def chosen(cells: Sequence[Cell], place: Tiny) -> Iterator[Settled]:
+def chosen(cells: Sequence[Cell], place: Tiny, together: int) -> Iterator[Settled]:
     """A choice of cells, and whom to tell whether one was refused."""
     reasons = {cell: refusal(cell, place) for cell in cells}
-    cover = Cover(cell for cell in cells if not reasons[cell])
+    cover = Cover((cell for cell in cells if not reasons[cell]), together)
     for cell in cover:
         yield cell, lambda refused, cell=cell: cover.settle(cell, refused)
-    yield from every(refused_ones([cell for cell in cells if reasons[cell]], cover.having))
+    yield from every(refused_ones((cell for cell in cells if reasons[cell]), together, cover.having))
 
 
 @contextmanager
@@ -69,18 +63,19 @@ def loading(place: Tiny) -> Iterator[Callable[[Path | None], None]]:
             stderr=log,
             text=True,
         )
-        assert loader.stdin
+        told = loader.stdin
+        assert told
 
         def load(folder: Path | None) -> None:
             if loader.poll() is not None:
                 said = errors.read_text(encoding="utf-8").strip().split("\n")[-1]
                 raise BadEnvironment(f"grid: the process that loads what was saved has ended: {said}")
             if folder is None:
-                loader.stdin.close()
+                told.close()
                 loader.wait()
             else:
-                loader.stdin.write(f"{folder}\n")
-                loader.stdin.flush()
+                told.write(f"{folder}\n")
+                told.flush()
 
         try:
             yield load

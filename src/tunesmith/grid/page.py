@@ -96,10 +96,11 @@ def farthest(outcomes: Sequence[Outcome]) -> str:
     """How far things were apart at most, where what is computed is rounded and where it is not."""
     rows = []
     for figure, what in APART.items():
-        found: dict[bool, list[float]] = {False: [0.0], True: [0.0]}
+        found: dict[bool, list[float]] = {False: [], True: []}
         for one in outcomes:
-            found[one.rounded and figure != "merged"].append(one.figures.get(figure, 0.0))
-        rows.append(f"| {what} | {max(found[False]):.1e} | {max(found[True]):.1e} |")
+            if figure in one.figures:
+                found[one.rounded and figure != "merged"].append(one.figures[figure])
+        rows.append(f"| {what} | " + " | ".join(f"{max(far):.1e}" if far else "" for far in found.values()) + " |")
     return "| farthest apart 最大偏差 | in 32 bits 32 位计算 | in fewer 更少位 |\n|-|-|-|\n" + "\n".join(rows) + "\n"
 
 

@@ -55,7 +55,7 @@ def gradient(
     """A step's loss and its gradient by each weight that learns."""
     looks = {name: LOOKS[name](plain, sequences) for name in objective.looks()}
     judged = objective.loss(pad(sequences), **looks)
-    loss = judged.sum / judged.count
+    loss = torch.as_tensor(judged.sum) / judged.count
     slopes = torch.autograd.grad(loss, list(learning.values()), allow_unused=True, materialize_grads=True)
     return loss.detach(), dict(zip(learning, slopes, strict=True))
 
