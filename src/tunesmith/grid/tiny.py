@@ -13,7 +13,7 @@ from ..data.keeping.material import Material, prepare
 from ..data.reading.places import places
 from ..errors import DataError
 from ..model.hub import locate_data
-from ..model.load import load_tokenizer
+from ..model.load import load_tokenizer, quiet
 from ..objectives.base import Objective
 from ..run import Data, Model, Run
 
@@ -50,7 +50,8 @@ class Tiny:
         self.folder, self.base = folder, folder / "base"
         self.materials: dict[str, Material] = {}
         make_tokenizer().save_pretrained(self.base)
-        make_model().save_pretrained(self.base)
+        with quiet():
+            make_model().save_pretrained(self.base)
         for kind, rows in ROWS.items():
             written = "".join(json.dumps(row) + "\n" for row in rows)
             (folder / f"{kind}.jsonl").write_text(written, encoding="utf-8")

@@ -111,6 +111,11 @@ def go_on(tuned, folder: Path) -> None:
         )
     for key in sorted(kinds()[kind_of(theirs)].obeyed - FREE):
         asked, there = getattr(ours, key), getattr(theirs, key)
+        if asked != there and key == "rank_pattern" and kind_of(theirs) == "ADALORA":
+            raise RecipeError(
+                f"method.adapter: {folder} has dropped ranks, which do not come back; name it in model.adapters, and"
+                " train a new adapter on top of it"
+            )
         if asked != there:
             raise RecipeError(f"method.adapter: {folder} was made with {key} {there}, and the recipe has {asked}")
     if made_by_a_network(tuned):
