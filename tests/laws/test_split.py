@@ -4,7 +4,7 @@ import pytest
 import torch
 from tinyrun import loop_of, sequences_for
 
-from tunesmith.data.batch import beginning, pack, pad, share
+from tunesmith.data.batch import branches, pack, pad, share
 from tunesmith.methods.base import method
 from tunesmith.objectives.base import objective
 
@@ -62,7 +62,7 @@ def test_parts_are_of_like_size_and_lose_nothing(tiny, monkeypatch):
     [whole] = loop.order.batches(0)
     monkeypatch.setattr("tunesmith.training.loop.AT_ONCE", 20)
     parts = list(loop.parts(0))
-    common = beginning(loop.sequences)
+    common = branches(loop.sequences)[-1]
     sizes = [sum(len(loop.sequences[n].ids) - common for n in part) for part in parts]
     assert sorted(n for part in parts for n in part) == sorted(whole)
     assert common and len(parts) == 3 and max(sizes) - min(sizes) <= 7

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tunesmith.data.batch import beginning, pack, pad, share
+from tunesmith.data.batch import branches, pack, pad, share
 from tunesmith.data.rendering.render import Tokens
 from tunesmith.model.attention import OURS, Apart, Row
 from tunesmith.model.policy import Policy
@@ -147,7 +147,7 @@ def test_what_sequences_begin_with_is_computed_once_and_nothing_changes(family, 
     policy = Policy(model)
     assert policy.layout() is share
     batch = share(ALIKE)
-    assert batch.common == 5 and batch.ids.numel() == sum(len(one.ids) for one in ALIKE) - 15
+    assert batch.borrowed == (0, 5, 5, 5) and batch.ids.numel() == sum(len(one.ids) for one in ALIKE) - 15
     assert batch.tokens == sum(len(one.ids) for one in ALIKE)
     found = {}
     for name, made in (("shared", batch), ("padded", pad(ALIKE))):
@@ -161,7 +161,8 @@ def test_what_sequences_begin_with_is_computed_once_and_nothing_changes(family, 
 
 def test_what_predicts_a_learnt_token_is_a_sequences_own():
     def common(*sequences):
-        return beginning([Tokens(list(ids), [at == learnt for at in range(len(ids))]) for ids, learnt in sequences])
+        *_, last = branches([Tokens(list(ids), [at == learnt for at in range(len(ids))]) for ids, learnt in sequences])
+        return last
 
     assert common(((1, 2, 3, 4, 5), 4), ((1, 2, 3, 4, 6), 4)) == 3  # the fourth predicts what is learnt
     assert common(((1, 2, 3, 4, 5), 2), ((1, 2, 3, 4, 6), 4)) == 1
@@ -184,7 +185,7 @@ def test_attention_keeps_what_it_was_given_and_its_outcome_alone(causal_too):
     draw = [torch.randn(1, heads, 12, 8, requires_grad=True) for heads in (4, 2, 2)]
     kept = {}
     with torch.autograd.graph.saved_tensors_hooks(lambda one: kept.setdefault(one.data_ptr(), one), lambda one: one):
-        out = Apart.apply(*draw, Row(3, [7, 5], causal_too, None))
+        out = Apart.apply(*draw, Row([0, 3], [7, 5], causal_too, None))
     sizes = sorted(tensor.numel() for tensor in kept.values())
     assert sizes == sorted([4 * 12 * 8, 2 * 12 * 8, 2 * 12 * 8, 4 * 12 * 8, 4 * 12])
     assert out.data_ptr() in kept and out.is_contiguous()

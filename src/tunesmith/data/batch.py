@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from os.path import commonprefix
 
 import torch
@@ -27,8 +28,10 @@ class Batch:
     answers: int
     label: Tensor | None = None  # [N] class
     weight: Tensor | None = None  # [R, T] how much a token to be learnt counts; none where each counts 1
-    common: int = 0
-    """Tokens that every sequence begins with, and that stand once: at the front, as part of the first."""
+    borrowed: tuple[int, ...] = ()
+    """Of each sequence, how many of its first tokens stand only in the one that it branches off from, the nearest
+    before it that borrows none; empty where none does."""
+    reference: Tensor | None = None  # [M] log-probabilities before anything was learnt
 
     def to(self, device: torch.device) -> Batch:
         moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
@@ -46,7 +49,7 @@ class Batch:
 
     @property
     def lengths(self) -> Tensor:
-        """[N] how many tokens each sequence has of its own; the first has the common ones too."""
+        """[N] how many tokens each sequence has of its own; what it borrows stands elsewhere."""
         there = self.owner.flatten() if self.attend is None else self.owner[self.attend.bool()]
         return there.bincount(minlength=self.answers)
 
@@ -55,15 +58,16 @@ class Batch:
         """How many tokens the sequences have, padding aside."""
         if self.attend is not None:
             return int(self.attend.sum())
-        return self.ids.numel() + self.common * (self.answers - 1)
+        return self.ids.numel() + sum(self.borrowed)
 
 
 Layout = Callable[[Sequence[Tokens]], Batch]
 
 
-def pack(sequences: Sequence[Tokens], common: int = 0) -> Batch:
+def pack(sequences: Sequence[Tokens], borrowed: Sequence[int] = ()) -> Batch:
     """One row, no padding; attention is kept within each sequence by `place`."""
-    spans = [range(common if number else 0, len(tokens.ids)) for number, tokens in enumerate(sequences)]
+    firsts = borrowed or [0] * len(sequences)
+    spans = [range(first, len(tokens.ids)) for first, tokens in zip(firsts, sequences, strict=True)]
 
     def row(values) -> Tensor:
         return torch.tensor([[value for own, span in zip(values, spans, strict=True) for value in own[span.start :]]])
@@ -73,26 +77,53 @@ def pack(sequences: Sequence[Tokens], common: int = 0) -> Batch:
     place = torch.tensor([[place for span in spans for place in span]])
     ids = row(tokens.ids for tokens in sequences)
     weight = row(map(weights, sequences)) if weighted(sequences) else None
-    return Batch(ids, learn, owner, place, None, len(sequences), labels(sequences), weight, common)
+    there = tuple(borrowed) if any(borrowed) else ()
+    return Batch(ids, learn, owner, place, None, len(sequences), labels(sequences), weight, there)
 
 
 def share(sequences: Sequence[Tokens]) -> Batch:
-    """One row, no padding; what all sequences begin with stands in it once, for all of them."""
-    return pack(sequences, beginning(sequences))
+    """One row, no padding; what neighbouring sequences begin with stands in it once, for all of them."""
+    return pack(sequences, branches(sequences))
 
 
-def beginning(sequences: Sequence[Tokens]) -> int:
-    """How many tokens all sequences begin with, one short of the first that any of them learns, or of its end.
+def branches(sequences: Sequence[Tokens]) -> list[int]:
+    """Of each sequence, how many tokens it borrows from the one it branches off from, so that most are saved.
 
-    What predicts a token to be learnt is then each sequence's own.
+    Neighbours that begin alike are a family: pairs of answers to one prompt, all rows under one instruction. Which
+    families save most is found by what is best up to each sequence. A family's beginning ends one token short of the
+    first that any of it learns, or of its end, so that what predicts a token to be learnt is each sequence's own.
     """
-    if len(sequences) < 2:
-        return 0
-    same = len(commonprefix([tokens.ids for tokens in sequences]))
-    free = (
-        next((at for at, learn in enumerate(tokens.learn) if learn and at), len(tokens.ids)) for tokens in sequences
-    )
-    return max(0, min(same, min(free) - 1))
+    free = [max(0, owned(tokens)) for tokens in sequences]
+    alike = [0, *(same(one.ids, two.ids) for one, two in pairwise(sequences))]
+    best, begins = [0], [0]
+    for end in range(1, len(sequences) + 1):
+        saved, begin, least = best[end - 1], end - 1, free[end - 1]
+        for first in range(end - 2, -1, -1):
+            least = min(least, alike[first + 1], free[first])
+            if not least:
+                break
+            if (whole := best[first] + least * (end - 1 - first)) > saved:
+                saved, begin = whole, first
+        best.append(saved)
+        begins.append(begin)
+    borrowed = [0] * len(sequences)
+    end = len(sequences)
+    while end:
+        first = begins[end]
+        for child in range(first + 1, end):
+            borrowed[child] = (best[end] - best[first]) // (end - 1 - first)
+        end = first
+    return borrowed
+
+
+def owned(tokens: Tokens) -> int:
+    """How many tokens of a sequence may stand elsewhere: those before the last that nothing learnt depends on."""
+    return next((at for at, learn in enumerate(tokens.learn) if learn and at), len(tokens.ids)) - 1
+
+
+def same(one: list[int], two: list[int]) -> int:
+    """How many tokens two sequences begin with in common."""
+    return len(commonprefix([one, two]))
 
 
 def pad(sequences: Sequence[Tokens]) -> Batch:

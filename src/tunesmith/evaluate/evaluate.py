@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 
-from ..data.batch import Layout
+from ..data.batch import Batch, Layout
 from ..data.example import Example
 from ..data.keeping.material import Material
 from ..data.rendering.render import Tokens
 from ..errors import RecipeError
 from ..model.engine import Engine, reading
 from ..model.policy import Policy
+from ..model.rows import Rows
 from ..objectives.base import Objective, Tally
 from ..run import Eval
-from .metrics import Scores, measure, plain
+from .metrics import Scores, measure, plain, proportion
 
 SHOWN = 10
 """Answers written out for a person to read."""
@@ -45,6 +47,8 @@ class Examiner:
         """Everything that is known of how good the model is."""
         if self.objective.targets == "label":
             return self.classify(policy)
+        if self.objective.targets in ("pairs", "liked"):
+            return self.judge(policy)
         engine = Engine(policy.model, self.material.renderer.tokenizer, self.settings.batch_size)
         prompts = [self.prompt(example) for example in self.examples]
         said = engine.write(prompts[:SHOWN], self.settings.max_new_tokens)
@@ -81,6 +85,10 @@ class Examiner:
         """How answers are judged, in words."""
         if self.objective.targets == "label":
             return "the likeliest label"
+        if self.objective.targets == "pairs":
+            return "which answer of a pair it holds to be better"
+        if self.objective.targets == "liked":
+            return "whether it holds an answer to be good"
         if self.objective.targets == "answers" and self.task == "choice":
             return f"the likeliest of {', '.join(map(repr, self.material.options))}"
         return "answers written freely" if self.task == "exact_match" else "the loss alone"
@@ -117,20 +125,55 @@ class Examiner:
         scores = measure([names[n] for n in gold], [names[n] for n in chosen], tally.mean())
         return Measured(scores, [back[n] for n in range(min(SHOWN, len(back)))])
 
+    def judge(self, policy: Policy) -> Measured:
+        """Ask the objective which answers the model holds to be good, and how much better than others."""
+        found = self.tallies(policy)
+        right = found.pop("accuracy")
+        scores = proportion(float(right.sum), float(right.count), found.pop("loss").mean())
+        said: list[str] = []
+        if "logp" in self.objective.looks():
+            engine = Engine(policy.model, self.material.renderer.tokenizer, self.settings.batch_size)
+            asked = [self.prompt(example) for example in self.examples[:SHOWN]]
+            said = engine.write(asked, self.settings.max_new_tokens)
+        return Measured(replace(scores, watched={name: tally.mean() for name, tally in found.items()}), said)
+
     def loss(self, policy: Policy) -> float:
         """The objective's mean over all examples."""
-        tally = Tally(0.0, 0)
-        with reading(policy.model):
-            for batch in self.batches(policy):
-                tally += self.objective.loss(batch, **policy.look(batch, self.objective.looks()))
-        return tally.mean()
+        return self.tallies(policy)["loss"].mean()
 
-    def batches(self, policy: Policy):
+    def tallies(self, policy: Policy) -> dict[str, Tally]:
+        """The objective's sum over all examples, and what it watches."""
+        found: dict[str, Tally] = {}
+        with reading(policy.model):
+            known = self.baseline(policy)
+            for batch in self.batches(policy):
+                loss = self.objective.loss(batch, **policy.look(batch, self.objective.looks()), **known)
+                for name, tally in loss.tallies().items():
+                    found[name] = found.get(name, Tally(0.0, 0)) + tally
+        return found
+
+    def baseline(self, policy: Policy) -> dict[str, float]:
+        """What the objective must know of all examples before it judges any."""
+        if not self.objective.measures_first():
+            return {}
+        tally = Tally(0.0, 0)
+        for chosen in self.together():
+            tally += self.rows.measure(self.objective, policy, chosen, self.layout)
+        return {"baseline": tally.mean()}
+
+    def batches(self, policy: Policy) -> Iterator[Batch]:
         """The examples in batches of like length."""
-        device = next(policy.model.parameters()).device
-        sequences, order, size = self.sequences, self.order, self.settings.batch_size
-        for at in range(0, len(order), size):
-            yield self.layout([sequences[n] for n in order[at : at + size]]).to(device)
+        return (self.rows.batch(chosen, self.layout).to(policy.device) for chosen in self.together())
+
+    def together(self) -> Iterator[list[int]]:
+        """The numbers of the sequences of each batch."""
+        order, size = self.order, self.settings.batch_size * self.objective.side_by_side
+        return (order[at : at + size] for at in range(0, len(order), size))
+
+    @cached_property
+    def rows(self) -> Rows:
+        """The examples' sequences, and what is known of them before."""
+        return Rows(self.sequences)
 
     @cached_property
     def sequences(self) -> list[Tokens]:
@@ -139,5 +182,7 @@ class Examiner:
 
     @cached_property
     def order(self) -> list[int]:
-        """The sequences' numbers, the shortest sequence first."""
-        return sorted(range(len(self.sequences)), key=lambda n: len(self.sequences[n].ids))
+        """The sequences' numbers, the shortest example first."""
+        size = self.objective.side_by_side
+        lengths = np.array([len(tokens.ids) for tokens in self.sequences]).reshape(-1, size)
+        return (lengths.sum(1).argsort(kind="stable")[:, None] * size + np.arange(size)).ravel().tolist()

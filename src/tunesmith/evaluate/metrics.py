@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,8 @@ class Scores:
     """The right answers that occur, sorted; none where they are free text."""
     confusion: tuple[tuple[int, ...], ...] = ()
     """Rows are right answers, columns what was said, the last column anything else."""
+    watched: dict[str, float] = field(default_factory=dict)
+    """What else the objective looks at, such as rewards and margins of pairs."""
 
     @property
     def perplexity(self) -> float:
@@ -85,6 +87,12 @@ def measure(gold: Sequence[str], predicted: Sequence[str], loss: float, n: int |
         labels if few else (),
         table.confusion() if few else (),
     )
+
+
+def proportion(right: float, n: float, loss: float, seed: int = 0) -> Scores:
+    """So many right of n; to draw them anew is to draw from a binomial distribution."""
+    drawn = np.random.default_rng(seed).binomial(round(n), right / n, RESAMPLES) / n
+    return Scores(loss, round(n), right / n, interval(drawn))
 
 
 @dataclass(frozen=True)

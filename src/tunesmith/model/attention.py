@@ -1,8 +1,8 @@
 """Attention within each sequence of a packed row: one call a sequence of what the model would have used anyway.
 
-A packed row says where the mask would stand, `[1, 1, 1, 1 + N]` of int64, how many tokens its sequences have in common,
-and then their lengths: transformers hands a mask of four dimensions to the attention as it is, in a recomputation for
-gradient checkpointing too.
+A packed row says where the mask would stand, `[1, 1, 2, N]` of int64, how many tokens each of its sequences borrows
+from the one that it branches off from, and how many it has of its own: transformers hands a mask of four dimensions to
+the attention as it is, in a recomputation for gradient checkpointing too.
 """
 
 from __future__ import annotations
@@ -64,13 +64,22 @@ def as_before(model) -> None:
             model.set_attn_implementation(usual)
 
 
+class Family(NamedTuple):
+    """Sequences that begin alike: where the first of them stands in a row, and the others after it."""
+
+    front: slice
+    """What they have in common, the first one's first tokens."""
+    rest: slice
+    """What the others have of their own."""
+
+
 class Row(NamedTuple):
     """How sequences lie in a packed row, and how they look at themselves."""
 
-    common: int
-    """Tokens at the front that all have."""
+    borrowed: list[int]
+    """Of each, how many of its first tokens stand only in the nearest before it that borrows none."""
     lengths: list[int]
-    """Tokens of each; the first has the common ones, the others what comes after them."""
+    """Tokens that each has of its own."""
     causal: bool
     scale: float | None
 
@@ -78,15 +87,37 @@ class Row(NamedTuple):
         """[R, heads, T, ...] each -> those of every sequence."""
         return zip(*(tensor.split(self.lengths, 2) for tensor in tensors), strict=True)
 
+    def fronts(self) -> Iterator[slice]:
+        """Of every sequence, where what it borrows stands."""
+        start = leader = 0
+        for borrowed, length in zip(self.borrowed, self.lengths, strict=True):
+            leader = leader if borrowed else start
+            yield slice(leader, leader + borrowed)
+            start += length
+
+    def families(self) -> list[Family]:
+        """Those that have more than one member."""
+        found: list[Family] = []
+        start = 0
+        for front, length in zip(self.fronts(), self.lengths, strict=True):
+            here = slice(start, start + length)
+            if front.start < front.stop:
+                more = found and found[-1].front == front and found[-1].rest.stop == start
+                if more:
+                    here = slice(found.pop().rest.start, here.stop)
+                found.append(Family(front, here))
+            start += length
+        return found
+
 
 def row(module, mask: Tensor | None, options: dict[str, Any]) -> Row | None:
     """What stands where a mask would; None if that is a mask, or nothing."""
     if mask is None or mask.dtype != torch.int64 or mask.ndim != 4:
         return None
-    common, *lengths = mask.flatten().tolist()
+    borrowed, lengths = mask[0, 0].tolist()
     causal = options.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
-    return Row(common, lengths, causal, options.get("scaling"))
+    return Row(borrowed, lengths, causal, options.get("scaling"))
 
 
 @torch.compiler.disable  # the lengths are numbers, another row another program
@@ -106,9 +137,9 @@ def attend(module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | Non
         whole: Any = Apart.apply(query, key, value, laid)
         return whole, None
     done = []
-    for number, (q, k, v) in enumerate(laid.split(query, key, value)):
-        if number and laid.common:
-            k, v = (torch.cat([whole[:, :, : laid.common], own], 2) for whole, own in ((key, k), (value, v)))
+    for at, (q, k, v) in zip(laid.fronts(), laid.split(query, key, value), strict=True):
+        if at.start < at.stop:
+            k, v = (torch.cat([whole[:, :, at], own], 2) for whole, own in ((key, k), (value, v)))
         if front is not None:
             k, v = behind_front(front, k, v)
         own = own_mask(module, q, k.shape[2], laid.causal, options.get("sliding_window"))
@@ -156,7 +187,7 @@ BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
 class Apart(torch.autograd.Function):
-    """Attention of each sequence to itself and to what is common; one part a sequence, and one to the common tokens.
+    """Attention of each sequence to itself and to what it borrows; one part a sequence, and one a family.
 
     With s(P) the softmax's denominator over a part P, the whole is the sum of parts, each weighed by s(P) / s(all); and
     the slope through a part is what the kernel makes of the whole's output and normaliser.
@@ -166,8 +197,7 @@ class Apart(torch.autograd.Function):
     def forward(ctx, query, key, value, laid):
         parts = [FORWARD(*own, 0.0, laid.causal, scale=laid.scale) for own in laid.split(query, key, value)]
         out, sums = (torch.cat(tensors, 2) for tensors in zip(*parts, strict=True))
-        if laid.common and len(laid.lengths) > 1:
-            rest, front = slice(laid.lengths[0], None), slice(laid.common)
+        for front, rest in laid.families():
             reached = query[:, :, rest], key[:, :, front], value[:, :, front]
             before, its = FORWARD(*reached, 0.0, False, scale=laid.scale)
             own, both = sums[:, :, rest], torch.logaddexp(sums[:, :, rest], its)
@@ -188,8 +218,7 @@ class Apart(torch.autograd.Function):
         pieces = laid.split(slope, query, key, value, out, sums)
         parts = [BACKWARD(*own, 0.0, laid.causal, scale=laid.scale) for own in pieces]
         to_query, to_key, to_value = (torch.cat(tensors, 2) for tensors in zip(*parts, strict=True))
-        if laid.common and len(laid.lengths) > 1:
-            rest, front = slice(laid.lengths[0], None), slice(laid.common)
+        for front, rest in laid.families():
             theirs = slope[:, :, rest], query[:, :, rest], key[:, :, front], value[:, :, front]
             more = BACKWARD(*theirs, out[:, :, rest], sums[:, :, rest], 0.0, False, scale=laid.scale)
             to_query[:, :, rest] += more[0]

@@ -43,15 +43,16 @@ class Kept:
         self.store = self.store.view(self.starts[-1], self.width)
 
     @contextmanager
-    def below(self, chosen: Sequence[int], common: int = 0) -> Iterator[None]:
+    def below(self, chosen: Sequence[int], borrowed: Sequence[int] = ()) -> Iterator[None]:
         """Within it, the model begins at the kept states of these sequences, packed in this order.
 
-        Of all but the first, the `common` states at the beginning are left out.
+        Of each, the first ones that it borrows are left out.
         """
         for n in chosen:
             if self.groups[n] not in self.done:
                 self.compute(self.groups[n])
-        spans = [(self.starts[n] + (common if at else 0), self.starts[n + 1]) for at, n in enumerate(chosen)]
+        firsts = borrowed or [0] * len(chosen)
+        spans = [(self.starts[n] + first, self.starts[n + 1]) for n, first in zip(chosen, firsts, strict=True)]
         states = torch.cat([self.store[start:end] for start, end in spans])[None].to(self.policy.device)
         before = list(self.blocks[: self.depth])
         for at, block in enumerate(before):

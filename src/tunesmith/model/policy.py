@@ -53,6 +53,13 @@ class Policy:
         weight = None if batch.weight is None else batch.weight[:, 1:][learn]
         return LogProbs(token, batch.owner[:, 1:][learn], batch.answers, weight)
 
+    def reference(self, batch: Batch) -> LogProbs:
+        """What `logp` was before anything was learnt, which the batch brings along."""
+        if batch.reference is None:
+            raise LookupError("the batch brings no log-probabilities of a reference")
+        weight = None if batch.weight is None else batch.weight[:, 1:][batch.learn[:, 1:]]
+        return LogProbs(batch.reference, batch.owner[:, 1:][batch.learn[:, 1:]], batch.answers, weight)
+
     def score(self, batch: Batch) -> Tensor:
         """[N, C] what the classification head makes of each sequence; in a causal model it reads the last token."""
         head = getattr(self.bare, "score", None)
@@ -76,8 +83,8 @@ class Policy:
         takes, prompt = inspect.signature(self.bare.forward).parameters, self.soft
         inputs: dict = {"input_ids": batch.ids, "attention_mask": batch.attend}
         if batch.attend is None:
-            laid = torch.cat([batch.lengths.new_tensor([batch.common]), batch.lengths])
-            inputs["attention_mask"] = laid[None, None, None] if self.apart else None
+            laid = torch.stack([batch.lengths.new_tensor(batch.borrowed or [0] * batch.answers), batch.lengths])
+            inputs["attention_mask"] = laid[None, None] if self.apart else None
             inputs["position_ids"] = batch.place + self.first
             if getattr(self.bare.config, "type_vocab_size", 0):  # else they would be as many as positions, not tokens
                 inputs["token_type_ids"] = torch.zeros_like(batch.ids)
@@ -187,11 +194,12 @@ class Policy:
     def tells_apart(self, layout: Layout) -> bool:
         """Whether sequences laid out like this come to what each comes to alone."""
         batch = layout(self.samples).to(self.device)
-        if batch.common and not self.apart:
+        if batch.borrowed and not self.apart:
             return False
         with self.trying():
-            first, *others = [self.outcome(pad([sample]).to(self.device)) for sample in self.samples]
-            expected = torch.cat([first, *(other[batch.common :] for other in others)])
+            alone = [self.outcome(pad([sample]).to(self.device)) for sample in self.samples]
+            borrowed = batch.borrowed or [0] * len(alone)
+            expected = torch.cat([one[first:] for one, first in zip(alone, borrowed, strict=True)])
             for first_place in (0, (self.bare.config.get_text_config().pad_token_id or 0) + 1):  # RoBERTa's begin there
                 self.first = first_place
                 try:

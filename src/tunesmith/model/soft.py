@@ -69,7 +69,7 @@ class Begun(NamedTuple):
 
 
 def begin(batch: Batch, words: list[int]) -> Begun:
-    """Put virtual tokens before every sequence; once, where all of them have their beginning in common."""
+    """Put virtual tokens before every sequence; once, where several have their beginning in common."""
     if not words:
         return Begun(batch, slice(None))
     new = torch.tensor(words, device=batch.ids.device)
@@ -92,8 +92,10 @@ def begin_padded(batch: Batch, new: Tensor, attend: Tensor) -> Begun:
 
 def begin_packed(batch: Batch, new: Tensor) -> Begun:
     count, [owner] = len(new), batch.owner
-    times = 1 if batch.common else batch.answers
-    at = torch.arange(len(owner)).to(new) + count * (1 if batch.common else owner + 1)
+    leads = torch.tensor([not first for first in batch.borrowed] or [True] * batch.answers, device=new.device)
+    leaders = leads.nonzero()[:, 0]  # whoever borrows has them with the rest
+    times = len(leaders)
+    at = torch.arange(len(owner)).to(new) + count * leads.cumsum(0)[owner]
     virtual = torch.ones(len(owner) + count * times, dtype=torch.bool, device=new.device)
     virtual[at] = False
 
@@ -107,8 +109,8 @@ def begin_packed(batch: Batch, new: Tensor) -> Begun:
         weight=None,  # what is learnt is read from the batch itself
         ids=row(batch.ids, new.repeat(times)),
         learn=row(batch.learn, torch.zeros_like(new).repeat(times)),
-        owner=row(batch.owner, torch.arange(times).to(new).repeat_interleave(count)),
+        owner=row(batch.owner, leaders.repeat_interleave(count)),
         place=row(batch.place + count, torch.arange(count).to(new).repeat(times)),
-        common=batch.common + count if batch.common else 0,
+        borrowed=tuple(first and first + count for first in batch.borrowed),
     )
     return Begun(begun, at)

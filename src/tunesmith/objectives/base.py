@@ -6,7 +6,7 @@ Letters of shapes: N answers in a batch, M tokens to be learnt, C classes.
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..config.registry import Registry
@@ -52,6 +52,10 @@ class LogProbs:
     answers: int
     weight: Tensor | None = None  # [M] float32 how much each counts; none where each counts 1
 
+    def __sub__(self, other: LogProbs) -> LogProbs:
+        """How much likelier each token is here than there."""
+        return replace(self, token=self.token - other.token)
+
     def sum(self) -> Tensor:
         """[N] the log-probability of each whole answer."""
         return self.token.new_zeros(self.answers).index_add(0, self.owner, self.token)
@@ -61,7 +65,7 @@ class LogProbs:
         return self.sum() / self.owner.bincount(minlength=self.answers).clamp(min=1)
 
 
-Targets = Literal["answers", "text", "label"]
+Targets = Literal["answers", "pairs", "liked", "text", "label"]
 
 
 class Objective:
@@ -69,15 +73,34 @@ class Objective:
 
     name: ClassVar[str]
     targets: ClassVar[Targets] = "answers"
-    """What of an example is learnt: the assistant's answers, the whole text, or the label."""
+    """What of an example is learnt: the assistant's answer, the better answer beside the worse one, an answer and
+    whether it was liked, the whole text, or the label."""
 
     def loss(self, *batch: Any, **looks: Any) -> Loss:
         """`loss(self, batch, logp, ...)`: a batch's summed loss and how many things it is of; never a mean."""
         raise NotImplementedError
 
     def looks(self) -> tuple[str, ...]:
-        """What `loss` asks of the policy: `logp`, `score`."""
-        return tuple(inspect.signature(self.loss).parameters)[1:]
+        """What `loss` asks of the policy: `logp`, `score`, or `reference`, what logp was before anything was learnt."""
+        return tuple(name for name in inspect.signature(self.loss).parameters if name not in ("batch", "baseline"))
+
+    def measures_first(self) -> bool:
+        """Whether `loss` asks for a `baseline`, which `measure` makes of a whole step before any of it is judged."""
+        return "baseline" in inspect.signature(self.loss).parameters
+
+    def measure(self, *batch: Any, **looks: Any) -> Tally:
+        """`measure(self, batch, logp, ...)`: of sequences whose answers belong to other prompts, what `baseline` is the
+        mean of."""
+        raise NotImplementedError
+
+    def outputs(self, labels: tuple[str, ...]) -> tuple[str, ...]:
+        """The names of what a head beside the language model's says, if there is to be one, given the rows' labels."""
+        return ()
+
+    @property
+    def side_by_side(self) -> int:
+        """How many sequences an example has, which are judged together."""
+        return 2 if self.targets == "pairs" else 1
 
 
 objective: Registry[Objective] = Registry("objective", "tunesmith.objectives")

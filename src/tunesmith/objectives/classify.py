@@ -15,6 +15,9 @@ class Classify(Objective):
 
     targets: ClassVar[Targets] = "label"
 
+    def outputs(self, labels):
+        return labels
+
     def loss(self, batch, score):
         from torch.nn.functional import cross_entropy
 

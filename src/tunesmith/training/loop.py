@@ -8,9 +8,10 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
-from ..data.batch import Layout, beginning, pad, share
+from ..data.batch import Batch, Layout, branches, pad, share
 from ..data.keeping.store import lengths
 from ..data.rendering.render import Tokens
 from ..errors import Diverged
@@ -19,6 +20,7 @@ from ..methods.base import Method
 from ..model.learning import adding_up
 from ..model.load import memory_error
 from ..model.policy import Policy
+from ..model.rows import Rows
 from ..objectives.base import Loss, Objective, Tally
 from ..run import Train
 from .optim import optimizer, schedule
@@ -76,10 +78,14 @@ class Loop:
     cuts: int = 1
     """Into how many times as many parts a batch is cut, so that it fits into memory."""
     order: Order = field(init=False)
+    rows: Rows = field(init=False)
+    """The sequences, and what is known of them before."""
 
     def __post_init__(self) -> None:
         processes = self.accelerator.process_index, self.accelerator.num_processes
-        self.order = Order(self.train, lengths(self.sequences), *processes, self.cutoff)
+        self.rows, size = Rows(self.sequences), self.objective.side_by_side
+        together = np.array(lengths(self.sequences)).reshape(-1, size).sum(1).tolist()
+        self.order = Order(self.train, together, *processes, self.cutoff)
         self.weights = self.policy.trainable()
         self.gone: list[torch.Tensor] = []
         for weight in self.weights.values():
@@ -99,7 +105,8 @@ class Loop:
             tell("on_step_begin")
             with self.train.optim.learning(self.optimizer):
                 tallies, tokens = self.gradient(number)
-            self.share(tallies)
+            self.add_up_gradients()
+            self.add_up(tallies)
             norm = self.divide(float(tallies["loss"].count))
             learning_rate = float(self.scheduler.get_last_lr()[0])
             step = Step(number + 1, tallies, tokens, learning_rate, norm)
@@ -126,7 +133,7 @@ class Loop:
             try:
                 return self.summed(number)
             except (MemoryError, RuntimeError) as error:
-                smallest = max(map(len, self.parts(number))) == 1
+                smallest = max(map(len, self.parts(number))) == self.objective.side_by_side
                 if not self.train.auto_batch or smallest or not memory_error(error):
                     raise
             self.cuts *= 2
@@ -138,16 +145,33 @@ class Loop:
     def summed(self, number: int) -> tuple[dict[str, Tally], int]:
         tallies: dict[str, Tally] = {}
         tokens = 0
+        baseline = self.baseline(number)
         for chosen in self.parts(number):
-            batch = self.layout([self.sequences[n] for n in chosen]).to(self.accelerator.device)
-            below = self.kept.below(chosen, batch.common) if self.kept else nullcontext()
-            with self.accelerator.autocast(), below:
-                loss = self.objective.loss(batch, **self.policy.look(batch, self.objective.looks()))
+            batch, loss = self.judge(chosen, baseline)
             self.backward(loss)
             tokens += batch.tokens
             for name, tally in loss.tallies().items():
                 tallies[name] = tallies[name] + tally if name in tallies else tally
         return tallies or {"loss": Tally(0.0, 0)}, tokens
+
+    def judge(self, chosen: Sequence[int], baseline: dict[str, float]) -> tuple[Batch, Loss]:
+        """Some sequences as a batch, and what the objective makes of them."""
+        batch = self.rows.batch(chosen, self.layout).to(self.accelerator.device)
+        below = self.kept.below(chosen, batch.borrowed) if self.kept else nullcontext()
+        with self.accelerator.autocast(), below:
+            return batch, self.objective.loss(batch, **self.policy.look(batch, self.objective.looks()), **baseline)
+
+    def baseline(self, number: int) -> dict[str, float]:
+        """What an objective must know of a whole step before it judges any of it, over all processes."""
+        if not self.objective.measures_first():
+            return {}
+        tally = Tally(0.0, 0)
+        for chosen in self.parts(number):
+            with self.accelerator.autocast():
+                tally += self.rows.measure(self.objective, self.policy, chosen, self.layout)
+        shared = {"baseline": tally}
+        self.add_up(shared)
+        return {name: one.mean() for name, one in shared.items()}
 
     def backward(self, loss: Loss) -> None:
         """Add a batch's gradient to what there is.
@@ -177,18 +201,30 @@ class Loop:
 
     def parts(self, number: int) -> Iterator[list[int]]:
         """A step's batches; on a CPU a large one in parts of like size, whose gradient is the same in less memory."""
-        for chosen in self.order.batches(number):
+        for examples in self.order.batches(number):
             whole = self.layout is pad or self.accelerator.device.type != "cpu" or self.train.optimizer_in_backward
-            common = beginning([self.sequences[example] for example in chosen]) if self.layout is share else 0
-            lengths = {example: len(self.sequences[example].ids) - common for example in chosen}
+            lengths = dict(zip(examples, self.sizes(examples), strict=True))
             count = 1 if whole else -(-sum(lengths.values()) // AT_ONCE)
             parts: list[list[int]] = [[] for _ in range(count * self.cuts)]
-            for example in sorted(chosen, key=lengths.__getitem__, reverse=True) if len(parts) > 1 else chosen:
+            for example in sorted(examples, key=lengths.__getitem__, reverse=True) if len(parts) > 1 else examples:
                 min(parts, key=lambda part: sum(lengths[one] for one in part)).append(example)
-            yield from filter(None, parts)
+            yield from (self.sequences_of(part) for part in parts if part)
 
-    def share(self, tallies: dict[str, Tally]) -> None:
-        """With several processes, add up their gradients and tallies."""
+    def sequences_of(self, examples: Sequence[int]) -> list[int]:
+        """The numbers of the sequences that examples have."""
+        size = self.objective.side_by_side
+        return [example * size + n for example in examples for n in range(size)]
+
+    def sizes(self, examples: Sequence[int]) -> list[int]:
+        """How many tokens each example brings into a batch of them all."""
+        sequences = [self.sequences[n] for n in self.sequences_of(examples)]
+        lengths = np.array([len(tokens.ids) for tokens in sequences])
+        if self.layout is share:
+            lengths -= np.array(branches(sequences))
+        return lengths.reshape(len(examples), -1).sum(1).tolist()
+
+    def add_up_gradients(self) -> None:
+        """With several processes, add up their gradients."""
         if self.accelerator.num_processes == 1:
             return
         for weight in self.weights.values():
@@ -196,9 +232,14 @@ class Loop:
                 weight.grad = torch.zeros_like(weight)
             summed: Any = self.accelerator.reduce(weight.grad, "sum")
             weight.grad = summed
+
+    def add_up(self, tallies: dict[str, Tally]) -> None:
+        """With several processes, add up their tallies."""
+        if self.accelerator.num_processes == 1:
+            return
         for name, tally in tallies.items():
             pair = torch.tensor([float(tally.sum), float(tally.count)], device=self.accelerator.device)
-            summed = self.accelerator.reduce(pair, "sum")
+            summed: Any = self.accelerator.reduce(pair, "sum")
             tallies[name] = Tally(*summed.tolist())
 
     def divide(self, count: float) -> float:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from .. import passport
 from ..config.layers import values
 from ..config.load import dump
-from ..data.batch import pad, share
 from ..data.keeping.material import Material, prepare
 from ..data.keeping.store import highest_token
 from ..data.reading.places import places, sums
@@ -32,6 +31,7 @@ from ..run import Run
 from ..runs import RunFolder, claim, create, now
 from ..secret import holds_secret
 from . import checkpoint
+from .before import before_learning, ways
 from .callbacks import Callbacks
 from .loop import Loop
 from .progress import Progress
@@ -120,11 +120,13 @@ def follow(
         rows = {passport.SEQUENCES: material.fingerprint, passport.MEASURED: material.measured}
         mine = passport.make(said, origins, inputs, rows, surroundings(loop, callbacks))
         passport.keep(folder.path, mine, progress.say)
-        folder.note(status="running", counts=material.counts, labels=material.labels, parameters=size(loop.policy))
+        outputs = run.objective.outputs(material.labels)
+        folder.note(status="running", counts=material.counts, labels=outputs, parameters=size(loop.policy))
 
         examiner = Examiner(material, run.objective, run.eval, loop.layout, material.test)
-        before = measure(examiner, loop.policy, "before", folder, progress)
         watch = Examiner(material, run.objective, run.eval, loop.layout, material.validation)
+        before_learning(run, loop, [examiner, watch], mine["hashes"]["base"], progress.say)
+        before = measure(examiner, loop.policy, "before", folder, progress)
         facts = {"data": material.fingerprint, "base": mine["hashes"]["base"]} | checkpoint.deciding(run)
         facts["processes"] = loop.accelerator.num_processes
         taken = Between(loop, folder, hooks, watch, progress, facts, passport.made_by(mine)).take_steps(signals)
@@ -225,7 +227,8 @@ def build(run: Run, base: Path, material: Material, progress: Progress) -> Loop:
     torch.manual_seed(run.train.seed)
     precision = "bf16" if run.train.bf16 else "fp16" if run.train.fp16 else "no"
     accelerator = Accelerator(mixed_precision=precision)
-    model, heads = load_model(base, run.model.precision, material.labels, run.model.adapters, run.model.changes)
+    outputs = run.objective.outputs(material.labels)
+    model, heads = load_model(base, run.model.precision, outputs, run.model.adapters, run.model.changes)
     run.model.rope_scaling.check(model.config, run.data.max_length)
     words: Any = model.get_input_embeddings()
     known, highest = len(words.weight), highest_token(material.sequences)
@@ -240,7 +243,7 @@ def build(run: Run, base: Path, material: Material, progress: Progress) -> Loop:
         model.activation_checkpointing_enable({"use_reentrant": False})
     policy = Policy(model.to(accelerator.device))
     policy.noise = run.train.neftune_noise_alpha or 0.0
-    if material.labels and tokenizer.pad_token_id is not None:
+    if outputs and tokenizer.pad_token_id is not None:
         policy.bare.config.pad_token_id = tokenizer.pad_token_id
     layout = policy.layout()
     parts = {"cutoff": run.data.max_length, "method": run.method}
@@ -259,32 +262,6 @@ def surroundings(loop: Loop, callbacks: Sequence[TrainerCallback]) -> dict[str, 
     names = [f"{type(one).__module__}.{type(one).__qualname__}" for one in callbacks]
     told = facts(loop.accelerator.device) | {"states kept": loop.kept is not None}
     return told | ({"callbacks": names} if names else {})
-
-
-def ways(loop: Loop) -> Iterator[str]:
-    """How this run computes, in words, where it is not evident from its recipe."""
-    import torch
-
-    slow = loop.accelerator.device.type == "cpu" and "512" not in torch.backends.cpu.get_cpu_capability()
-    if loop.train.bf16 and slow:
-        yield "train.bf16: this processor computes bfloat16 in software, several times slower than fp32"
-    if "logp" in loop.objective.looks() and loop.policy.bends_logits:
-        yield "logits: made by the model itself, of all tokens at once: its head is more than a linear layer"
-    yield laid_out(loop)
-
-
-def laid_out(loop: Loop) -> str:
-    """How batches come about, in words."""
-    train, lengths = loop.train, loop.order.lengths
-    how = "padded: this model mixes packed rows up" if loop.layout is pad else "packed, without padding"
-    how += ", the beginning that all have in common once" if loop.layout is share else ""
-    if not loop.order.together:
-        return f"batches: {how}"
-    most = train.max_tokens_per_batch or loop.cutoff
-    what, count = ("rows" if train.packing else "batches"), len(loop.order.together)
-    longer = sum(length > most for length in lengths)
-    alone = f", {longer:,} longer examples alone" if longer else ""
-    return f"batches: {how}; {len(lengths):,} examples in {count:,} {what} of at most {most:,} tokens{alone}"
 
 
 def measure(examiner: Examiner, policy: Policy, side: str, folder: RunFolder, progress: Progress) -> dict | None:

@@ -21,6 +21,7 @@ def suspects(loop: Loop, number: int) -> str:
     for name, weight in loop.policy.model.named_parameters():
         if not bool(weight.isfinite().all()):
             return f"the weights of {plain(name)} hold what is no number"
+    baseline = loop.baseline(number)
     for chosen in loop.parts(number):
         found: list[str] = []
         hooks = [
@@ -28,10 +29,9 @@ def suspects(loop: Loop, number: int) -> str:
             for name, module in loop.policy.model.named_modules()
             if not list(module.children())
         ]
-        batch = loop.layout([loop.sequences[n] for n in chosen]).to(loop.accelerator.device)
         try:
-            with torch.no_grad(), loop.accelerator.autocast():
-                loss = loop.objective.loss(batch, **loop.policy.look(batch, loop.objective.looks()))
+            with torch.no_grad():
+                _, loss = loop.judge(chosen, baseline)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -55,7 +55,7 @@ def watch(name: str, found: list[str]):
 
 def rows(loop: Loop, number: int) -> str:
     """Where the examples of a step were read."""
-    return origins(loop, [n for batch in loop.order.batches(number) for n in batch])
+    return origins(loop, [n for batch in loop.order.batches(number) for n in loop.sequences_of(batch)])
 
 
 def origins(loop: Loop, chosen: list[int]) -> str:

@@ -8,13 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ...errors import DataError
 from ..dataset import Drawn
 from ..example import Example
 from ..reading.places import Place
 from ..rendering.render import NoTarget, Renderer, Tokens, TooLong
 from .mix import mix
-from .part import FEW, MEND, Part, held
+from .part import FEW, LIKED, MEND, Part, held
 from .store import Mixed, Stored
 
 if TYPE_CHECKING:
@@ -86,9 +88,16 @@ def put_together(run: Run, parts: list[Stored], renderer: Renderer, say: Callabl
         if not len(part):
             raise DataError(f"{source.path}: no row is left to train on: {part.facts['skipped'] or 'all are held out'}")
     labels = sorted({label for part in trained for label in part.facts["labels"]})
+    if run.objective.targets == "liked" and labels != sorted(LIKED):
+        raise DataError(
+            f"{run.data.path}: all {len(trained[0]):,} rows are {' and '.join(labels)}; objective {run.objective.name}"
+            " learns from both kinds: add rows of the other, or take objective=sft for liked ones alone"
+        )
     renderer = Renderer(renderer.tokenizer, run.data, labels)
-    where = mix(run.data, [len(part) for part in trained], run.train.seed)
-    sequences = Mixed(trained, *where, labels)
+    size = run.objective.side_by_side
+    part, row = mix(run.data, [len(one) // size for one in trained], run.train.seed)
+    row = (row[:, None] * size + np.arange(size)).ravel()  # what is judged together stays together
+    sequences = Mixed(trained, np.repeat(part, size), row, labels)
     choices = options([part.facts["answers"] for part in trained]) if run.objective.targets == "answers" else ()
     test, lost = measurable(run, parts, "test", renderer, choices)
     validation, _ = measurable(run, parts, "validation", renderer, ())

@@ -30,6 +30,7 @@ from .store import Stored, Writer
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
+    from ...objectives.base import Targets
     from ...run import Run
 
 FEW = 20
@@ -37,6 +38,8 @@ FEW = 20
 MEND = "mend the row, or leave such rows out with data.on_bad_row=skip"
 FORGOTTEN = 30 * 86_400
 """Seconds after which what nobody asked for any more is removed from the cache."""
+LIKED = "disliked", "liked"
+"""The two classes of answers, the first 0."""
 OFTEN = 10.0
 """Seconds between two lines about progress."""
 
@@ -98,7 +101,7 @@ class Part:
                 found.note(item)
                 if not item.fault:
                     checks.look(item)
-                label = item.example.label if item.example and targets == "label" else None
+                label = named(item.example, targets) if item.example else None
                 for tokens in item.tokens:
                     writer.add(tokens, label)
             report = checks.report()
@@ -128,6 +131,13 @@ class Part:
                 return (before + int(line)) / max(1, sum(counts)) or None
             before += lines
         return None
+
+
+def named(example: Example, targets: Targets) -> str | None:
+    """The class of an example, for what is learnt."""
+    if targets == "liked":
+        return LIKED[bool(example.liked)]
+    return example.label if targets == "label" else None
 
 
 class Findings:

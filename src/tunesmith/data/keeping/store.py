@@ -179,7 +179,12 @@ class Mixed(Many):
     @property
     def targets(self) -> int:
         """Tokens to be learnt in all sequences."""
-        return int(self.each([one.targets for one in self.parts]).sum())
+        return sum(self.learnt)
+
+    @property
+    def learnt(self) -> list[int]:
+        """Tokens to be learnt in each."""
+        return self.each([one.targets for one in self.parts]).tolist()
 
     def each(self, found: Sequence[np.ndarray]) -> np.ndarray:
         """[N] what is found of each sequence, given what is of each source's."""
@@ -201,6 +206,11 @@ class Mixed(Many):
 def highest_token(sequences: Iterable[Tokens]) -> int:
     """The highest token that occurs."""
     return sequences.highest if isinstance(sequences, Mixed) else max(max(one.ids) for one in sequences)
+
+
+def learnt(sequences: Iterable[Tokens]) -> list[int]:
+    """Tokens to be learnt in each sequence, its first aside, without reading those on the disk."""
+    return sequences.learnt if isinstance(sequences, Mixed) else [sum(one.learn[1:]) for one in sequences]
 
 
 def lengths(sequences: Iterable[Tokens]) -> list[int]:

@@ -85,31 +85,35 @@ class Renderer:
 
     def render_many(self, examples: Sequence[Example], targets: Targets) -> list[list[Tokens] | NoTarget]:
         """The same of many at once, which is faster; an example without a target gives the reason."""
-        if targets == "answers":
-            return self.dialogues(examples)
+        if targets in ANSWERS:
+            return self.dialogues(examples, targets)
         make = self.whole if targets == "text" else self.labelled
         return [attempt(make, example) for example in examples]
 
     # --- dialogues ----------------------------------------------------------------------------------------------------
 
-    def dialogues(self, examples: Sequence[Example]) -> list[list[Tokens] | NoTarget]:
-        """What is learnt of each example's dialogue, or of the tokens that it brings."""
-        drafts = [attempt(self.draft, example) for example in examples]
+    def dialogues(self, examples: Sequence[Example], targets: Targets) -> list[list[Tokens] | NoTarget]:
+        """What is learnt of each example's dialogues, one an answer, or of the tokens that it brings."""
+        count = ANSWERS[targets]
+        wanted = [(example, n) for example in examples for n in range(count)]
+        drafts = [attempt(self.draft, example, targets, n) for example, n in wanted]
         encoded = iter(self.encoder.encode([draft.job for draft in drafts if isinstance(draft, Draft)]))
         made: list[list[Tokens] | NoTarget] = []
-        for example, draft in zip(examples, drafts, strict=True):
+        for (example, _), draft in zip(wanted, drafts, strict=True):
             if isinstance(draft, NoTarget):
                 made.append(draft)
             else:
                 made.append(attempt(self.finished, example, draft, next(encoded) if draft else None))
-        return made
+        return made if count == 1 else [together(made[at : at + count]) for at in range(0, len(made), count)]
 
-    def draft(self, example: Example) -> Draft | None:
-        """The text of an example's dialogue, and where in it is what is learnt; None if it brings tokens."""
+    def draft(self, example: Example, targets: Targets, number: int) -> Draft | None:
+        """The text of an example's dialogue with one of its answers, and where in it is what is learnt; None if it
+        brings tokens."""
         refuse_media(example)
+        check_answers(example, targets)
         if example.tokens:
             return None
-        messages = self.messages(example)
+        messages = self.told((*example.prompt, *example.answers[number].messages))
         self.tooling.check(messages, example.tools)
         text, marks = self.writer.written(messages, example.tools)
         check_letters(text)
@@ -125,14 +129,6 @@ class Renderer:
                 " or all such turns have weight 0"
             )
         return Draft(text, learnt, [spans[n].start for n in spans if messages[n].role == "assistant"])
-
-    def messages(self, example: Example) -> tuple[Message, ...]:
-        if not example.answers:
-            raise NoTarget(
-                "has no answer; objective sft learns answers: give prompts and answers, take objective=classify for"
-                " labels or objective=pretrain for plain text, or build prompts with data.format.name=template"
-            )
-        return self.told((*example.prompt, *example.answers[0].messages))
 
     def told(self, messages: Iterable[Message]) -> tuple[Message, ...]:
         """The messages, with what the assistant thinks or without, as data.thinking says."""
@@ -205,7 +201,7 @@ class Renderer:
         if example.tokens:
             return list(example.tokens[0])
         if example.answers:
-            text = self.writer.text(self.messages(example), example.tools)
+            text = self.writer.text(self.told((*example.prompt, *example.answers[0].messages)), example.tools)
             check_letters(text)
             return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         check_letters(example.text or "")
@@ -278,6 +274,44 @@ class Renderer:
         """Which turn holds the text of a special token, in words; None if none does."""
         messages = [*example.prompt, *(message for answer in example.answers for message in answer.messages)]
         return injected(self.writer, messages)
+
+
+ANSWERS: dict[Targets, int] = {"answers": 1, "liked": 1, "pairs": 2}
+"""How many answers of an example are learnt from, by what is learnt."""
+
+
+def check_answers(example: Example, targets: Targets) -> None:
+    """Raises NoTarget for an example that has not what is to be learnt."""
+    if targets == "pairs" and (len(example.answers) < 2 or example.tokens):
+        raise NoTarget(
+            "has no two answers to compare, a better one and a worse one (data.format.name=preference); of single"
+            " answers that were liked or not learns objective=kto, of good ones objective=sft"
+        )
+    if targets == "liked" and (example.liked is None or example.tokens):
+        raise NoTarget(
+            "does not say whether its answer was liked (data.format.name=feedback, a column with true or false); of"
+            " pairs learns objective=dpo, of good answers objective=sft"
+        )
+    if not example.answers and not example.tokens:
+        raise NoTarget(
+            "has no answer; objective sft learns answers: give prompts and answers, take objective=classify for"
+            " labels or objective=pretrain for plain text, or build prompts with data.format.name=template"
+        )
+
+
+def together(made: Sequence[list[Tokens] | NoTarget]) -> list[Tokens] | NoTarget:
+    """The sequences of answers that are compared, if each of them has one."""
+    found: list[Tokens] = []
+    for one in made:
+        if isinstance(one, NoTarget):
+            return one
+        if len(one) > 1:
+            return NoTarget(
+                "is longer than data.max_length, and its answers are compared as they are: data.truncation=split cannot"
+                " be; take right, left or drop"
+            )
+        found += one
+    return found
 
 
 def check_letters(text: str) -> None:

@@ -1,0 +1,54 @@
+"""What is said and found out before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..config.load import dump
+from ..data.batch import pad, share
+from ..machine import facts
+from ..model.reference import Asker
+
+if TYPE_CHECKING:
+    from ..evaluate.evaluate import Examiner
+    from ..run import Run
+    from .loop import Loop
+
+
+def ways(loop: Loop) -> Iterator[str]:
+    """How this run computes, in words, where it is not evident from its recipe."""
+    slow = loop.accelerator.device.type == "cpu" and "512" not in torch.backends.cpu.get_cpu_capability()
+    if loop.train.bf16 and slow:
+        yield "train.bf16: this processor computes bfloat16 in software, several times slower than fp32"
+    if "logp" in loop.objective.looks() and loop.policy.bends_logits:
+        yield "logits: made by the model itself, of all tokens at once: its head is more than a linear layer"
+    yield laid_out(loop)
+
+
+def laid_out(loop: Loop) -> str:
+    """How batches come about, in words."""
+    train, lengths = loop.train, loop.order.lengths
+    how = "padded: this model mixes packed rows up" if loop.layout is pad else "packed, without padding"
+    how += ", the beginning that all have in common once" if loop.layout is share else ""
+    if not loop.order.together:
+        return f"batches: {how}"
+    most = train.max_tokens_per_batch or loop.cutoff
+    what, count = ("rows" if train.packing else "batches"), len(loop.order.together)
+    longer = sum(length > most for length in lengths)
+    alone = f", {longer:,} longer examples alone" if longer else ""
+    return f"batches: {how}; {len(lengths):,} examples in {count:,} {what} of at most {most:,} tokens{alone}"
+
+
+def before_learning(run: Run, loop: Loop, examiners: Sequence[Examiner], base: str, say: Callable[[str], None]) -> None:
+    """Find out what the objective wants to know of the model, whose weights have the hash `base`, before it learns."""
+    key = {"base": base, "model": dump(run.model), "method": dump(run.method), "seed": run.train.seed}
+    asker = Asker(loop.policy, run.method, loop.layout, key | facts(loop.accelerator.device), say)
+    steps = min(loop.order.total, loop.order.epoch_steps * loop.order.epochs)
+    seen = sorted({n for step in range(steps) for part in loop.order.batches(step) for n in loop.sequences_of(part)})
+    loop.rows.look_back(run.objective, asker, seen, loop.cutoff)
+    for examiner in examiners:
+        if examiner.examples:
+            examiner.rows.look_back(run.objective, asker, range(len(examiner.sequences)), loop.cutoff)
