@@ -233,7 +233,7 @@ def test_the_loss_is_that_of_its_formula(aim, place):
     with torch.no_grad():
         expected = FORMULAS[aim](model, list(material.sequences))
     learning = {name: weight for name, weight in model.named_parameters() if "norm" in name}
-    loss, slopes = plain.gradient(model, objective[aim](), list(material.sequences), learning)
+    loss, slopes = plain.gradient(model, objective[aim](), plain.Given(list(material.sequences)), learning)
     assert float(loss) == pytest.approx(float(expected), abs=1e-6)
     assert all(slope.any() for slope in slopes.values())
 

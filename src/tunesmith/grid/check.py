@@ -22,6 +22,7 @@ from ..objectives.base import objective
 from ..precision.base import precision
 from ..run import Data, Eval, Model, Run, Train
 from ..schedules.constant import Constant
+from ..training.before import before_learning
 from ..training.doctor import apart, stir
 from ..training.loop import Loop
 from ..training.progress import Progress
@@ -90,14 +91,16 @@ def examine(cell: Cell, tiny: Tiny, folder: Path) -> Outcome:
         try:
             refuse(run)
             material = tiny.material(run)
+            outputs = run.objective.outputs(material.labels)
             loop = build(run, tiny.base, material, Progress(quiet=True))
             lay_out(loop, cell.batch)
+            before_learning(run, loop, [], "the grid's own", lambda text: None)
         except Refusal as said:
             return Outcome(cell.name, "refused", str(said))
         outcome.rounded = rounded(run, loop.policy.model)
-        outcome.figures["gradient"] = compare(run, loop, tiny, material.labels, folder / "plain")
+        outcome.figures["gradient"] = compare(run, loop, tiny, outputs, folder / "plain")
         outcome.figures["loss"] = learn(loop)
-        ask(run, loop, tiny, material.labels, folder)
+        ask(run, loop, tiny, outputs, folder)
     except Exception as error:  # noqa: BLE001 - whatever goes wrong in a cell, the others are looked at
         outcome.status, outcome.reason = "failed", worded(error)
     return outcome
@@ -122,18 +125,20 @@ def rounded(run: Run, model: Any) -> bool:
     return run.model.precision.rounds or numbers != {torch.float32}
 
 
-def compare(run: Run, loop: Loop, tiny: Tiny, labels: tuple[str, ...], folder: Path) -> float:
+def compare(run: Run, loop: Loop, tiny: Tiny, outputs: tuple[str, ...], folder: Path) -> float:
     """How far the first step's gradient is from that of plain PEFT and plain torch, as a share of its length.
 
     Both are taken with weights none of which is zero: a fresh LoRA would have half a gradient.
     """
     tuned = loop.policy.model
-    other = plain.plain_model(run, tuned, tiny.base, labels, folder)
+    other = plain.plain_model(run, tuned, tiny.base, outputs, folder)
     begins_like(other, tuned, loop.weights)
+    strangers = loop.rows.strangers
+    given = plain.look_back(other, run, list(loop.sequences), list(strangers.sequences) if strangers else None)
     start = {name: weight.detach().clone() for name, weight in loop.weights.items()}
     stir(loop.weights)
     learning = plain.take_over(other, loop.weights)
-    theirs = plain.gradient(other, loop.objective, list(loop.sequences), learning)
+    theirs = plain.gradient(other, loop.objective, given, learning)
     ours = gradient(loop)
     with torch.no_grad():
         for name, weight in loop.weights.items():
@@ -200,7 +205,7 @@ def content(value: Tensor) -> bytes:
     return value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
-def ask(run: Run, loop: Loop, tiny: Tiny, labels: tuple[str, ...], folder: Path) -> None:
+def ask(run: Run, loop: Loop, tiny: Tiny, outputs: tuple[str, ...], folder: Path) -> None:
     """Save what was learnt, and what it says, for a new process to say the same."""
     from safetensors.torch import save_file
 
@@ -210,9 +215,9 @@ def ask(run: Run, loop: Loop, tiny: Tiny, labels: tuple[str, ...], folder: Path)
     batch = pad([tokens])
     with loop.policy.trying():
         begun = loop.policy.begun(batch)
-        said = loop.policy.score(batch)[0] if labels else loop.policy.run(begun.batch).logits[0, begun.at].float()
+        said = loop.policy.score(batch)[0] if outputs else loop.policy.run(begun.batch).logits[0, begun.at].float()
     merges = hasattr(tuned, "peft_config") and mergeable(tuned.peft_config["default"])
-    names = {"base": str(tiny.base), "labels": labels, "ids": tokens.ids, "precision": run.model.precision.name}
+    names = {"base": str(tiny.base), "outputs": outputs, "ids": tokens.ids, "precision": run.model.precision.name}
     more = {"merges": merges, "allowed": (ROUNDED if rounded(run, tuned) else EXACT).logits}
     (folder / ASKED).write_text(json.dumps(names | more), encoding="utf-8")
     save_file({"said": said.contiguous()}, folder / SAID)

@@ -7,6 +7,8 @@ same mistake was made twice.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,9 @@ from ..objectives.base import LogProbs, Objective
 from ..run import Run
 
 
-def plain_model(run: Run, tuned: Any, base: Path, labels: tuple[str, ...], folder: Path) -> Any:
+def plain_model(run: Run, tuned: Any, base: Path, outputs: tuple[str, ...], folder: Path) -> Any:
     """The model anew, under PEFT's own layers, or as transformers loads what a method without PEFT has made of it."""
-    model, _ = load_model(base, run.model.precision, labels)
+    model, _ = load_model(base, run.model.precision, outputs)
     if hasattr(tuned, "peft_config"):
         from peft import get_peft_model
 
@@ -31,7 +33,7 @@ def plain_model(run: Run, tuned: Any, base: Path, labels: tuple[str, ...], folde
             model = get_peft_model(model, type(config)(**config.to_dict()))  # without the layers that are ours
     elif names(model) != names(tuned):
         run.method.save(tuned, folder)
-        model, _ = load_model(folder, run.model.precision, labels)
+        model, _ = load_model(folder, run.model.precision, outputs)
     model.config.pad_token_id = None  # a row by itself ends where it ends
     return model.train()
 
@@ -49,12 +51,45 @@ def take_over(plain: Any, learning: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: there[name].requires_grad_(True) for name in learning}
 
 
+@dataclass
+class Given:
+    """Sequences, and what is known of them before anything is learnt."""
+
+    sequences: Sequence[Tokens]
+    reference: LogProbs | None = None
+    strangers: Given | None = None
+
+    def looks(self, plain: Any, objective: Objective) -> dict[str, Any]:
+        """What an objective looks at; what it said before is known."""
+        known = {"reference": self.reference}
+        return {
+            name: known[name] if name in known else LOOKS[name](plain, self.sequences) for name in objective.looks()
+        }
+
+
+def look_back(plain: Any, run: Run, sequences: Sequence[Tokens], strangers: Sequence[Tokens] | None) -> Given:
+    """Find out what an objective wants to know beforehand: what the model says that nothing was put beside yet."""
+    given = Given(sequences)
+    off = run.method.detachable and hasattr(plain, "disable_adapter")
+    if "reference" in run.objective.looks():
+        with torch.no_grad(), plain.disable_adapter() if off else nullcontext():
+            given.reference = logp(plain, sequences)
+    if strangers is not None:
+        given.strangers = look_back(plain, run, strangers, None)
+    return given
+
+
 def gradient(
-    plain: Any, objective: Objective, sequences: Sequence[Tokens], learning: dict[str, Tensor]
+    plain: Any, objective: Objective, given: Given, learning: dict[str, Tensor]
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """A step's loss and its gradient by each weight that learns."""
-    looks = {name: LOOKS[name](plain, sequences) for name in objective.looks()}
-    judged = objective.loss(pad(sequences), **looks)
+    first = {}
+    if given.strangers:
+        with torch.no_grad():
+            others = given.strangers
+            measured = objective.measure(pad(others.sequences), **others.looks(plain, objective))
+        first["baseline"] = measured.mean()
+    judged = objective.loss(pad(given.sequences), **given.looks(plain, objective), **first)
     loss = torch.as_tensor(judged.sum) / judged.count
     slopes = torch.autograd.grad(loss, list(learning.values()), allow_unused=True, materialize_grads=True)
     return loss.detach(), dict(zip(learning, slopes, strict=True))
@@ -82,4 +117,4 @@ def score(plain: Any, sequences: Sequence[Tokens]) -> Tensor:
 
 
 LOOKS: dict[str, Callable[[Any, Sequence[Tokens]], Any]] = {"logp": logp, "score": score}
-"""What objectives look at."""
+"""What objectives look at, beside what is known."""

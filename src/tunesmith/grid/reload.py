@@ -24,18 +24,18 @@ def hear(folder: Path) -> dict[str, Any]:
     from ..model.load import hushed, load_model, load_tuned
 
     asked = json.loads((folder / ASKED).read_text(encoding="utf-8"))
-    base, labels, ids = Path(asked["base"]), tuple(asked["labels"]), torch.tensor([asked["ids"]])
+    base, outputs, ids = Path(asked["base"]), tuple(asked["outputs"]), torch.tensor([asked["ids"]])
 
     def says(model) -> torch.Tensor:
         with torch.no_grad():
             found = model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0]
-        return (found if labels else found[-ids.shape[1] :]).float().contiguous()
+        return (found if outputs else found[-ids.shape[1] :]).float().contiguous()
 
-    heard = {"loaded": says(load_tuned(folder, base, precision[asked["precision"]](), labels))}
+    heard = {"loaded": says(load_tuned(folder, base, precision[asked["precision"]](), outputs))}
     if asked["merges"]:  # into whole weights: into quantised ones nobody should
-        heard["apart"] = says(load_tuned(folder, base, precision["fp32"](), labels))
+        heard["apart"] = says(load_tuned(folder, base, precision["fp32"](), outputs))
         with hushed():
-            whole, _ = load_model(base, precision["fp32"](), labels)
+            whole, _ = load_model(base, precision["fp32"](), outputs)
             heard["merged"] = says(merged(whole, folder / "adapter"))
     return heard
 

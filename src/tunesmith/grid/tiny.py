@@ -39,7 +39,7 @@ ROWS = {
     "labelled": [{"text": f"{one} is {two}", "label": "abc"[n % 3]} for n, (one, two) in enumerate(PAIRS)],
 }
 """Eight uneven rows of each kind. What an objective learns is the first kind that it can read."""
-FIRST = {"answers": "dialogues", "text": "texts", "label": "labelled"}
+FIRST = {"answers": "dialogues", "pairs": "pairs", "liked": "judged", "text": "texts", "label": "labelled"}
 """By what an objective learns, the kind that is tried first."""
 
 
@@ -65,7 +65,7 @@ class Tiny:
         return self.materials[name]
 
     def first_that_fits(self, objective: Objective) -> Material:
-        first = FIRST[objective.targets]
+        first = FIRST.get(objective.targets, next(iter(ROWS)))
         refusals = {}
         for kind in sorted(ROWS, key=lambda kind: kind != first):
             data = Data(path=str(self.folder / f"{kind}.jsonl"), eval_size=0.0, on_lint="warn")
