@@ -5,14 +5,16 @@ set for it to matter in `WITH`. Where a refusal is all that can be seen, the opt
 """
 
 import json
+from dataclasses import fields
 from functools import partial
-from typing import Annotated, Literal, get_args, get_origin
+from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 from seen import Seen
 
 from tunesmith.config.choice import Choice
 from tunesmith.config.describe import rows
+from tunesmith.data.formats.base import format_
 from tunesmith.grid.tiny import NUMBERS, tiny
 from tunesmith.run import Run
 
@@ -55,7 +57,7 @@ VALUES = {
     "data.eval_path": "{folder}/also.jsonl",
     "data.sha256": "abc0",
     "data.max_samples": "5",
-    "data.max_length": "46",
+    "data.max_length": "43",
     "data.temperature": "3.0",
     "data.weight": "3.0",
     "data.train_on": "[user]",
@@ -68,7 +70,11 @@ VALUES = {
     "method.feedforward_modules [ia3]": "[]",
     "method.terms [bitfit]": "[q_proj]",
     "method.modules [freeze]": "[norm]",
-    "method.num_layers [freeze]": "0",
+    "method.num_layers [freeze]": "1",
+    "method.modules_to_save [layernorm]": "[down_proj]",
+    "method.module_dropout [oft]": "0.6",  # each layer has two blocks here
+    "method.beta1 [adalora]": "0.05",
+    "method.beta2 [adalora]": "0.05",
     "method.rank_pattern": "{{q_proj: 2}}",
     "method.alpha_pattern": "{{q_proj: 2}}",
     "method.target_parameters [lora]": "[mlp.gate_proj.weight]",
@@ -106,10 +112,10 @@ WITH = {
     "data.mixing": TWO,
     "data.weight": MIXED,
     "data.temperature": MIXED,
-    "data.truncation": ("data.max_length=46",),
+    "data.truncation": ("data.max_length=43",),
     "data.thinking": ("data.path={folder}/thinking.jsonl",),
     "data.on_bad_row": ("data.path={folder}/bad.jsonl",),
-    "data.on_lint": ("data.eval_path={folder}/rows.jsonl",),  # what is measured on was trained on
+    "data.on_lint": ("data.path={folder}/same.jsonl",),
     "model.attn.group_size": ("model.attn=shifted",),
     "objective=classify": LABELS,
     "method.target_parameters [lora]": ("method.target_modules=[q_proj]",),
@@ -120,6 +126,8 @@ WITH = {
     "method.encoder_hidden_size [prefix_tuning]": ("method.prefix_projection=true",),
     "method.eps [oft]": ("method.coft=true",),
     "train.lr_scheduler_type.": ("train.warmup_steps=4", "train.max_steps=24"),
+    "method.beta1 [adalora]": ("train.max_steps=12",),
+    "method.beta2 [adalora]": ("train.max_steps=12",),
     "train.optimizer_in_backward": ("train.max_grad_norm=0",),
     "train.save_strategy": ("train.num_train_epochs=2.0",),
     "train.eval_steps": ("train.eval_strategy=steps",),
@@ -200,6 +208,7 @@ def place(tmp_path_factory):
         lines(folder / "rows.jsonl", [said(n) for n in range(14)])
         lines(folder / "thinking.jsonl", [*(said(n) for n in range(13)), said(13, thinking="four, I think")])
         lines(folder / "also.jsonl", [said(n) for n in range(20, 26)])
+        lines(folder / "same.jsonl", [{"prompt": f"{n}?", "chosen": "one", "rejected": "one"} for n in range(14)])
         lines(folder / "bad.jsonl", [*(said(n) for n in range(13)), {"messages": 3}])
         yield made
 
@@ -233,7 +242,14 @@ def saved_by(seen, place, row, words) -> str:
     return str(folder)
 
 
-@pytest.mark.parametrize(("row", "value"), CASES.values(), ids=CASES)
+def marks(row):
+    """Methods seldom change and are many: all but the usual one wait for `make slow`."""
+    return [pytest.mark.slow] if row.when.startswith("method=") and row.when != "method=lora" else []
+
+
+@pytest.mark.parametrize(
+    ("row", "value"), [pytest.param(*case, id=name, marks=marks(case[0])) for name, case in CASES.items()]
+)
 @pytest.mark.filterwarnings("ignore")
 def test_another_value_can_be_seen(row, value, place, seen):
     words = base_words(place, row)
@@ -267,3 +283,70 @@ def test_the_lists_name_options_that_there_are():
     starts = {row.path.rpartition(".")[0] + "." for row in rows(Run)}
     for table in (VALUES, WITH, EXEMPT, REFUSED, ELSEWHERE):
         assert {name for name in table if name not in there | starts | set(CASES)} == set()
+
+
+# --- how rows are read ------------------------------------------------------------------------------------------------
+
+TURNS = [
+    {"role": "system", "content": "be brief"},
+    {"role": "user", "content": "one?"},
+    {"role": "assistant", "content": "two"},
+]
+COLUMNS = {
+    "system": "be brief", "tools": '[{"name": "look", "description": "", "parameters": {}}]',
+    "images": ["a.png"], "videos": ["a.mp4"], "audios": ["a.wav"],
+    "instruction": "say", "input": "this", "output": "that", "history": [["a", "b"]],
+    "prompt": "one?", "completion": "two", "label": True, "text": "one", "chosen": "two", "rejected": "three",
+    "question": "one?", "answer": "two", "messages": TURNS[1:],
+    "conversations": [{"from": "human", "value": "one?"}, {"from": "gpt", "value": "two"}],
+    "input_ids": [1, 2, 3], "labels": [-100, 2, 3], "attention_mask": [1, 1, 1],
+    "other": "four", "others": [["c", "d"]],
+}  # fmt: skip
+"""A row that has every column that any format reads."""
+
+
+def read_rows():
+    """That row; the same with turns where it has texts; and with turns whose role nobody knows, unless told."""
+    yield COLUMNS
+    turning = {"prompt": TURNS[:2], "messages": TURNS, "conversations": TURNS, "completion": TURNS[2:]}
+    yield COLUMNS | turning | {"label": "a,b", "chosen": TURNS[2:], "rejected": [TURNS[2] | {"content": "three"}]}
+    for at in range(4):
+        turns = [*TURNS, {"role": "tool", "content": '{"name": "look", "arguments": {}}'}]
+        turns[at] = turns[at] | {"role": "weird"}
+        asked = turns[:2] if at < 2 else turns
+        yield COLUMNS | {"system": None, "prompt": asked, "messages": turns, "conversations": turns}
+
+
+OTHERWISE = {
+    "template.prompt": "{other}",
+    "template.answer": "{other}",
+    "labelled.separator": ",",
+    "preference.history": "history",
+    "feedback.history": "history",
+}
+BESIDE = {"labelled.separator": {"kind": "several"}}
+RAN = {"process": "runs a file: tests/data/test_formats.py", "auto": "takes another format's options"}
+
+
+def column_options():
+    for name, entry in format_.all().items():
+        for field in fields(entry) if name not in RAN else ():
+            usual = "weird" if field.name.endswith("_tag") else "other"
+            values = get_args(get_type_hints(entry)[field.name]) if field.name == "kind" else (usual,)
+            for value in values:
+                if value != field.default:
+                    yield name, field.name, OTHERWISE.get(f"{name}.{field.name}", value)
+
+
+@pytest.mark.parametrize(("name", "option", "value"), list(column_options()))
+def test_another_way_to_read_reads_otherwise(name, option, value):
+    def said(options, row):
+        try:
+            return repr(format_[name](**options).read(row))
+        except ValueError as fault:
+            return f"refused: {fault}"
+
+    beside = BESIDE.get(f"{name}.{option}", {})
+    pairs = [(said(beside, row), said(beside | {option: value}, row)) for row in read_rows()]
+    assert any(one != other for one, other in pairs), pairs[0]
+    assert not all(one.startswith("refused") and other.startswith("refused") for one, other in pairs), pairs
