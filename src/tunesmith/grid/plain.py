@@ -6,8 +6,8 @@ same mistake was made twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,12 +67,21 @@ class Given:
         }
 
 
+@contextmanager
+def as_asked(plain: Any) -> Iterator[None]:
+    """Within it, a model answers as it does when nobody trains it."""
+    plain.eval()
+    with torch.no_grad():
+        yield
+    plain.train()
+
+
 def look_back(plain: Any, run: Run, sequences: Sequence[Tokens], strangers: Sequence[Tokens] | None) -> Given:
     """Find out what an objective wants to know beforehand: what the model says that nothing was put beside yet."""
     given = Given(sequences)
     off = run.method.detachable and hasattr(plain, "disable_adapter")
     if "reference" in run.objective.looks():
-        with torch.no_grad(), plain.disable_adapter() if off else nullcontext():
+        with as_asked(plain), plain.disable_adapter() if off else nullcontext():
             given.reference = logp(plain, sequences)
     if strangers is not None:
         given.strangers = look_back(plain, run, strangers, None)
@@ -85,14 +94,15 @@ def gradient(
     """A step's loss and its gradient by each weight that learns."""
     first = {}
     if given.strangers:
-        with torch.no_grad():
+        with as_asked(plain):
             others = given.strangers
             measured = objective.measure(pad(others.sequences), **others.looks(plain, objective))
         first["baseline"] = measured.mean()
     judged = objective.loss(pad(given.sequences), **given.looks(plain, objective), **first)
-    loss = torch.as_tensor(judged.sum) / judged.count
-    slopes = torch.autograd.grad(loss, list(learning.values()), allow_unused=True, materialize_grads=True)
-    return loss.detach(), dict(zip(learning, slopes, strict=True))
+    whole = torch.as_tensor(judged.sum)  # its slope is divided, for a model may add sums of its own to it
+    slopes = torch.autograd.grad(whole, list(learning.values()), allow_unused=True, materialize_grads=True)
+    divided = (slope / judged.count for slope in slopes)
+    return (whole / judged.count).detach(), dict(zip(learning, divided, strict=True))
 
 
 def logits(plain: Any, tokens: Tokens) -> Tensor:
