@@ -19,11 +19,15 @@ from tunesmith.grid.tiny import NUMBERS, tiny
 from tunesmith.run import Run
 
 ELSEWHERE = {
+    "rewards": "tests/rewards look at each: a training run reads none yet",
     "train.optim.": "tests/optimizers/test_options.py walks these",
     "model.precision.": "tests/parity/test_precision.py: what is said with another value",
     "data.format.": "test_another_way_to_read_reads_otherwise, below",
 }
 EXEMPT = {
+    "model.liger": "needs a GPU and a package",
+    "model.max_memory": "where weights wait changes no number; tests/model look at it",
+    "train.activation_offload": "where activations wait changes no number; tests/model look at it",
     "model.path": "needed: there is no run without it",
     "data.path": "needed: there is no run without it",
     "data.media_dir": "rows that speak of images are not trained on yet; tests/data/test_lint.py looks for the files",
@@ -32,6 +36,7 @@ EXEMPT = {
     "model.rope_scaling.factor [dynamic]": "acts on texts longer than the model's own length, which only asking has",
 }
 REFUSED = {
+    "eval.task=choice": "for answers that are few and come time and again",
     "data.format": "these rows are of one format",
     "data.on_lint": "one of the two stops",
     "method.adapter [adalora]": "ranks that were dropped do not come back",
@@ -83,6 +88,7 @@ VALUES = {
     "method.prompt_tuning_init_text [prompt_tuning]": "one",
     "method.bottleneck_size [bottleneck]": "8",
     "method.pissa_niter [lora]": "2",
+    "method.eva_rho [lora]": "1.0",
     "method.init_r [adalora]": "10",
     "method.tinit [adalora]": "1",
     "method.tfinal [adalora]": "1",
@@ -119,6 +125,7 @@ WITH = {
     "model.attn.group_size": ("model.attn=shifted",),
     "objective=classify": LABELS,
     "method.target_parameters [lora]": ("method.target_modules=[q_proj]",),
+    "method.eva_rho [lora]": ("method.init_lora_weights=eva",),
     "method.pissa_niter [lora]": ("method.init_lora_weights=pissa",),
     "method.feedforward_modules [ia3]": ("method.target_modules=[k_proj, down_proj]",),
     "method.encoder_num_layers [p_tuning]": ("method.encoder_reparameterization_type=LSTM",),
@@ -129,6 +136,7 @@ WITH = {
     "method.beta1 [adalora]": ("train.max_steps=12",),
     "method.beta2 [adalora]": ("train.max_steps=12",),
     "train.optimizer_in_backward": ("train.max_grad_norm=0",),
+    "train.eval_strategy": ("train.eval_steps=2",),
     "train.save_strategy": ("train.num_train_epochs=2.0",),
     "train.eval_steps": ("train.eval_strategy=steps",),
     "train.save_total_limit": ("train.save_steps=2",),
