@@ -83,7 +83,7 @@ def stepped(run: Run) -> Any:
     base, material = material_of(run)
     loop = build(run, base, material, Progress(quiet=True))
     model, computed = loop.policy.model, [0]
-    kinds = {type(module): module for module in loop.policy.trunk.modules() if type(module).__name__.endswith("MLP")}
+    kinds = {type(part): part for part in loop.policy.trunk.modules() if type(part).__name__.endswith("Attention")}
     for module in kinds.values():  # of a block, which is computed again with gradient checkpointing
         module.register_forward_hook(lambda *_: computed.__setitem__(0, computed[0] + 1))
     steps = [(step.loss, step.grad_norm, step.learning_rate, step.tokens, step.skipped) for step in loop.fit()]
