@@ -184,7 +184,7 @@ def attach(
     from .learning import make_learning
     from .policy import Policy, same
 
-    said = Policy(model).sample() if method.begins_alike else None
+    said = Policy(model).sample() if method.begins_alike and not method.adapter else None
     with hushed():
         tuned = method.attach(model, heads).train()
         method.begin(tuned, encode or wordless)

@@ -162,12 +162,13 @@ def refuse(run: Run) -> None:
     """What cannot be, said before anything is read."""
     import torch
 
-    for key, value in values(dump(run)):
-        if holds_secret(str(value)):
-            raise RecipeError(
-                f"{'.'.join(key)}: holds a password or a token, and every file of the run would show it; leave it out"
-                " and keep it in the environment, such as HF_TOKEN, or download first and name the local folder"
-            )
+    said = {key: str(value) for key, value in values(dump(run))}
+    if holds_secret("\n".join(said.values())):  # which of them is seldom asked, and takes as long for each
+        key = next(key for key, value in said.items() if holds_secret(value))
+        raise RecipeError(
+            f"{'.'.join(key)}: holds a password or a token, and every file of the run would show it; leave it out"
+            " and keep it in the environment, such as HF_TOKEN, or download first and name the local folder"
+        )
     refuse_quantised(run)
     refuse_offload(run.train.activation_offload)
     run.train.optim.refuse(run.train)
