@@ -36,7 +36,7 @@ UNKNOWN_FORM = {400, 404, 415, 422, 501}
 class Stay(HTTPRedirectHandler):
     """Follows nowhere: the key is for one address."""
 
-    def redirect_request(self, *_: Any) -> None:
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> None:
         return None
 
 
