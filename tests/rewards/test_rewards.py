@@ -207,3 +207,27 @@ def test_no_reward_gives_what_is_no_number():
     with entry.scorer(None) as scorer:
         assert scorer.checked(math.nan) is None and scorer.checked(math.inf) is None
     assert scorer.reasons.total() == 2
+
+
+def test_what_a_model_answers_to_an_example_is_what_rewards_read():
+    from tunesmith.data.example import Answer, Example, Message
+    from tunesmith.rollout.turns import said as answered
+
+    turns = (Message("user", "one?"), Message("assistant", "1"), Message("user", "two?"))
+    asked = answered(Example(prompt=turns, truth="2"), "two", 1, True, {"n": 3})
+    assert (asked.prompt, asked.truth, asked.row, asked.messages[1]) == (
+        "two?",
+        "2",
+        {"n": 3},
+        {"role": "assistant", "content": "1"},
+    )
+    known = Example(prompt=turns, answers=(Answer((Message("assistant", "2"),)),))
+    assert ExactMatch().score([answered(known, "2", 1, True)]) == [1]
+
+
+def test_a_run_with_a_reward_that_cannot_be_is_refused_before_anything_is_read():
+    from tunesmith.training.train import refuse
+
+    run = load(Run, words=["model.path=none", "data.path=none", "rewards.0=regex", "rewards.0.pattern=("]).value
+    with pytest.raises(RecipeError, match="rewards.0.pattern"):
+        refuse(run)

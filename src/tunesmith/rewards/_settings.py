@@ -57,7 +57,7 @@ class Judge:
                 raise RecipeError(f"{key}.temperature: a model in memory ranks its verdicts; leave it out")
             return
         parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
-            raise RecipeError(f"{key}.url: must be an https:// address without a password (got '{self.url}')")
+        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
+            raise RecipeError(f"{key}.url: must be an https:// address without a password or query (got '{self.url}')")
         if parts.scheme == "http" and parts.hostname not in HOME:
             raise RecipeError(f"{key}.url: would send the key in the clear; take https://, or http:// to this machine")
