@@ -252,7 +252,9 @@ def test_the_key_is_sent_and_stands_nowhere(tmp_path):
     assert files and not [file for file in files if KEY.encode() in file.read_bytes()]
 
 
-@pytest.mark.parametrize("url", ["http://example.org/v1", "https://me:pass@example.org/v1", "ftp://x", "https://x/v1?key=1"])
+@pytest.mark.parametrize(
+    "url", ["http://example.org/v1", "https://me:pass@example.org/v1", "ftp://x", "https://x/v1?key=1"]
+)
 def test_an_address_that_would_give_the_key_away_is_refused(url):
     with pytest.raises(RecipeError, match="judge.url: "):
         open_judge(Judge(url=url, model="m"))
