@@ -34,6 +34,7 @@ from ..model.policy import Policy
 from ..model.teacher import find, load_teacher, models
 from ..owner import hold
 from ..rollout.label import noted
+from ..rollout.score import refuse_rewards
 from ..run import Run
 from ..runs import RunFolder, claim, create, now
 from ..secret import holds_secret
@@ -173,6 +174,7 @@ def refuse(run: Run) -> None:
     refuse_offload(run.train.activation_offload)
     run.train.optim.refuse(run.train)
     run.train.lr_scheduler_type.refuse(run.train)
+    refuse_rewards(run.rewards)
     train, processes = run.train, int(os.environ.get("WORLD_SIZE", "1"))
     alone = "several processes are not supported yet; start tunesmith by itself, not by torchrun"
     early = "train.optimizer_in_backward changes weights before all of the gradient is known"
