@@ -73,7 +73,7 @@ def compare(few: Path, asked: argparse.Namespace, folder: Path, trl: str) -> boo
         for name, run in ways.items():
             made = run() | {"load": os.getloadavg()[0]}
             speeds = asked.rows / made["seconds"], asked.rows / made["cpu"]
-        say(f"  {name}: {speeds[0]:,.0f} rows/s, {speeds[1]:,.0f} a processor second, load {made['load']:.1f}")
+            say(f"  {name}: {speeds[0]:,.0f} rows/s, {speeds[1]:,.0f} a processor second, load {made['load']:.1f}")
             best[name] = min(made, best.get(name, made), key=lambda one: one["seconds"])
     speed = {name: asked.rows / one["seconds"] for name, one in best.items()}
     say(f"{'':24}{'rows/s':>12}{'rows/CPU-s':>12}{'peak MB':>12}")

@@ -21,7 +21,7 @@ def main() -> None:
 
 
 def prepare(job: dict) -> dict[str, float]:
-    """The seconds that it takes, by the clock and of the processors' time; what comes out is written down, if it is asked for."""
+    """The seconds that it takes, by the clock and of the processors; what it comes to is written down, if asked for."""
     from tunesmith.data.keeping.part import Part
     from tunesmith.data.reading.places import places
     from tunesmith.data.rendering.render import Renderer
