@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 
 from ..data.batch import Batch, Layout, branches, pad, share
 from ..data.keeping.store import lengths
@@ -145,33 +146,30 @@ class Loop:
     def summed(self, number: int) -> tuple[dict[str, Tally], int]:
         tallies: dict[str, Tally] = {}
         tokens = 0
-        baseline = self.baseline(number)
-        for chosen in self.parts(number):
-            batch, loss = self.judge(chosen, baseline)
+        for chosen, known in self.known(number):
+            batch, loss = self.judge(chosen, known)
             self.backward(loss)
             tokens += batch.tokens
             for name, tally in loss.tallies().items():
                 tallies[name] = tallies[name] + tally if name in tallies else tally
         return tallies or {"loss": Tally(0.0, 0)}, tokens
 
-    def judge(self, chosen: Sequence[int], baseline: dict[str, float]) -> tuple[Batch, Loss]:
-        """Some sequences as a batch, and what the objective makes of them."""
+    def judge(self, chosen: Sequence[int], known: dict[str, Any]) -> tuple[Batch, Loss]:
+        """Some sequences as a batch, and what the objective makes of them, given what is known of the whole step."""
         batch = self.rows.batch(chosen, self.layout).to(self.accelerator.device)
         below = self.kept.below(chosen, batch.borrowed) if self.kept else nullcontext()
         with self.accelerator.autocast(), below:
-            return batch, self.objective.loss(batch, **self.policy.look(batch, self.objective.looks()), **baseline)
+            return batch, self.objective.loss(batch, **self.policy.look(batch, self.objective.looks()), **known)
 
-    def baseline(self, number: int) -> dict[str, float]:
-        """What an objective must know of a whole step before it judges any of it, over all processes."""
-        if not self.objective.measures_first():
-            return {}
-        tally = Tally(0.0, 0)
-        for chosen in self.parts(number):
-            with self.accelerator.autocast():
-                tally += self.rows.measure(self.objective, self.policy, chosen, self.layout)
-        shared = {"baseline": tally}
-        self.add_up(shared)
-        return {name: one.mean() for name, one in shared.items()}
+    def known(self, number: int) -> list[tuple[list[int], dict[str, Any]]]:
+        """A step's parts, each with what the objective must know of all of it, over all processes."""
+        parts = list(self.parts(number))
+        with self.accelerator.autocast():
+            known = self.rows.known(self.objective, self.policy, self.layout, parts, self)
+        if self.objective.asks("progress"):
+            for one in known:
+                one["progress"] = number / max(1, self.order.total - 1)
+        return list(zip(parts, known, strict=True))
 
     def backward(self, loss: Loss) -> None:
         """Add a batch's gradient to what there is.
@@ -241,6 +239,14 @@ class Loop:
             pair = torch.tensor([float(tally.sum), float(tally.count)], device=self.accelerator.device)
             summed: Any = self.accelerator.reduce(pair, "sum")
             tallies[name] = Tally(*summed.tolist())
+
+    def gather(self, values: torch.Tensor) -> tuple[torch.Tensor, int]:
+        """The rows of all processes, and where this one's begin."""
+        if self.accelerator.num_processes == 1:
+            return values, 0
+        whole: list[torch.Tensor] = gather_object([values.cpu()])
+        before = whole[: self.accelerator.process_index]
+        return torch.cat(whole).to(values.device), sum(map(len, before))
 
     def divide(self, count: float) -> float:
         """Make the summed gradient a mean, cut it to max_grad_norm, and return the length that it had."""
