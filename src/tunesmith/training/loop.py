@@ -84,9 +84,8 @@ class Loop:
 
     def __post_init__(self) -> None:
         processes = self.accelerator.process_index, self.accelerator.num_processes
-        self.rows, size = Rows(self.sequences), self.objective.side_by_side
-        together = np.array(lengths(self.sequences)).reshape(-1, size).sum(1).tolist()
-        self.order = Order(self.train, together, *processes, self.cutoff)
+        self.rows = Rows(self.sequences)
+        self.order = order(self.train, self.objective, self.sequences, self.cutoff, processes)
         self.weights = self.policy.trainable()
         self.gone: list[torch.Tensor] = []
         for weight in self.weights.values():
@@ -210,8 +209,7 @@ class Loop:
 
     def sequences_of(self, examples: Sequence[int]) -> list[int]:
         """The numbers of the sequences that examples have."""
-        size = self.objective.side_by_side
-        return [example * size + n for example in examples for n in range(size)]
+        return sequences_of(examples, self.objective)
 
     def sizes(self, examples: Sequence[int]) -> list[int]:
         """How many tokens each example brings into a batch of them all."""
@@ -267,6 +265,24 @@ class Loop:
         """Whether loss and gradient are numbers; with loss scaling a gradient may overflow once in a while."""
         figures = [step.loss] if self.accelerator.scaler else [step.loss, step.grad_norm]
         return bool(torch.tensor(figures).isfinite().all())
+
+
+def order(
+    train: Train,
+    objective: Objective,
+    sequences: Sequence[Tokens],
+    cutoff: int,
+    processes: tuple[int, int] = (0, 1),
+) -> Order:
+    """Which examples each step sees, of one process of so many."""
+    together = np.array(lengths(sequences)).reshape(-1, objective.side_by_side).sum(1).tolist()
+    return Order(train, together, *processes, cutoff)
+
+
+def sequences_of(examples: Sequence[int], objective: Objective) -> list[int]:
+    """The numbers of the sequences that examples have."""
+    size = objective.side_by_side
+    return [example * size + n for example in examples for n in range(size)]
 
 
 def diverged(step: Step, early: bool) -> str:

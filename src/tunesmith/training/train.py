@@ -20,7 +20,7 @@ from ..errors import BadEnvironment, OutOfMemory, RecipeError
 from ..evaluate.evaluate import Examiner
 from ..evaluate.report import write_report
 from ..files import full
-from ..model.adapter import adapters
+from ..model.another import beside
 from ..model.compiled import compile_blocks
 from ..model.hub import locate, locate_data
 from ..model.kept import keep
@@ -31,7 +31,7 @@ from ..run import Run
 from ..runs import RunFolder, claim, create, now
 from ..secret import holds_secret
 from . import checkpoint
-from .before import before_learning, ways
+from .before import ask_another, before_learning, own_oracle, ways
 from .callbacks import Callbacks
 from .loop import Loop
 from .progress import Progress
@@ -106,16 +106,17 @@ def follow(
     with ending(folder, progress), Signals() as signals:
         hooks = Callbacks(callbacks, run.train, folder.path)
         base = locate(run.model.path)
-        adapters(run)  # those that are not there are said before anything is read
+        others = beside(run)  # those that are not there are said before anything is read
         refuse_quantised(run, base)
         tokenizer = load_tokenizer(base)
         found = places(run.data, locate_data)
         material = prepare(run, found, tokenizer, progress.say)
+        memory = ask_another(run, material, progress.say)
         loop = build(run, base, material, progress)
         create(folder, run, origins)
         signals.resume = going_on(folder)
         loop.kept = keep(loop.policy, material.sequences, loop.order.epochs, folder.path, progress.say)
-        inputs = passport.inputs(base, sums(found), progress.say, adapters(run))
+        inputs = passport.inputs(base, sums(found), progress.say, others)
         said = folder.recipe().value  # as it loads back: in Python 1 may stand for 1.0
         rows = {passport.SEQUENCES: material.fingerprint, passport.MEASURED: material.measured}
         mine = passport.make(said, origins, inputs, rows, surroundings(loop, callbacks))
@@ -125,7 +126,8 @@ def follow(
 
         examiner = Examiner(material, run.objective, run.eval, loop.layout, material.test)
         watch = Examiner(material, run.objective, run.eval, loop.layout, material.validation)
-        before_learning(run, loop, [examiner, watch], mine["hashes"]["base"], progress.say)
+        oracle = memory or own_oracle(run, loop, mine["hashes"]["base"], progress.say)
+        before_learning(run, loop, [examiner, watch], oracle)
         before = measure(examiner, loop.policy, "before", folder, progress)
         facts = {"data": material.fingerprint, "base": mine["hashes"]["base"]} | checkpoint.deciding(run)
         facts["processes"] = loop.accelerator.num_processes
@@ -156,6 +158,7 @@ def refuse(run: Run) -> None:
                 " and keep it in the environment, such as HF_TOKEN, or download first and name the local folder"
             )
     refuse_quantised(run)
+    run.objective.refuse()
     run.train.optim.refuse(run.train)
     run.train.lr_scheduler_type.refuse(run.train)
     train, processes = run.train, int(os.environ.get("WORLD_SIZE", "1"))
