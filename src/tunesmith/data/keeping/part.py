@@ -23,7 +23,7 @@ from ..dataset import Item, Pass
 from ..example import Example
 from ..lint.report import Lint, rules
 from ..reading.places import Place
-from ..rendering.render import Renderer
+from ..rendering.render import Renderer, Tokens
 from .ahead import seldom_tidied
 from .store import Stored, Writer
 
@@ -101,9 +101,8 @@ class Part:
                 found.note(item)
                 if not item.fault:
                     checks.look(item)
-                label = named(item.example, targets) if item.example else None
                 for tokens in item.tokens:
-                    writer.add(tokens, label)
+                    writer.add(tokens, named(item.example, tokens, targets))
             report = checks.report()
             kinds = {found.rule.name for found in report.errors}
             writer.close(found.facts() | {"errors": sorted(kinds), "lint": report.sentences()})
@@ -133,11 +132,11 @@ class Part:
         return None
 
 
-def named(example: Example, targets: Targets) -> str | None:
-    """The class of an example, for what is learnt."""
+def named(example: Example | None, tokens: Tokens, targets: Targets) -> str | None:
+    """The class of a sequence, for what is learnt."""
     if targets == "liked":
-        return LIKED[bool(example.liked)]
-    return example.label if targets == "label" else None
+        return LIKED[bool(tokens.label)]
+    return example.label if example and targets == "label" else None
 
 
 class Findings:
