@@ -78,8 +78,15 @@ RENAMED = (
     """)
     # the objective
     | table("""
-    stage task_type rl loss_type: is called objective here (sft, classify or pretrain)
-    pref_beta pref_loss beta pref_ftx simpo_gamma rl_beta: is not supported yet
+    stage task_type rl loss_type: is called objective here (sft, dpo, kto, orpo, classify and so on)
+    pref_beta beta rl_beta: is called objective.beta here
+    pref_loss: is called objective.loss_type here, with objective=dpo; orpo and simpo are objectives
+    pref_ftx rpo_alpha: is called objective.loss_type here, a list with sft in it, and objective.loss_weights
+    dpo_label_smoothing: is called objective.label_smoothing here
+    pref_bco_weight: is called objective.loss_type here, a list with bco_pair in it, and objective.loss_weights
+    kto_chosen_weight: is called objective.desirable_weight here
+    kto_rejected_weight: is called objective.undesirable_weight here
+    ref_model: is called objective.reference here
     num_labels problem_type: is told from the labels in the data, with objective=classify
     """)
     # training, where the name has changed

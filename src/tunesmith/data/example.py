@@ -78,6 +78,15 @@ class Example:
     """Where it was read, as file:line."""
 
     @property
+    def paired(self) -> bool:
+        """Whether it has a better answer and a worse one."""
+        return self.liked is None and len(self.answers) == 2
+
+    def likes(self, number: int) -> bool:
+        """Whether people liked this answer of it; of a pair they liked the better one."""
+        return number == 0 if self.liked is None else self.liked
+
+    @property
     def gold(self) -> str | None:
         """What a good model would say: the last turn of the first answer, or the label."""
         return self.answers[0].messages[-1].content if self.answers else self.label

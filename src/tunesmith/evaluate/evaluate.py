@@ -16,7 +16,7 @@ from ..data.rendering.render import Tokens
 from ..errors import RecipeError
 from ..model.engine import Engine, reading
 from ..model.policy import Policy
-from ..model.rows import Rows
+from ..model.rows import Alone, Rows
 from ..objectives.base import Objective, Tally
 from ..run import Eval
 from .metrics import Scores, measure, plain, proportion
@@ -145,21 +145,14 @@ class Examiner:
         """The objective's sum over all examples, and what it watches."""
         found: dict[str, Tally] = {}
         with reading(policy.model):
-            known = self.baseline(policy)
-            for batch in self.batches(policy):
-                loss = self.objective.loss(batch, **policy.look(batch, self.objective.looks()), **known)
+            parts = list(self.together())
+            known = self.rows.known(self.objective, policy, self.layout, parts, Alone())
+            for chosen, given in zip(parts, known, strict=True):
+                batch = self.rows.batch(chosen, self.layout).to(policy.device)
+                loss = self.objective.loss(batch, **policy.look(batch, self.objective.looks()), **given)
                 for name, tally in loss.tallies().items():
                     found[name] = found.get(name, Tally(0.0, 0)) + tally
         return found
-
-    def baseline(self, policy: Policy) -> dict[str, float]:
-        """What the objective must know of all examples before it judges any."""
-        if not self.objective.measures_first():
-            return {}
-        tally = Tally(0.0, 0)
-        for chosen in self.together():
-            tally += self.rows.measure(self.objective, policy, chosen, self.layout)
-        return {"baseline": tally.mean()}
 
     def batches(self, policy: Policy) -> Iterator[Batch]:
         """The examples in batches of like length."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
 
 from ..data.batch import Batch, Layout
 from ..data.keeping.store import Many
@@ -14,7 +17,34 @@ from ..objectives.base import Objective, Tally
 
 if TYPE_CHECKING:
     from .policy import Policy
-    from .reference import Asker, Reference
+    from .reference import Reference
+
+
+class Oracle(Protocol):
+    """Says how likely the wanted ones of some sequences are to a reference."""
+
+    def ask(self, sequences: Sequence[Tokens], wanted: Sequence[int]) -> Reference: ...
+
+
+class Processes(Protocol):
+    """All that compute a step."""
+
+    def add_up(self, tallies: dict[str, Tally]) -> None:
+        """Add up what each counted, in place."""
+
+    def gather(self, values: Tensor) -> tuple[Tensor, int]:
+        """The rows of each, and where this one's begin."""
+        ...
+
+
+class Alone:
+    """The only one."""
+
+    def add_up(self, tallies: dict[str, Tally]) -> None:
+        pass
+
+    def gather(self, values: Tensor) -> tuple[Tensor, int]:
+        return values, 0
 
 
 @dataclass
@@ -30,21 +60,40 @@ class Rows:
         made = layout([self.sequences[n] for n in chosen])
         return replace(made, reference=self.reference.of(chosen)) if self.reference else made
 
-    def look_back(self, objective: Objective, asker: Asker, wanted: Sequence[int], cutoff: int) -> None:
+    def look_back(self, objective: Objective, asker: Oracle, wanted: Sequence[int], cutoff: int) -> None:
         """Find out what an objective wants to know of the wanted sequences before the model learns anything."""
-        if objective.measures_first():
+        if objective.asks("baseline"):
             self.strangers = Rows(Strangers(self.sequences, cutoff))
         for rows in filter(None, (self, self.strangers)):
             if "reference" in objective.looks():
                 rows.reference = asker.ask(rows.sequences, wanted)
 
-    def measure(self, objective: Objective, policy: Policy, chosen: Sequence[int], layout: Layout) -> Tally:
-        """What an objective's baseline is the mean of, of the strangers with these numbers."""
-        if self.strangers is None:
-            return Tally(0.0, 0)
-        batch = self.strangers.batch(chosen, layout).to(policy.device)
+    def known(
+        self, objective: Objective, policy: Policy, layout: Layout, parts: Sequence[Sequence[int]], all_of: Processes
+    ) -> list[dict[str, Any]]:
+        """What an objective must know of a whole step before it judges any of its parts, for each of them."""
+        known: list[dict[str, Any]] = [{} for _ in parts]
+        if objective.asks("baseline") and self.strangers is not None:
+            shared = {"baseline": Tally(0.0, 0)}
+            for chosen in parts:
+                shared["baseline"] += self.strangers.tried(objective.measure, objective, policy, layout, chosen)
+            all_of.add_up(shared)
+            for one in known:
+                one["baseline"] = shared["baseline"].mean()
+        if objective.asks("partners"):
+            own = [self.tried(objective.values, objective, policy, layout, chosen) for chosen in parts]
+            whole, at = all_of.gather(torch.cat(own) if own else torch.empty(0))
+            partners = objective.match(whole)
+            for one, values in zip(known, own, strict=True):
+                one["partners"] = partners[at : at + len(values)]
+                at += len(values)
+        return known
+
+    def tried(self, what: Any, objective: Objective, policy: Policy, layout: Layout, chosen: Sequence[int]) -> Any:
+        """What comes of the sequences with these numbers, without learning from them."""
+        batch = self.batch(chosen, layout).to(policy.device)
         with policy.trying():
-            return objective.measure(batch, **policy.look(batch, objective.looks()))
+            return what(batch, **policy.look(batch, objective.looks()))
 
 
 class Strangers(Many):

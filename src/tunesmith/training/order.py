@@ -48,6 +48,12 @@ class Order:
         """Passes over the data, the last of them perhaps in part."""
         return math.ceil(self.total / self.epoch_steps)
 
+    @cached_property
+    def seen(self) -> list[int]:
+        """The examples that this process sees in all steps of the run."""
+        steps = min(self.total, self.epoch_steps * self.epochs)
+        return sorted({n for step in range(steps) for batch in self.batches(step) for n in batch})
+
     def batches(self, step: int) -> list[list[int]]:
         """The batches of examples that this process sees in a step, counted from 0."""
         epoch, at = divmod(step, self.epoch_steps)

@@ -21,7 +21,7 @@ from ..evaluate.evaluate import Examiner
 from ..evaluate.report import write_report
 from ..files import full
 from ..methods.mixture_of_depths import KIND
-from ..model.adapter import adapters
+from ..model.another import beside
 from ..model.away import place
 from ..model.compiled import compile_blocks
 from ..model.hub import locate, locate_data
@@ -39,7 +39,7 @@ from ..run import Run
 from ..runs import RunFolder, claim, create, now
 from ..secret import holds_secret
 from . import checkpoint
-from .before import before_learning, begin_among, ways
+from .before import ask_another, before_learning, begin_among, own_oracle, ways
 from .callbacks import Callbacks
 from .loop import Loop
 from .progress import Progress
@@ -114,12 +114,13 @@ def follow(
     with ending(folder, progress), Signals() as signals:
         hooks = Callbacks(callbacks, run.train, folder.path)
         base = locate(run.model.path)
-        others = adapters(run) | models(run)  # those that are not there are said before anything is read
+        others = beside(run) | models(run)  # those that are not there are said before anything is read
         refuse_quantised(run, base)
         find(run, base)  # a teacher that is not there, or of other words
         tokenizer = load_tokenizer(base)
         found = places(run.data, locate_data)
         material = prepare(run, found, tokenizer, progress.say)
+        memory = ask_another(run, material, progress.say)
         loop = build(run, base, material, progress)
         create(folder, run, origins)
         if judges := noted(found):
@@ -139,7 +140,8 @@ def follow(
 
         examiner = Examiner(material, run.objective, run.eval, loop.layout, material.test)
         watch = Examiner(material, run.objective, run.eval, loop.layout, material.validation)
-        before_learning(run, loop, [examiner, watch], mine["hashes"]["base"], progress.say)
+        oracle = memory or own_oracle(run, loop, mine["hashes"]["base"], progress.say)
+        before_learning(run, loop, [examiner, watch], oracle)
         before = measure(examiner, loop.policy, "before", folder, progress)
         facts = {"data": material.fingerprint, "base": mine["hashes"]["base"]} | checkpoint.deciding(run)
         facts["processes"] = loop.accelerator.num_processes
@@ -171,6 +173,7 @@ def refuse(run: Run) -> None:
             " and keep it in the environment, such as HF_TOKEN, or download first and name the local folder"
         )
     refuse_quantised(run)
+    run.objective.refuse()
     refuse_offload(run.train.activation_offload)
     run.train.optim.refuse(run.train)
     run.train.lr_scheduler_type.refuse(run.train)

@@ -21,8 +21,7 @@ def suspects(loop: Loop, number: int) -> str:
     for name, weight in loop.policy.model.named_parameters():
         if not bool(weight.isfinite().all()):
             return f"the weights of {plain(name)} hold what is no number"
-    baseline = loop.baseline(number)
-    for chosen in loop.parts(number):
+    for chosen, known in loop.known(number):
         found: list[str] = []
         hooks = [
             module.register_forward_hook(watch(name, found))
@@ -31,7 +30,7 @@ def suspects(loop: Loop, number: int) -> str:
         ]
         try:
             with torch.no_grad():
-                _, loss = loop.judge(chosen, baseline)
+                _, loss = loop.judge(chosen, known)
         finally:
             for hook in hooks:
                 hook.remove()

@@ -23,7 +23,7 @@ from ..dataset import Item, Pass
 from ..example import Example
 from ..lint.report import Lint, Looked, rules
 from ..reading.places import Place
-from ..rendering.render import Renderer
+from ..rendering.render import Renderer, Tokens
 from .ahead import seldom_tidied
 from .known import Noted, Rows
 from .store import Columns, Stored, Writer
@@ -103,9 +103,8 @@ class Part:
             for item in items:
                 seen.note(item)
                 said.add(item)
-                label = named(item.example, targets) if item.example else None
                 for tokens in item.tokens:
-                    columns.add(tokens, label)
+                    columns.add(tokens, named(item.example, tokens, targets))
             looked = checks.looked([item for item in items if not item.fault])
             return Folded(len(items), items[-1].row.origin, seen, looked, columns, said)
 
@@ -147,11 +146,11 @@ class Part:
         return None
 
 
-def named(example: Example, targets: Targets) -> str | None:
-    """The class of an example, for what is learnt."""
+def named(example: Example | None, tokens: Tokens, targets: Targets) -> str | None:
+    """The class of a sequence, for what is learnt."""
     if targets == "liked":
-        return LIKED[bool(example.liked)]
-    return example.label if targets == "label" else None
+        return LIKED[bool(tokens.label)]
+    return example.label if example and targets == "label" else None
 
 
 class Folded(NamedTuple):

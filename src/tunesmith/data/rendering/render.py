@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from ...errors import DataError
@@ -94,17 +96,20 @@ class Renderer:
 
     def dialogues(self, examples: Sequence[Example], targets: Targets) -> list[list[Tokens] | NoTarget]:
         """What is learnt of each example's dialogues, one an answer, or of the tokens that it brings."""
-        count = ANSWERS[targets]
-        wanted = [(example, n) for example in examples for n in range(count)]
+        counts = [answers_of(example, targets) for example in examples]
+        wanted = [(example, n) for example, count in zip(examples, counts, strict=True) for n in range(count)]
         drafts = [attempt(self.draft, example, targets, n) for example, n in wanted]
         encoded = iter(self.encoder.encode([draft.job for draft in drafts if isinstance(draft, Draft)]))
         made: list[list[Tokens] | NoTarget] = []
-        for (example, _), draft in zip(wanted, drafts, strict=True):
+        for (example, n), draft in zip(wanted, drafts, strict=True):
             if isinstance(draft, NoTarget):
                 made.append(draft)
-            else:
-                made.append(attempt(self.finished, example, draft, next(encoded) if draft else None))
-        return made if count == 1 else [together(made[at : at + count]) for at in range(0, len(made), count)]
+                continue
+            made.append(attempt(self.finished, example, draft, next(encoded) if draft else None))
+            if targets == "liked" and isinstance(made[-1], list):
+                made[-1] = [replace(one, label=int(example.likes(n))) for one in made[-1]]
+        rest = iter(made)
+        return [next(rest) if count == 1 else together(list(islice(rest, count))) for count in counts]
 
     def draft(self, example: Example, targets: Targets, number: int) -> Draft | None:
         """The text of an example's dialogue with one of its answers, and where in it is what is learnt; None if it
@@ -276,8 +281,13 @@ class Renderer:
         return injected(self.writer, messages)
 
 
-ANSWERS: dict[Targets, int] = {"answers": 1, "liked": 1, "pairs": 2}
-"""How many answers of an example are learnt from, by what is learnt."""
+ANSWERS: tuple[Targets, ...] = "answers", "liked", "pairs"
+"""What is learnt of answers, and not of whole texts."""
+
+
+def answers_of(example: Example, targets: Targets) -> int:
+    """How many answers of an example are learnt from; of a pair that is not said to be liked, both may be."""
+    return 2 if targets == "pairs" or (targets == "liked" and example.paired) else 1
 
 
 def check_answers(example: Example, targets: Targets) -> None:
@@ -287,10 +297,10 @@ def check_answers(example: Example, targets: Targets) -> None:
             "has no two answers to compare, a better one and a worse one (data.format.name=preference); of single"
             " answers that were liked or not learns objective=kto, of good ones objective=sft"
         )
-    if targets == "liked" and (example.liked is None or example.tokens):
+    if targets == "liked" and ((example.liked is None and not example.paired) or example.tokens):
         raise NoTarget(
-            "does not say whether its answer was liked (data.format.name=feedback, a column with true or false); of"
-            " pairs learns objective=dpo, of good answers objective=sft"
+            "does not say whether its answer was liked (data.format.name=feedback, a column with true or false), and is"
+            " no pair of answers (data.format.name=preference); of good answers alone learns objective=sft"
         )
     if not example.answers and not example.tokens:
         raise NoTarget(
