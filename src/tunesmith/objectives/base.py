@@ -97,6 +97,16 @@ class Objective:
         """The names of what a head beside the language model's says, if there is to be one, given the rows' labels."""
         return ()
 
+    def odds(self, *batch: Any, **looks: Any) -> Tensor | None:
+        """`odds(self, batch, ...)`: of each pair, the log-odds that its first answer is the better, where a model's
+        judgement says so much."""
+        return None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What every example must say beside its answers: `agreement`, how many raters agree."""
+        return ()
+
     @property
     def side_by_side(self) -> int:
         """How many sequences an example has, which are judged together."""

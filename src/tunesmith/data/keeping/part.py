@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +19,7 @@ from ... import cache
 from ...config.load import dump
 from ...errors import DataError
 from ...files import remove, sha256
+from .. import ratings
 from ..dataset import Item, Pass
 from ..example import Example
 from ..lint.report import Lint, rules
@@ -67,7 +68,9 @@ class Part:
             "format": [dump(place.format), *(sha256(file) for file in place.format.code())],
             "held out": [place.share, run.eval.max_samples],
             "drawn": [place.most, run.train.seed] if place.most is not None else None,
-            "options": data | {"on_bad_row": run.data.on_bad_row, "targets": run.objective.targets},
+            "options": data
+            | {"on_bad_row": run.data.on_bad_row, "targets": run.objective.targets}
+            | {"needs": run.objective.needs},
             "tokenizer": spelt(self.renderer),
             "code": code(),
         }
@@ -98,6 +101,7 @@ class Part:
         passing = Pass(self.place, self.renderer, targets, run.train.seed, run.eval.max_samples, checks)
         with Writer(folder) as writer, seldom_tidied():
             for item in self.told(passing.items()):
+                item = enough(item, run.objective.needs)
                 found.note(item)
                 if not item.fault:
                     checks.look(item)
@@ -138,6 +142,21 @@ def named(example: Example, targets: Targets) -> str | None:
     if targets == "liked":
         return LIKED[bool(example.liked)]
     return example.label if targets == "label" else None
+
+
+def enough(item: Item, needs: Sequence[str]) -> Item:
+    """An item, or the fault that a row to train on does not say what is needed."""
+    example = item.example
+    if item.split != "train" or item.fault or example is None:
+        return item
+    for name in needs:
+        if getattr(ratings, name)(example) is None:
+            columns = f"a column {name}, or the scores of both answers in chosen_ratings and rejected_ratings"
+            fault = (
+                f"{item.row.origin}: does not say how many raters agree ({columns}), which this objective learns from"
+            )
+            return replace(item, tokens=(), fault=fault)
+    return item
 
 
 class Findings:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from ...errors import DataError
 from ..example import Example, Message
+from ..ratings import agreement, margin
 from .dialogue import Dialogue, Refused, Tools, Writer, unthinking
 from .encoder import Encoded, Encoder, Job
 from .fidelity import injected, unfaithful
@@ -104,7 +106,9 @@ class Renderer:
                 made.append(draft)
             else:
                 made.append(attempt(self.finished, example, draft, next(encoded) if draft else None))
-        return made if count == 1 else [together(made[at : at + count]) for at in range(0, len(made), count)]
+        if count == 1:
+            return made
+        return [together(one, made[n * count : (n + 1) * count]) for n, one in enumerate(examples)]
 
     def draft(self, example: Example, targets: Targets, number: int) -> Draft | None:
         """The text of an example's dialogue with one of its answers, and where in it is what is learnt; None if it
@@ -299,8 +303,8 @@ def check_answers(example: Example, targets: Targets) -> None:
         )
 
 
-def together(made: Sequence[list[Tokens] | NoTarget]) -> list[Tokens] | NoTarget:
-    """The sequences of answers that are compared, if each of them has one."""
+def together(example: Example, made: Sequence[list[Tokens] | NoTarget]) -> list[Tokens] | NoTarget:
+    """The sequences of answers that are compared, if each of them has one, with what raters said of them."""
     found: list[Tokens] = []
     for one in made:
         if isinstance(one, NoTarget):
@@ -311,7 +315,9 @@ def together(made: Sequence[list[Tokens] | NoTarget]) -> list[Tokens] | NoTarget
                 " be; take right, left or drop"
             )
         found += one
-    return found
+    said = {"margin": margin(example), "agreement": agreement(example)}
+    said = {name: value for name, value in said.items() if value is not None}
+    return [replace(tokens, **said) for tokens in found] if said else found
 
 
 def check_letters(text: str) -> None:
