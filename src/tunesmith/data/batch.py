@@ -39,13 +39,19 @@ class Batch:
         moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(self, **moved)
 
-    @property
-    def last(self) -> Tensor:
-        """[N] where in the flattened rows each sequence ends."""
+    def last(self, padding: int | None = None) -> Tensor:
+        """[N] where in the flattened rows each sequence ends.
+
+        The token that pads is passed over at the end, as transformers does even where nothing is padded: it often is
+        the stop token too.
+        """
         there = self.place if self.attend is None else self.place.masked_fill(self.attend == 0, -1)
-        best = (
-            torch.full((self.answers,), -1).to(there).scatter_reduce(0, self.owner.flatten(), there.flatten(), "amax")
+        begun = torch.full((self.answers,), -1).to(there)
+        whole, best = (
+            begun.scatter_reduce(0, self.owner.flatten(), places.flatten(), "amax")
+            for places in (there, there if padding is None else there.masked_fill(self.ids == padding, -1))
         )
+        best = best.where(best >= 0, whole)
         ends = (there == best[self.owner]).flatten().nonzero().squeeze(-1)
         return ends[self.owner.flatten()[ends].argsort()]
 

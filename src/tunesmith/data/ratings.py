@@ -1,6 +1,6 @@
 """What raters said of two answers: by how much the first is the better, and how far they agree.
 
-Letters of shapes: B draws of raters, N answers' raters.
+Letters of shapes: B ways of dividing raters in halves, N raters.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ def agreement(example: Example) -> float | None:
     return float(np.mean(level(better[:, None] - worse)))
 
 
-def halves(example: Example, draw: np.random.Generator) -> tuple[float, float] | None:
-    """Of an answer's raters, one half judges the pair and the other half too: how often they agree, and how often the
-    first agrees with all; None where an answer has a single rater. Half a hit where a half is undecided."""
+def halves(example: Example, draw: np.random.Generator) -> float | None:
+    """How often one half of each answer's raters orders a pair as the other half does, half a time where one of them is
+    undecided; None where an answer has a single rater."""
     if not example.ratings or min(map(len, example.ratings)) < 2:
         return None
     sides = [split(np.array(ratings, float), draw) for ratings in example.ratings]
     first, second = (level(better - worse) for better, worse in zip(*sides, strict=True))
-    return float(np.mean(first * second + (1 - first) * (1 - second))), float(np.mean(first))
+    return float(np.mean(first * second + (1 - first) * (1 - second)))
 
 
 def split(ratings: np.ndarray, draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
