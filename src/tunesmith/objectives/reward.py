@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from ..config.record import NonNegative
-from ._pairs import Pairs, pairs
-from .base import objective, over
+from ._pairs import pairs
+from .base import Objective, Targets, objective, over
 
 
 @objective("reward")
-class Reward(Pairs):
+class Reward(Objective):
     """A reward model: one number an answer, the better of two above the worse (Bradley and Terry 1952).
 
     It is saved as a sequence classifier with one label.
@@ -23,6 +23,8 @@ class Reward(Pairs):
     center_rewards_coefficient: NonNegative = 0.0
     """How strongly the rewards of a pair are drawn to a sum of zero (Eisenstein et al. 2023, arXiv:2312.09244); 0.01 is
     usual."""
+
+    targets: ClassVar[Targets] = "ranked"
 
     @property
     def needs(self):
