@@ -110,7 +110,7 @@ class Tuned:
     @property
     def scores(self) -> bool:
         """Whether it is a reward model."""
-        return bool(self.labels) and self.run.objective.targets == "pairs"
+        return self.run.objective.targets == "ranked"
 
     def classify(self, text: str) -> dict[str, float]:
         """The probability of each class."""

@@ -50,7 +50,7 @@ class Examiner:
         """Everything that is known of how good the model is."""
         if self.objective.targets == "label":
             return self.classify(policy)
-        if self.objective.targets in ("pairs", "liked"):
+        if self.objective.targets in ("pairs", "ranked", "liked"):
             return self.judge(policy)
         engine = Engine(policy.model, self.material.renderer.tokenizer, self.settings.batch_size)
         prompts = [self.prompt(example) for example in self.examples]
@@ -66,7 +66,7 @@ class Examiner:
 
     def questions(self) -> list[dict[str, str]]:
         """The examples whose answers are written out: what is asked, and what would be right."""
-        if self.objective.targets == "pairs" and "logp" not in self.objective.looks():
+        if self.objective.targets == "ranked":
             return [{"prompt": side_by_side(example), "gold": "A"} for example in self.examples[:SHOWN]]
         return [
             {
@@ -90,7 +90,7 @@ class Examiner:
         """How answers are judged, in words."""
         if self.objective.targets == "label":
             return "the likeliest label"
-        if self.objective.targets == "pairs":
+        if self.objective.targets in ("pairs", "ranked"):
             return "which answer of a pair it holds to be better"
         if self.objective.targets == "liked":
             return "whether it holds an answer to be good"

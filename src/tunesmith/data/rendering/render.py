@@ -108,7 +108,8 @@ class Renderer:
                 made.append(attempt(self.finished, example, draft, next(encoded) if draft else None))
         if count == 1:
             return made
-        return [together(one, made[n * count : (n + 1) * count]) for n, one in enumerate(examples)]
+        whole = [together(one, made[n * count : (n + 1) * count]) for n, one in enumerate(examples)]
+        return [*map(unwritten, whole)] if targets == "ranked" else whole
 
     def draft(self, example: Example, targets: Targets, number: int) -> Draft | None:
         """The text of an example's dialogue with one of its answers, and where in it is what is learnt; None if it
@@ -280,13 +281,13 @@ class Renderer:
         return injected(self.writer, messages)
 
 
-ANSWERS: dict[Targets, int] = {"answers": 1, "liked": 1, "pairs": 2}
+ANSWERS: dict[Targets, int] = {"answers": 1, "liked": 1, "pairs": 2, "ranked": 2}
 """How many answers of an example are learnt from, by what is learnt."""
 
 
 def check_answers(example: Example, targets: Targets) -> None:
     """Raises NoTarget for an example that has not what is to be learnt."""
-    if targets == "pairs" and (len(example.answers) < 2 or example.tokens):
+    if targets in ("pairs", "ranked") and (len(example.answers) < 2 or example.tokens):
         raise NoTarget(
             "has no two answers to compare, a better one and a worse one (data.format.name=preference); of single"
             " answers that were liked or not learns objective=kto, of good ones objective=sft"
@@ -318,6 +319,11 @@ def together(example: Example, made: Sequence[list[Tokens] | NoTarget]) -> list[
     said = {"margin": margin(example), "agreement": agreement(example)}
     said = {name: value for name, value in said.items() if value is not None}
     return [replace(tokens, **said) for tokens in found] if said else found
+
+
+def unwritten(made: list[Tokens] | NoTarget) -> list[Tokens] | NoTarget:
+    """Sequences of which nothing is learnt to be written, so that no stop token is missed."""
+    return made if isinstance(made, NoTarget) else [replace(tokens, unstopped=0) for tokens in made]
 
 
 def check_letters(text: str) -> None:
