@@ -99,7 +99,8 @@ def pairs_file(folder, **more):
 def rewarded(base, file, output, method, objective, **more):
     steps = Train(max_steps=8, learning_rate=1e-2, per_device_train_batch_size=4)
     data = Data(path=str(file), eval_size=0.3, **more)
-    return Run(Model(str(base)), data, method, objective, steps, Eval(max_samples=8), output=str(output))
+    parts = {"method": method, "objective": objective, "train": steps, "eval": Eval(max_samples=8)}
+    return Run(model=Model(path=str(base)), data=data, output=str(output), **parts)
 
 
 PLAIN = """
@@ -179,6 +180,11 @@ def test_a_reward_model_is_measured_and_shown_and_does_not_chat(model_folder, tm
         ({"margin": "much"}, "column 'margin' must hold numbers"),
         ({"agreement": 0.2}, "the share of raters who hold chosen to be the better, from 0.5 to 1 .got 0.2"),
         ({"chosen_ratings": None, "rejected_ratings": None}, "does not say how many raters agree"),
+        ({"rejected": None}, "column 'rejected' must be text"),
+        (
+            {"rejected": "a dull mess", "chosen": "a dull mess"},
+            "come to the same tokens, so that neither is the better",
+        ),
     ],
 )
 def test_what_raters_cannot_have_said_is_named_by_file_and_line(model_folder, tmp_path, more, sentence):

@@ -16,6 +16,12 @@ DRAWS = 64
 """Ways of dividing the raters of a pair in halves."""
 
 
+def rated(example: Example) -> dict[str, float]:
+    """What raters said of an example's two answers, as far as they said it: margin and agreement."""
+    said = {"margin": margin(example), "agreement": agreement(example)}
+    return {name: value for name, value in said.items() if value is not None}
+
+
 def margin(example: Example) -> float | None:
     """By how much the first of two answers is better than the second: as it is given, or as raters scored them."""
     if example.margin is not None or not example.ratings:

@@ -19,10 +19,10 @@ from ... import cache
 from ...config.load import dump
 from ...errors import DataError
 from ...files import remove, sha256
-from .. import ratings
 from ..dataset import Item, Pass
 from ..example import Example
 from ..lint.report import Lint, rules
+from ..ratings import rated
 from ..reading.places import Place
 from ..rendering.render import Renderer
 from .ahead import seldom_tidied
@@ -150,7 +150,7 @@ def enough(item: Item, needs: Sequence[str]) -> Item:
     if item.split != "train" or item.fault or example is None:
         return item
     for name in needs:
-        if getattr(ratings, name)(example) is None:
+        if name not in rated(example):
             columns = f"a column {name}, or the scores of both answers in chosen_ratings and rejected_ratings"
             fault = (
                 f"{item.row.origin}: does not say how many raters agree ({columns}), which this objective learns from"

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from ...errors import DataError
 from ..example import Example, Message
-from ..ratings import agreement, margin
 from .dialogue import Dialogue, Refused, Tools, Writer, unthinking
 from .encoder import Encoded, Encoder, Job
 from .fidelity import injected, unfaithful
+from .paired import together
 from .tokens import NoTarget, Tokens, TooLong, Turn, fit, lay
 from .tooling import Tooling
 from .turns import Finder, Span
@@ -108,8 +107,8 @@ class Renderer:
                 made.append(attempt(self.finished, example, draft, next(encoded) if draft else None))
         if count == 1:
             return made
-        whole = [together(one, made[n * count : (n + 1) * count]) for n, one in enumerate(examples)]
-        return [*map(unwritten, whole)] if targets == "ranked" else whole
+        written = targets == "pairs"
+        return [together(one, made[n * count : (n + 1) * count], written) for n, one in enumerate(examples)]
 
     def draft(self, example: Example, targets: Targets, number: int) -> Draft | None:
         """The text of an example's dialogue with one of its answers, and where in it is what is learnt; None if it
@@ -289,8 +288,8 @@ def check_answers(example: Example, targets: Targets) -> None:
     """Raises NoTarget for an example that has not what is to be learnt."""
     if targets in ("pairs", "ranked") and (len(example.answers) < 2 or example.tokens):
         raise NoTarget(
-            "has no two answers to compare, a better one and a worse one (data.format.name=preference); of single"
-            " answers that were liked or not learns objective=kto, of good ones objective=sft"
+            "has no two answers to compare, a better and a worse one (data.format.name=preference); of single answers"
+            " that were liked or not learns objective=kto, of good ones objective=sft"
         )
     if targets == "liked" and (example.liked is None or example.tokens):
         raise NoTarget(
@@ -302,28 +301,6 @@ def check_answers(example: Example, targets: Targets) -> None:
             "has no answer; objective sft learns answers: give prompts and answers, take objective=classify for"
             " labels or objective=pretrain for plain text, or build prompts with data.format.name=template"
         )
-
-
-def together(example: Example, made: Sequence[list[Tokens] | NoTarget]) -> list[Tokens] | NoTarget:
-    """The sequences of answers that are compared, if each of them has one, with what raters said of them."""
-    found: list[Tokens] = []
-    for one in made:
-        if isinstance(one, NoTarget):
-            return one
-        if len(one) > 1:
-            return NoTarget(
-                "is longer than data.max_length, and its answers are compared as they are: data.truncation=split cannot"
-                " be; take right, left or drop"
-            )
-        found += one
-    said = {"margin": margin(example), "agreement": agreement(example)}
-    said = {name: value for name, value in said.items() if value is not None}
-    return [replace(tokens, **said) for tokens in found] if said else found
-
-
-def unwritten(made: list[Tokens] | NoTarget) -> list[Tokens] | NoTarget:
-    """Sequences of which nothing is learnt to be written, so that no stop token is missed."""
-    return made if isinstance(made, NoTarget) else [replace(tokens, unstopped=0) for tokens in made]
 
 
 def check_letters(text: str) -> None:
