@@ -17,7 +17,7 @@ from .errors import CheckpointError, RecipeError
 from .evaluate.evaluate import Examiner, Measured
 from .model.engine import Engine, reading
 from .model.hub import locate, locate_data
-from .model.load import load_model, load_tokenizer, load_tuned
+from .model.load import load_model, load_tokenizer, load_tuned, pad_as
 from .model.policy import Policy
 from .run import Run
 from .runs import RunFolder
@@ -52,7 +52,11 @@ class Tuned:
     def model(self) -> Any:
         base = locate(self.run.model.path) if (self.folder.path / "adapter").is_dir() else self.folder.path
         settings = self.run.model
-        return load_tuned(self.folder.path, base, settings.precision, self.labels, settings.adapters, settings.changes)
+        parts = settings.precision, self.labels, settings.adapters, settings.changes
+        model = load_tuned(self.folder.path, base, *parts)
+        if self.labels:
+            pad_as(self.tokenizer, model)
+        return model
 
     @cached_property
     def untouched(self):

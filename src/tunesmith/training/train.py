@@ -24,7 +24,7 @@ from ..model.adapter import adapters
 from ..model.compiled import compile_blocks
 from ..model.hub import locate, locate_data
 from ..model.kept import keep
-from ..model.load import attach, load_model, load_tokenizer, memory_error, save_tuned
+from ..model.load import attach, load_model, load_tokenizer, memory_error, pad_as, save_tuned
 from ..model.policy import Policy
 from ..owner import hold
 from ..run import Run
@@ -242,8 +242,8 @@ def build(run: Run, base: Path, material: Material, progress: Progress) -> Loop:
         model.activation_checkpointing_enable({"use_reentrant": False})
     policy = Policy(model.to(accelerator.device))
     policy.noise = run.train.neftune_noise_alpha or 0.0
-    if outputs and tokenizer.pad_token_id is not None:
-        policy.bare.config.pad_token_id = tokenizer.pad_token_id
+    if outputs:
+        pad_as(tokenizer, policy.bare)
     layout = policy.layout()
     parts = {"cutoff": run.data.max_length, "method": run.method}
     loop = Loop(policy, run.objective, run.train, material.sequences, layout, accelerator, **parts)
