@@ -18,6 +18,7 @@ from .optimizers.adamw import FusedAdamW
 from .optimizers.base import Optim, optimizer
 from .precision.base import Precision, precision
 from .precision.plain import Auto as AutoPrecision
+from .rewards.base import Reward, reward
 from .rope.base import RopeScaling, rope_scaling
 from .rope.kinds import Unchanged
 from .schedules.base import Schedule, schedule
@@ -31,6 +32,7 @@ AnyAttention = Annotated[Attention, Choice(attn, "auto")]
 AnyOptim = Annotated[Optim, Choice(optimizer, "adamw_torch_fused")]
 AnySchedule = Annotated[Schedule, Choice(schedule, "linear")]
 AnyFormat = Annotated[Format, Choice(format_, "auto")]
+AnyReward = Annotated[Reward, Choice(reward, "")]
 Strategy = Literal["no", "steps", "epoch"]
 Tracker = Literal["tensorboard", "swanlab", "wandb", "mlflow", "trackio", "comet_ml"]
 
@@ -50,6 +52,11 @@ class Model:
     """How positions are stretched to texts longer than the model was made for."""
     attn: AnyAttention = AutoAttention()
     """Which program computes attention."""
+    liger: Literal["auto", "on", "off"] = "auto"
+    """Norms and gates by Liger's kernels; auto is on where there is a GPU and they are installed."""
+    max_memory: Positive | None = None
+    """Gigabytes of weights that stay where they are computed with, in training; those of further blocks wait on the
+    disk, or in main memory beside a GPU, and are fetched for each use. For methods that leave weights as they are."""
 
     @property
     def changes(self) -> tuple[RopeScaling | Attention, ...]:
@@ -164,6 +171,9 @@ class Train:
     """Let torch.compile translate the model's blocks before training; takes a minute or more and a C++ compiler."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    activation_offload: Literal["no", "cpu", "disk"] = "no"
+    """Where activations wait for the backward pass: in a file of the run's folder (disk), or those of a GPU in main
+    memory (cpu); with gradient_checkpointing, the few that it keeps."""
     logging_steps: Count = 10
     """Steps between two lines of metrics."""
     eval_strategy: Strategy = "no"
@@ -208,6 +218,8 @@ class Run:
     """Which parameters learn."""
     objective: AnyObjective = SFT()
     """What they learn to do."""
+    rewards: tuple[AnyReward, ...] = ()
+    """What answers are worth that the model writes while it learns; the scores are added up by their weights."""
     train: Train = Train()
     eval: Eval = Eval()
     output: str | None = None

@@ -6,8 +6,8 @@ Letters of shapes: R rows, T tokens in a row, N sequences, M tokens to be learnt
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 
 import torch
@@ -36,6 +36,8 @@ class Policy:
         """The position of a sequence's first token."""
         self.noise = 0.0
         """How much the embeddings are stirred in training (NEFTune)."""
+        self.saving: Callable[[], AbstractContextManager] = remaking
+        """How that is kept which the backward pass needs."""
 
     def look(self, batch: Batch, names: tuple[str, ...]) -> dict:
         return {name: getattr(self, name)(batch) for name in names}
@@ -91,7 +93,7 @@ class Policy:
                 inputs["token_type_ids"] = torch.zeros_like(batch.ids)
         if "use_cache" in takes:
             inputs["use_cache"] = False
-        with remaking(), self.stirred(batch):
+        with self.saving(), self.stirred(batch):
             if prompt:
                 inputs = prompt.given({"position_ids": batch.place, **inputs} if prompt.prefix else inputs)
                 model = model or self.bare
