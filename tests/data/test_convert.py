@@ -50,10 +50,18 @@ BESIDE = {"tools": st.lists(TOOL, max_size=2).map(tuple), "media": st.builds(Med
 ANSWER = st.lists(SAID | FULL, min_size=1, max_size=2).map(lambda turns: Answer(tuple(turns)))
 ONE = st.builds(lambda turn: Answer((turn,)), SAID | FULL)
 NUMBER = st.floats(allow_nan=False, allow_infinity=False)
+SPANS = (0, 4), (-4, 0)
+SCORES = st.tuples(*(st.lists(st.integers(*span).map(float), min_size=1, max_size=3).map(tuple) for span in SPANS))
+RATED = {
+    "ratings": st.just(()) | SCORES,
+    "margin": st.none() | st.floats(0, 9),
+    "agreement": st.none() | st.floats(0.5, 1),
+}
 TOKEN = st.tuples(st.integers(0, 99), st.integers(-100, 99))
 EXAMPLES = st.one_of(
     st.builds(Example, prompt=PROMPT, answers=st.tuples(ONE), **BESIDE),
     st.builds(Example, prompt=PROMPT, answers=st.tuples(ONE | ANSWER, ONE | ANSWER), **BESIDE),
+    st.builds(Example, prompt=PROMPT, answers=st.tuples(ONE | ANSWER, ONE | ANSWER), **RATED),
     st.builds(Example, prompt=PROMPT, answers=st.tuples(ONE | ANSWER), liked=st.booleans(), **BESIDE),
     st.builds(Example, prompt=PROMPT, truth=TEXT, **BESIDE),
     st.builds(Example, text=TEXT),

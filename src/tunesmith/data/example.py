@@ -60,6 +60,12 @@ class Example:
     answers: tuple[Answer, ...] = ()
     liked: bool | None = None
     """Whether people liked the one answer."""
+    ratings: tuple[tuple[float, ...], ...] = ()
+    """Of two answers, the scores that raters gave each."""
+    margin: float | None = None
+    """By how much the first of two answers is better than the second."""
+    agreement: float | None = None
+    """The share of raters who hold the first of two answers to be the better."""
     truth: str | None = None
     """What is right, for rewards to check answers against."""
     text: str | None = None

@@ -39,6 +39,20 @@ class Scores:
     """Rows are right answers, columns what was said, the last column anything else."""
     watched: dict[str, float] = field(default_factory=dict)
     """What else the objective looks at, such as rewards and margins of pairs."""
+    brier: float | None = None
+    """Of pairs, the mean square of what is missing to certainty of the better answer."""
+    brier_interval: Interval | None = None
+    calibration_error: float | None = None
+    """By how much a judgement of pairs is surer, or less sure, than it is right."""
+    calibration_error_interval: Interval | None = None
+    reliability: tuple[tuple[float, float, int], ...] = ()
+    """How sure it is, how often it is right, and of how many pairs."""
+    one_rater: float | None = None
+    """How often one of the raters orders these pairs as they are given."""
+    one_rater_interval: Interval | None = None
+    half_of_raters: float | None = None
+    """How often one half of the raters orders these pairs as the other half does."""
+    half_of_raters_interval: Interval | None = None
 
     @property
     def perplexity(self) -> float:

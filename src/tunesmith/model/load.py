@@ -207,6 +207,13 @@ def attach(
     return tuned
 
 
+def pad_as(tokenizer: PreTrainedTokenizerFast, model) -> None:
+    """Tell a classifier which token pads: it passes over that one at the end of a text, whether or not it is there to
+    pad."""
+    if tokenizer.pad_token_id is not None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+
+
 def whole_weight(folder: Path, path: str) -> torch.Tensor:
     """The weights of a layer as they are in a model's folder, of which the others are not read."""
     from safetensors import safe_open

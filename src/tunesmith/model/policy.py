@@ -89,13 +89,14 @@ class Policy:
         return self.states(batch)[:, :-1][learn], self.head, self.after_head
 
     def score(self, batch: Batch) -> Tensor:
-        """[N, C] what the classification head makes of each sequence; in a causal model it reads the last token."""
+        """[N, C] what the classification head makes of each sequence; in a causal model it reads the last token, those
+        that pad left out."""
         head = getattr(self.bare, "score", None)
         if head is None:
             batch = self.begun(batch).batch
             with self.unpacked(batch):
                 return self.run(batch).logits.float()
-        return head(self.states(batch).flatten(0, 1)[batch.last]).float()
+        return head(self.states(batch).flatten(0, 1)[batch.last(self.bare.config.pad_token_id)]).float()
 
     def states(self, batch: Batch) -> Tensor:
         """[R, T, H] the last hidden states, which the head reads; those of virtual tokens are left out."""

@@ -66,7 +66,7 @@ class LogProbs:
         return self.sum() / self.owner.bincount(minlength=self.answers).clamp(min=1)
 
 
-Targets = Literal["answers", "pairs", "liked", "text", "label"]
+Targets = Literal["answers", "pairs", "ranked", "liked", "text", "label"]
 GIVEN = ("batch", "baseline", "partners", "progress")
 """What a loss may ask for that no policy is looked at for."""
 
@@ -76,8 +76,8 @@ class Objective:
 
     name: ClassVar[str]
     targets: ClassVar[Targets] = "answers"
-    """What of an example is learnt: the assistant's answer, the better answer beside the worse one, an answer and
-    whether it was liked, the whole text, or the label."""
+    """What of an example is learnt: the assistant's answer, the better answer beside the worse one, which of the two is
+    the better and nothing of how they are written, an answer and whether it was liked, the whole text, or the label."""
 
     def loss(self, *batch: Any, **looks: Any) -> Loss:
         """`loss(self, batch, logp, ...)`: a batch's summed loss and how many things it is of; never a mean."""
@@ -116,10 +116,20 @@ class Objective:
         """Other models that it looks at, by the settings that name them."""
         return {}
 
+    def odds(self, *batch: Any, **looks: Any) -> Tensor | None:
+        """`odds(self, batch, ...)`: of each pair, the log-odds that its first answer is the better, where a model's
+        judgement says so much."""
+        return None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What every example must say beside its answers: `agreement`, how many raters agree."""
+        return ()
+
     @property
     def side_by_side(self) -> int:
         """How many sequences an example has, which are judged together."""
-        return 2 if self.targets == "pairs" else 1
+        return 2 if self.targets in ("pairs", "ranked") else 1
 
 
 objective: Registry[Objective] = Registry("objective", "tunesmith.objectives")

@@ -28,7 +28,7 @@ from ..model.hub import locate, locate_data
 from ..model.kept import keep
 from ..model.lean import remaking
 from ..model.liger import make_liger, wanted
-from ..model.load import attach, load_model, load_tokenizer, memory_error, save_tuned
+from ..model.load import attach, load_model, load_tokenizer, memory_error, pad_as, save_tuned
 from ..model.offload import elsewhere, refuse_offload
 from ..model.policy import Policy
 from ..model.teacher import find, load_teacher, models
@@ -273,8 +273,8 @@ def build(run: Run, base: Path, material: Material, progress: Progress) -> Loop:
         progress.say(f"liger: its kernels compute {make_liger(model)} norms and gates")
     policy = Policy(model)
     policy.noise = run.train.neftune_noise_alpha or 0.0
-    if outputs and tokenizer.pad_token_id is not None:
-        policy.bare.config.pad_token_id = tokenizer.pad_token_id
+    if outputs:
+        pad_as(tokenizer, policy.bare)
     policy.teacher = load_teacher(run, base, accelerator.device)
     layout = policy.layout()
     begin_among(run, policy, material.sequences, layout, progress.say)

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +22,7 @@ from ...files import remove, sha256
 from ..dataset import Item, Pass
 from ..example import Example
 from ..lint.report import Lint, Looked, rules
+from ..ratings import rated
 from ..reading.places import Place
 from ..rendering.render import Renderer, Tokens
 from .ahead import seldom_tidied
@@ -68,7 +69,9 @@ class Part:
             "format": [dump(place.format), *(sha256(file) for file in place.format.code())],
             "held out": [place.share, run.eval.max_samples],
             "drawn": [place.most, run.train.seed] if place.most is not None else None,
-            "options": data | {"on_bad_row": run.data.on_bad_row, "targets": run.objective.targets},
+            "options": data
+            | {"on_bad_row": run.data.on_bad_row, "targets": run.objective.targets}
+            | {"needs": run.objective.needs},
             "tokenizer": spelt(self.renderer),
             "code": code(),
         }
@@ -100,6 +103,7 @@ class Part:
 
         def fold(items: list[Item]) -> Folded:
             seen, columns, said = Findings(run.data.on_bad_row), Columns(), Rows()
+            items = [enough(item, run.objective.needs) for item in items]
             for item in items:
                 seen.note(item)
                 said.add(item)
@@ -151,6 +155,21 @@ def named(example: Example | None, tokens: Tokens, targets: Targets) -> str | No
     if targets == "liked":
         return LIKED[bool(tokens.label)]
     return example.label if example and targets == "label" else None
+
+
+def enough(item: Item, needs: Sequence[str]) -> Item:
+    """An item, or the fault that a row to train on does not say what is needed."""
+    example = item.example
+    if item.split != "train" or item.fault or example is None:
+        return item
+    for name in needs:
+        if name not in rated(example):
+            columns = f"a column {name}, or the scores of both answers in chosen_ratings and rejected_ratings"
+            fault = (
+                f"{item.row.origin}: does not say how many raters agree ({columns}), which this objective learns from"
+            )
+            return replace(item, tokens=(), fault=fault)
+    return item
 
 
 class Folded(NamedTuple):

@@ -16,6 +16,7 @@ from ..example import Example, Message
 from .dialogue import Dialogue, Refused, Tools, Writer, unthinking
 from .encoder import Encoded, Encoder, Job
 from .fidelity import Change, injected, unfaithful
+from .paired import together
 from .tokens import NoTarget, Tokens, TooLong, Turn, fit, lay
 from .tooling import Tooling
 from .turns import Finder, Span
@@ -108,8 +109,11 @@ class Renderer:
             made.append(attempt(self.finished, example, draft, next(encoded) if draft else None))
             if targets == "liked" and isinstance(made[-1], list):
                 made[-1] = [replace(one, label=int(example.likes(n))) for one in made[-1]]
-        rest = iter(made)
-        return [next(rest) if count == 1 else together(list(islice(rest, count))) for count in counts]
+        rest, written = iter(made), targets != "ranked"
+        return [
+            next(rest) if count == 1 else together(example, list(islice(rest, count)), written)
+            for example, count in zip(examples, counts, strict=True)
+        ]
 
     def draft(self, example: Example, targets: Targets, number: int) -> Draft | None:
         """The text of an example's dialogue with one of its answers, and where in it is what is learnt; None if it
@@ -281,21 +285,21 @@ class Renderer:
         return injected(self.writer, messages)
 
 
-ANSWERS: tuple[Targets, ...] = "answers", "liked", "pairs"
+ANSWERS: tuple[Targets, ...] = "answers", "liked", "pairs", "ranked"
 """What is learnt of answers, and not of whole texts."""
 
 
 def answers_of(example: Example, targets: Targets) -> int:
     """How many answers of an example are learnt from; of a pair that is not said to be liked, both may be."""
-    return 2 if targets == "pairs" or (targets == "liked" and example.paired) else 1
+    return 2 if targets in ("pairs", "ranked") or (targets == "liked" and example.paired) else 1
 
 
 def check_answers(example: Example, targets: Targets) -> None:
     """Raises NoTarget for an example that has not what is to be learnt."""
-    if targets == "pairs" and (len(example.answers) < 2 or example.tokens):
+    if targets in ("pairs", "ranked") and (len(example.answers) < 2 or example.tokens):
         raise NoTarget(
-            "has no two answers to compare, a better one and a worse one (data.format.name=preference); of single"
-            " answers that were liked or not learns objective=kto, of good ones objective=sft"
+            "has no two answers to compare, a better and a worse one (data.format.name=preference); of single answers"
+            " that were liked or not learns objective=kto, of good ones objective=sft"
         )
     if targets == "liked" and ((example.liked is None and not example.paired) or example.tokens):
         raise NoTarget(
@@ -307,21 +311,6 @@ def check_answers(example: Example, targets: Targets) -> None:
             "has no answer; objective sft learns answers: give prompts and answers, take objective=classify for"
             " labels or objective=pretrain for plain text, or build prompts with data.format.name=template"
         )
-
-
-def together(made: Sequence[list[Tokens] | NoTarget]) -> list[Tokens] | NoTarget:
-    """The sequences of answers that are compared, if each of them has one."""
-    found: list[Tokens] = []
-    for one in made:
-        if isinstance(one, NoTarget):
-            return one
-        if len(one) > 1:
-            return NoTarget(
-                "is longer than data.max_length, and its answers are compared as they are: data.truncation=split cannot"
-                " be; take right, left or drop"
-            )
-        found += one
-    return found
 
 
 def check_letters(text: str) -> None:
