@@ -17,7 +17,7 @@ RENAMED = (
     dtype torch_dtype pure_bf16: is called model.precision here (fp32, bf16 or fp16)
     trust_remote_code: is always off here; code that comes with a model is not run
     model_revision revision_of_model: is not a key here; download that revision and name its folder in model.path
-    device_map offload_folder: is not a key here; model.max_memory says how many gigabytes of weights stay where they are used
+    device_map offload_folder: is not a key here; see model.max_memory, the gigabytes of weights that stay
     use_unsloth use_unsloth_gc: is not supported; model.liger and model.attn choose kernels here
     activation_offloading: is called train.activation_offload here (disk or cpu)
     flash_attn attn_implementation flash_attention: is called model.attn here
