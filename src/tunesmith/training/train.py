@@ -32,6 +32,7 @@ from ..model.load import attach, load_model, load_tokenizer, memory_error, save_
 from ..model.offload import elsewhere, refuse_offload
 from ..model.policy import Policy
 from ..owner import hold
+from ..rollout.label import noted
 from ..run import Run
 from ..runs import RunFolder, claim, create, now
 from ..secret import holds_secret
@@ -118,6 +119,10 @@ def follow(
         material = prepare(run, found, tokenizer, progress.say)
         loop = build(run, base, material, progress)
         create(folder, run, origins)
+        if judges := noted(found):
+            folder.note(judges=judges)
+            for one in judges:
+                progress.say(one["said"])
         signals.resume = going_on(folder)
         loop.kept = keep(loop.policy, material.sequences, loop.order.epochs, folder.path, progress.say)
         loop.policy.saving = elsewhere(run.train.activation_offload, loop.policy.model, folder.path) or remaking

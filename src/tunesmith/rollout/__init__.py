@@ -1,0 +1,1 @@
+"""What a model writes while it learns, and what that is worth."""
