@@ -17,6 +17,9 @@ RENAMED = (
     dtype torch_dtype pure_bf16: is called model.precision here (fp32, bf16 or fp16)
     trust_remote_code: is always off here; code that comes with a model is not run
     model_revision revision_of_model: is not a key here; download that revision and name its folder in model.path
+    device_map offload_folder: is not a key here; see model.max_memory, the gigabytes of weights that stay
+    use_unsloth use_unsloth_gc: is not supported; model.liger and model.attn choose kernels here
+    activation_offloading: is called train.activation_offload here (disk or cpu)
     flash_attn attn_implementation flash_attention: is called model.attn here
     shift_attn: is called model.attn here (shifted)
     xformers_attention sdp_attention: is chosen by transformers here; leave it out
@@ -72,6 +75,7 @@ RENAMED = (
     lora_bias: is called method.bias here
     adapter_name_or_path lora_model_dir: is called method.adapter here to go on from it, model.adapters to build on it
     create_new_adapter: is not a key here; name the old adapter in model.adapters, and train a new one
+    mixture_of_depths: is called method here (mixture_of_depths); a saved one is named in model.path
     use_llama_pro: is called method here; method=llama_pro with method.num_expand
     freeze_trainable_layers unfrozen_parameters: is called method.num_layers here, with method=freeze
     freeze_trainable_modules freeze_extra_modules: is called method.modules here, with method=freeze
