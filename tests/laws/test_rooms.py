@@ -26,6 +26,7 @@ ROOMS = [
     APART | {"data"},
     {"run", "runs", "passport"},
     {"model"},
+    {"rollout"},
     {"evaluate"},
     {"training"},
     {"tuned", "migrate"},

@@ -6,7 +6,7 @@ Letters of shapes: R rows, T tokens in a row, N sequences, M tokens to be learnt
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from os.path import commonprefix
 
@@ -32,10 +32,12 @@ class Batch:
     """Of each sequence, how many of its first tokens stand only in the one that it branches off from, the nearest
     before it that borrows none; empty where none does."""
     reference: Tensor | None = None  # [M] log-probabilities before anything was learnt
+    known: dict[str, Tensor] = field(default_factory=dict)
+    """What else was found out of tokens to be learnt before they are, [M] each, by name."""
 
     def to(self, device: torch.device) -> Batch:
         moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **moved)
+        return replace(self, **moved, known={name: value.to(device) for name, value in self.known.items()})
 
     @property
     def last(self) -> Tensor:

@@ -92,6 +92,8 @@ def state(loop: Loop) -> dict[str, dict[str, Tensor]]:
     weights = {name: weight.detach().contiguous() for name, weight in loop.weights.items()}
     remembered = {name: one.contiguous() for name, one in loop.method.state(loop.policy.model).items()}
     held = {WEIGHTS: weights, OPTIMIZER: optimizer_tensors(loop), RANDOM: random_state()}
+    if loop.answers:
+        held[ANSWERS] = loop.answers.state()
     return held | ({METHOD: remembered} if remembered else {})
 
 
@@ -159,6 +161,8 @@ def load(place: Path, loop: Loop, facts: Facts) -> Facts:
     load_optimizer(loop, load_file(place / OPTIMIZER))
     if METHOD in manifest["files"]:
         loop.method.restore(loop.policy.model, load_file(place / METHOD))
+    if loop.answers:
+        loop.answers.restore(load_file(place / ANSWERS))
     place_schedule(loop, manifest["step"])
     set_random_state(load_file(place / RANDOM))
     return manifest
@@ -192,6 +196,7 @@ def changes(manifest: Facts, facts: Facts) -> dict[str, str]:
 
 WEIGHTS, OPTIMIZER, RANDOM = "weights.safetensors", "optimizer.safetensors", "random.safetensors"
 METHOD = "method.safetensors"
+ANSWERS = "answers.safetensors"
 MANIFEST, SEAL = "manifest.json", "sha256"
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from ..model.kept import Kept
+    from ..rollout.buffer import Buffer
 
 AT_ONCE = 832
 """Tokens that a CPU computes at once; more is hardly faster, and takes memory in proportion."""
@@ -73,6 +74,8 @@ class Loop:
     """States that need not be computed again."""
     cutoff: int = 2048
     """Tokens in a row that is filled up."""
+    answers: Buffer | None = None
+    """Those that the model gives while it learns, where the objective learns from these."""
     method: Method = field(default_factory=Method)
     """Has a word in what a step is, beside the objective's."""
     cuts: int = 1
@@ -83,9 +86,10 @@ class Loop:
 
     def __post_init__(self) -> None:
         processes = self.accelerator.process_index, self.accelerator.num_processes
-        self.rows, size = Rows(self.sequences), self.objective.side_by_side
+        self.rows, size = Rows(self.sequences), self.objective.rendered
         together = np.array(lengths(self.sequences)).reshape(-1, size).sum(1).tolist()
-        self.order = Order(self.train, together, *processes, self.cutoff)
+        repeats = self.answers.objective.steps_a_rollout if self.answers else 1
+        self.order = Order(self.train, together, *processes, self.cutoff, repeats)
         self.weights = self.policy.trainable()
         self.gone: list[torch.Tensor] = []
         for weight in self.weights.values():
@@ -103,8 +107,10 @@ class Loop:
             if number % self.order.epoch_steps == 0:
                 tell("on_epoch_begin")
             tell("on_step_begin")
+            heard = self.hear(number)
             with self.train.optim.learning(self.optimizer):
                 tallies, tokens = self.gradient(number)
+            tallies |= heard
             self.add_up_gradients()
             self.add_up(tallies)
             norm = self.divide(float(tallies["loss"].count))
@@ -122,6 +128,22 @@ class Loop:
             self.scheduler.step()
             self.optimizer.zero_grad(set_to_none=False)
             yield step
+
+    def hear(self, number: int) -> dict[str, Tally]:
+        """Have prompts answered, if a step needs new answers; what is watched of them."""
+        if self.answers is None:
+            return {}
+        rollout, heard = number // self.order.repeats, {}
+        if self.answers.number != rollout:
+            heard = self.answers.fill(rollout, [n for batch in self.order.batches(number) for n in batch])
+        self.rows = self.answers.rows
+        return heard
+
+    def batches(self, number: int) -> list[list[int]]:
+        """The examples of each of a step's batches."""
+        if self.answers is None:
+            return self.order.batches(number)
+        return self.answers.batches(number, self.train.gradient_accumulation_steps)
 
     def gradient(self, number: int) -> tuple[dict[str, Tally], int]:
         """Add up the gradients of a step's batches, undivided; what they measured, and how many tokens they had.
@@ -201,7 +223,7 @@ class Loop:
 
     def parts(self, number: int) -> Iterator[list[int]]:
         """A step's batches; on a CPU a large one in parts of like size, whose gradient is the same in less memory."""
-        for examples in self.order.batches(number):
+        for examples in self.batches(number):
             whole = self.layout is pad or self.accelerator.device.type != "cpu" or self.train.optimizer_in_backward
             lengths = dict(zip(examples, self.sizes(examples), strict=True))
             count = 1 if whole else -(-sum(lengths.values()) // AT_ONCE)
@@ -217,7 +239,7 @@ class Loop:
 
     def sizes(self, examples: Sequence[int]) -> list[int]:
         """How many tokens each example brings into a batch of them all."""
-        sequences = [self.sequences[n] for n in self.sequences_of(examples)]
+        sequences = [self.rows.sequences[n] for n in self.sequences_of(examples)]
         lengths = np.array([len(tokens.ids) for tokens in sequences])
         if self.layout is share:
             lengths -= np.array(branches(sequences))

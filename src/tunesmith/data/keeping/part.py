@@ -95,6 +95,7 @@ class Part:
         run = self.run
         targets, found = run.objective.targets, Findings(run.data.on_bad_row)
         checks = Lint(rules(cheap=True), self.renderer, targets)
+        asked: list[tuple[int, Example]] = []
         passing = Pass(self.place, self.renderer, targets, run.train.seed, run.eval.max_samples, checks)
         with Writer(folder) as writer, seldom_tidied():
             for item in self.told(passing.items()):
@@ -104,11 +105,13 @@ class Part:
                 label = named(item.example, targets) if item.example else None
                 for tokens in item.tokens:
                     writer.add(tokens, label)
+                    if item.example and targets == "prompts":
+                        asked.append((0, item.example))  # rewards look at more than its tokens
             report = checks.report()
             kinds = {found.rule.name for found in report.errors}
             writer.close(found.facts() | {"errors": sorted(kinds), "lint": report.sentences()})
-        for split, drawn in passing.held.items():
-            (folder / f"{split}.json").write_bytes(entries().dump_json(list(drawn)))
+        for split, examples in {"train": asked, **passing.held}.items():
+            (folder / f"{split}.json").write_bytes(entries().dump_json(list(examples)))
 
     def told(self, items: Iterator[Item]) -> Iterator[Item]:
         """The items; now and then it is said how far one is."""
@@ -191,7 +194,7 @@ class Findings:
 
 
 def held(part: Stored, split: str) -> Sequence[tuple[int, Example]]:
-    """The held-out examples of a split, each with the key by which it is drawn."""
+    """The held-out examples of a split, each with the key by which it is drawn; of train, prompts."""
     file = part.folder / f"{split}.json"
     return entries().validate_json(file.read_bytes()) if file.exists() else []
 
