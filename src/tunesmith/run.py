@@ -18,6 +18,7 @@ from .optimizers.adamw import FusedAdamW
 from .optimizers.base import Optim, optimizer
 from .precision.base import Precision, precision
 from .precision.plain import Auto as AutoPrecision
+from .rewards.base import Reward, reward
 from .rope.base import RopeScaling, rope_scaling
 from .rope.kinds import Unchanged
 from .schedules.base import Schedule, schedule
@@ -31,6 +32,7 @@ AnyAttention = Annotated[Attention, Choice(attn, "auto")]
 AnyOptim = Annotated[Optim, Choice(optimizer, "adamw_torch_fused")]
 AnySchedule = Annotated[Schedule, Choice(schedule, "linear")]
 AnyFormat = Annotated[Format, Choice(format_, "auto")]
+AnyReward = Annotated[Reward, Choice(reward, "")]
 Strategy = Literal["no", "steps", "epoch"]
 Tracker = Literal["tensorboard", "swanlab", "wandb", "mlflow", "trackio", "comet_ml"]
 
@@ -208,6 +210,8 @@ class Run:
     """Which parameters learn."""
     objective: AnyObjective = SFT()
     """What they learn to do."""
+    rewards: tuple[AnyReward, ...] = ()
+    """What answers are worth that the model writes while it learns; the scores are added up by their weights."""
     train: Train = Train()
     eval: Eval = Eval()
     output: str | None = None

@@ -15,19 +15,20 @@ from tunesmith.methods.base import method
 from tunesmith.objectives.base import objective
 from tunesmith.optimizers.base import optimizer
 from tunesmith.precision.base import precision
+from tunesmith.rewards.base import reward
 from tunesmith.rope.base import rope_scaling
 from tunesmith.schedules.base import schedule
 
 SRC = Path(tunesmith.__file__).parent
 FILES = sorted(SRC.rglob("*.py"))
-APART = {"methods", "objectives", "precision", "rope", "attn", "optimizers", "schedules"}
+APART = {"methods", "objectives", "precision", "rope", "attn", "optimizers", "schedules", "rewards"}
 ROOMS = [
-    {"secret", "errors", "files", "cache", "machine", "start", "owner", "config"},
+    {"secret", "errors", "files", "cache", "machine", "start", "owner", "code", "script", "config"},
     APART | {"data"},
     {"run", "runs", "passport"},
     {"model"},
-    {"rollout"},
     {"evaluate"},
+    {"rollout"},
     {"training"},
     {"tuned", "migrate"},
     {"cli", "__main__"},
@@ -110,7 +111,7 @@ def test_a_file_is_read_in_one_sitting(file):
 
 ENTRIES = [
     (registry.kind, name, entry)
-    for registry in (method, objective, precision, rope_scaling, attn, optimizer, schedule, format_, rule)
+    for registry in (method, objective, precision, rope_scaling, attn, optimizer, schedule, reward, format_, rule)
     for name, entry in registry.all().items()
 ]
 

@@ -12,7 +12,8 @@ from .registry import Registry
 class Choice:
     """Marks a type, as in `Annotated[Method, Choice(method, "lora")]`.
 
-    Reads `lora`, or `{name: lora, r: 16}`, or `{r: 16}` for the default name.
+    Reads `lora`, or `{name: lora, r: 16}`, or `{r: 16}` for the default name, unless that is empty. A list of
+    choices is a `tuple[Annotated[...], ...]`.
     """
 
     registry: Registry[Any]
@@ -49,4 +50,5 @@ class Choice:
             properties = {"name": {"const": name}} | options.get("properties", {})
             required = [] if name == self.default else ["name"]
             objects.append(options | {"properties": properties, "required": [*required, *options.get("required", [])]})
-        return {"anyOf": [{"enum": list(names)}, *objects], "default": self.default}
+        usual = {"default": self.default} if self.default else {}
+        return {"anyOf": [{"enum": list(names)}, *objects]} | usual

@@ -33,12 +33,25 @@ def rows(cls: Any, path: str = "", when: str = "") -> Iterator[Row]:
         at, choice, doc = f"{path}.{field.name}".lstrip("."), Choice.of(hint), docs.get(field.name, "")
         if choice:
             yield Row(at, hint, choice.default, doc, when)
+        elif choice := Choice.of(member(hint)):
+            yield Row(at, hint, usual(field), doc, when)
+            at = f"{at}.{NUMBER}"
+        if choice:
             for name, entry in choice.registry.all().items():
                 yield from rows(entry, at, f"{at}={name}")
         elif is_dataclass(hint):
             yield from rows(hint, at, when)
         else:
             yield Row(at, hint, usual(field), doc, when)
+
+
+NUMBER = "N"
+"""What stands in a row's path for the number of something in a list."""
+
+
+def member(hint: Any) -> Any:
+    """What a list holds, of its type; None for any other type."""
+    return get_args(hint)[0] if get_origin(hint) in (tuple, list) else None
 
 
 def usual(field: Field[Any]) -> Any:

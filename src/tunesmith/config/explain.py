@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, get_type_hints
 
 from .choice import Choice
-from .describe import BOUNDS, rows, words
+from .describe import BOUNDS, NUMBER, member, rows, words
 from .registry import did_you_mean
 
 Key = tuple[str, ...]
@@ -35,11 +35,11 @@ def resolve(cls: type, mistake: Any) -> tuple[Key, Key, Any]:
     path, tree, here = [], [], cls
     steps = iter(map(str, mistake["loc"]))
     for step in steps:
-        if not is_dataclass(here):
+        if not is_dataclass(here) and member(here) is None:
             break
         path.append(step)
         tree.append(step)
-        here = get_type_hints(here, include_extras=True).get(step)
+        here = within(here, step)
         if choice := Choice.of(here):
             name = next(steps, None)
             if name is None:
@@ -47,6 +47,11 @@ def resolve(cls: type, mistake: Any) -> tuple[Key, Key, Any]:
             path.append(name)
             here = choice.registry[name]
     return tuple(path), tuple(tree), here
+
+
+def within(cls: Any, step: str) -> Any:
+    """The type of a field, or of what a list holds."""
+    return get_type_hints(cls, include_extras=True).get(step) if is_dataclass(cls) else member(cls)
 
 
 def place(tree: Key, places: Places, name: str) -> str:
@@ -64,13 +69,7 @@ def what(cls: type, mistake: Any, key: tuple[Key, Key], hint: Any, renamed: Mapp
     if kind in ("missing", "missing_argument"):
         return "needed, but not given"
     if kind == "union_tag_invalid":
-        choice = Choice.of(hint)
-        tag = mistake["ctx"]["tag"]
-        if not tag or choice is None:
-            return f"must be a name, or keys with values (got {got})"
-        if asked := renamed.get(f"{'.'.join(key[1])}={tag}"):
-            return f"{tag} {asked}"
-        return f"no such {choice.registry.kind} '{tag}'; {did_you_mean(tag, choice.registry.all())}"
+        return no_such(Choice.of(hint), mistake, ".".join(key[1]), renamed)
     if bound := KINDS.get(kind):
         return f"must be {BOUNDS[bound]} {mistake['ctx'][bound]:g} (got {got})"
     if kind == "literal_error":
@@ -80,6 +79,18 @@ def what(cls: type, mistake: Any, key: tuple[Key, Key], hint: Any, renamed: Mapp
     return f"must be {words(hint)} (got {got})"
 
 
+def no_such(choice: Choice | None, mistake: Any, path: str, renamed: Mapping[str, str]) -> str:
+    """What is wrong where an entry of a registry is to be chosen."""
+    tag = mistake["ctx"]["tag"]
+    if choice and not tag and isinstance(mistake["input"], dict):
+        return f"needs a name; known: {', '.join(choice.registry.all())}"
+    if not tag or choice is None:
+        return f"must be a name, or keys with values (got {in_yaml(mistake['input'])})"
+    if asked := renamed.get(f"{path}={tag}"):
+        return f"{tag} {asked}"
+    return f"no such {choice.registry.kind} '{tag}'; {did_you_mean(tag, choice.registry.all())}"
+
+
 def in_yaml(value: Any) -> str:
     """A value about as it was written, not as Python shows it."""
     return {"True": "true", "False": "false", "None": "null"}.get(repr(value), f"{value!r:.60}")
@@ -87,7 +98,7 @@ def in_yaml(value: Any) -> str:
 
 def unknown(cls: type, path: Key, tree: Key, renamed: Mapping[str, str]) -> str:
     """What to do about a key that there is not: its name here, its room, or the nearest word."""
-    key, asked, above = path[-1], ".".join(tree), ".".join(tree[:-1])
+    key, asked, above = path[-1], ".".join(map(numbered, tree)), ".".join(map(numbered, tree[:-1]))
     there = list(rows(cls))
     if key in [row.when.partition("=")[2] for row in there if row.when.startswith(f"{above}=")]:
         return f"is no key; the options of {above}={key} stand under {above} itself"
@@ -98,18 +109,22 @@ def unknown(cls: type, path: Key, tree: Key, renamed: Mapping[str, str]) -> str:
         return f"is an option of {' and of '.join(others)}"
     if key in renamed:
         return renamed[key]
-    homes = sorted({row.path for row in there if row.path.endswith(f".{key}")})
+    homes = sorted({row.path for row in there if row.path.endswith(f".{key}") and f".{NUMBER}." not in row.path})
     if 0 < len(homes) <= 2:
         rooms = " or ".join(home.rpartition(".")[0] for home in homes)
         return f"belongs under {rooms}: {' or '.join(homes)}"
     return f"no such key; {did_you_mean(key, keys(cls, path[:-1]))}"
 
 
+def numbered(step: str) -> str:
+    return NUMBER if step.isdigit() else step
+
+
 def keys(cls: Any, path: Key) -> Iterator[str]:
     """The keys that may stand at a path."""
     steps = iter(path)
     for step in steps:
-        cls = get_type_hints(cls, include_extras=True)[step]
+        cls = within(cls, step)
         if choice := Choice.of(cls):
             cls = choice.registry[next(steps)]
     yield from (field.name for field in fields(cls))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ..errors import RecipeError
 from .choice import Choice
-from .describe import rows
+from .describe import NUMBER, member, rows
 from .yaml import MOST_BYTES, TOO_LARGE, Tree, read_word, read_yaml
 
 WORDS = "command line"
@@ -39,19 +39,30 @@ class Layer:
             for step in key[:-1]:
                 room = room.setdefault(step, {})
             room[key[-1]] = value
-        return root
+        return listed(root)
+
+
+def listed(tree: Any) -> Any:
+    """Keys in keys, with a list where the keys are 0, 1 and so on."""
+    if not isinstance(tree, dict):
+        return tree
+    made = {key: listed(value) for key, value in tree.items()}
+    return [made[str(n)] for n in range(len(made))] if made and made.keys() == set(map(str, range(len(made)))) else made
 
 
 def choices(cls: Any) -> dict[Key, str]:
     """The keys that choose an entry of a registry, with the name that each has if nothing is said."""
-    return {tuple(row.path.split(".")): row.default for row in rows(cls) if Choice.of(row.type)}
+    found = {tuple(row.path.split(".")): row.default for row in rows(cls) if Choice.of(row.type)}
+    lists = [row.path for row in rows(cls) if Choice.of(member(row.type))]
+    return found | {(*path.split("."), NUMBER): "" for path in lists}
 
 
 def layer(tree: dict[str, Any], places: dict[Key, str], names: Mapping[Key, str]) -> Layer:
     """A tree as a layer; `lora` where a choice stands is the same as `{name: lora}`."""
     settings = {}
     for key, value in values(tree):
-        named = (*key, "name") if key in names and isinstance(value, str) else key
+        place = tuple(NUMBER if step.isdigit() else step for step in key)
+        named = (*key, "name") if place in names and isinstance(value, str) else key
         settings[named] = Setting(value, places[key])
     return Layer(settings, places)
 
@@ -69,6 +80,10 @@ def lay(below: Layer, above: Layer, names: Mapping[Key, str], default: bool = Tr
         if name in above.settings and was and above.settings[name].value != was.value:
             settings = {key: kept for key, kept in settings.items() if key[: len(choice)] != choice}
     for key, said in above.settings.items():
+        if above_list := next((key[:n] for n in range(1, len(key)) if isinstance(at(settings, key[:n]), list)), None):
+            changed = put(settings[above_list].value, key[len(above_list) :], said.value, ".".join(key))
+            settings[above_list] = Setting(changed, said.origin)
+            continue
         inside = [other for other in settings if other[: len(key)] == key and other != key]
         if said.value == {} and inside:
             continue
@@ -76,6 +91,25 @@ def lay(below: Layer, above: Layer, names: Mapping[Key, str], default: bool = Tr
             settings.pop(other, None)
         settings[key] = said
     return Layer(settings, below.places | above.places)
+
+
+def at(settings: Mapping[Key, Setting], key: Key) -> Any:
+    return settings[key].value if key in settings else None
+
+
+def put(room: Any, key: Key, value: Any, said: str) -> Any:
+    """A copy of a list, or of keys in one, with a value at its place; a choice whose name changes loses its options."""
+    step, inner = key[0], key[1:]
+    if isinstance(room, list):
+        if not step.isdigit() or int(step) > len(room):
+            raise RecipeError(f"{WORDS}: {said}: the list has {len(room)}; name one by its number from 0, or the next")
+        number = int(step)
+        there = room[number] if number < len(room) else {}
+        return [*room[:number], put(there, inner, value, said) if inner else value, *room[number + 1 :]]
+    keys = {"name": room} if isinstance(room, str) else room or {}
+    if key == ("name",) and keys.get("name", value) != value:
+        return {"name": value}
+    return keys | {step: put(keys.get(step), inner, value, said) if inner else value}
 
 
 def recipes(path: Path, names: Mapping[Key, str], above: tuple[Path, ...] = (), asked: str = "") -> Iterator[Layer]:

@@ -50,8 +50,13 @@ def load(
         places = said.places | {key: origin for key, (_, origin) in said.settings.items()}
         mistakes = error.errors(include_url=False)
         raise RecipeError("\n".join(explain(cls, mistakes, places, missing, renamed or {}))) from None
-    unsaid = Setting(None, "default")
-    return Loaded(value, {setting(key): said.settings.get(key, unsaid).origin for key in leaves(dump(value))})
+    return Loaded(value, {setting(key): origin(said.settings, key) for key in leaves(dump(value))})
+
+
+def origin(settings: Mapping[Key, Setting], key: Key) -> str:
+    """Where a value came from: of a list, where the first thing in it was said."""
+    inside = (said for path, said in settings.items() if path[: len(key)] == key)
+    return next(inside, Setting(None, "default")).origin
 
 
 def setting(path: Key) -> str:
@@ -111,7 +116,7 @@ def to_yaml(value: Any, origins: Mapping[str, str]) -> str:
 
 
 def commented(tree: dict[str, Any], origins: Mapping[str, str], above: str):
-    from ruamel.yaml.comments import CommentedMap, CommentedSeq
+    from ruamel.yaml.comments import CommentedMap
 
     made = CommentedMap()
     for key, value in tree.items():
@@ -119,11 +124,7 @@ def commented(tree: dict[str, Any], origins: Mapping[str, str], above: str):
         if isinstance(value, dict):
             made[key] = commented(value, origins, path)
             continue
-        if isinstance(value, list):
-            made[key] = CommentedSeq(map(quoted, value))
-            made[key].fa.set_flow_style()
-        else:
-            made[key] = quoted(value)
+        made[key] = quoted(value)
         came = origins.get(path.removesuffix(".name"), "default")
         if came != "default":
             made.yaml_add_eol_comment(came, key, column=0)
@@ -132,9 +133,15 @@ def commented(tree: dict[str, Any], origins: Mapping[str, str], above: str):
 
 def quoted(value: Any) -> Any:
     """A value, in quotes where it must be: text with what cannot be seen in it, such as a line break, or that readers
-    of YAML 1.1 would take for a flag."""
+    of YAML 1.1 would take for a flag. A list, and what is in it, stands on one line."""
+    from ruamel.yaml.comments import CommentedMap, CommentedSeq
     from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
+    if isinstance(value, list | dict):
+        row = isinstance(value, list)
+        made: Any = CommentedSeq(map(quoted, value)) if row else CommentedMap({k: quoted(v) for k, v in value.items()})
+        made.fa.set_flow_style()
+        return made
     if not isinstance(value, str):
         return value
     flag = value.lower() in ("y", "n", "yes", "no", "on", "off")

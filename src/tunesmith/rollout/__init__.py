@@ -1,1 +1,1 @@
-"""Answers that a model gives while it learns, and how good they are."""
+"""What a model writes while it learns, and what that is worth."""

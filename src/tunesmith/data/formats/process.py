@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from copy import deepcopy
 from functools import cached_property
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from traceback import extract_tb
 from typing import Any, ClassVar
 
-from ...errors import DataError, RecipeError
+from ...code import function_of, line, said
+from ...errors import DataError
 from ..example import Example
 from .base import Format, Row, format_, shown
 
@@ -54,7 +52,7 @@ class Process(Format):
         try:
             return function(deepcopy(row))
         except (Exception, SystemExit) as error:
-            raise ValueError(f"{self.function} of {self.file}{self.line(error)} raised {said(error)}") from error
+            raise ValueError(f"{self.function} of {self.file}{line(error, self.file)} raised {said(error)}") from error
 
     def meant(self, row: Any) -> list[Example]:
         if not isinstance(row, dict):
@@ -87,35 +85,7 @@ class Process(Format):
     @cached_property
     def loaded(self) -> Callable[[Row], Any]:
         """The function, out of its file."""
-        where = f"data.format.file: {self.file}"
-        file = Path(self.file)
-        if not file.is_file():
-            raise RecipeError(f"{where}: no such file; name the Python file that has the function {self.function}")
-        spec = spec_from_file_location(f"tunesmith_process_{file.stem}", file)
-        if spec is None or spec.loader is None:
-            raise RecipeError(f"{where}: is not a Python file; its name must end with .py")
-        module = module_from_spec(spec)
-        sys.modules[spec.name] = module  # dataclasses and such look for the module of what they decorate
-        try:
-            spec.loader.exec_module(module)
-        except (Exception, SystemExit) as error:
-            raise RecipeError(f"{where}{self.line(error)} cannot be loaded: {said(error)}") from error
-        function = getattr(module, self.function, None)
-        if not callable(function):
-            raise RecipeError(f"{where}: has no function {self.function}; name it with data.format.function=...")
-        return function
-
-    def line(self, error: BaseException) -> str:
-        """The last line of the user's file that led to an error."""
-        if isinstance(error, SyntaxError) and error.filename == self.file:
-            return f":{error.lineno}"
-        ours = str(Path(self.file))
-        lines = [frame.lineno for frame in extract_tb(error.__traceback__) if frame.filename in (ours, self.file)]
-        return f":{lines[-1]}" if lines else ""
-
-
-def said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".removesuffix(": ")
+        return function_of(self.file, self.function, "data.format.file")
 
 
 def listed(value: Any) -> Any:

@@ -1,0 +1,67 @@
+"""Whether the answer is JSON, of the right form."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ..errors import BadEnvironment, RecipeError
+from .base import Reward, reward
+
+FENCED = re.compile(r"\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*", re.DOTALL)
+
+
+@reward("json_schema")
+class JsonSchema(Reward):
+    """1 if the answer is JSON that a schema allows, else 0."""
+
+    file: str | None = None
+    """A JSON Schema; without one, any JSON will do. Needs the extra jsonschema. What it refers to elsewhere is not
+    fetched."""
+    fenced: bool = False
+    """Whether JSON in a block of code between ``` is taken too, with nothing around it."""
+
+    def refuse(self, key):
+        if self.file is None:
+            return
+        if find_spec("jsonschema") is None:
+            raise BadEnvironment(f"{key}: json_schema needs jsonschema; pip install 'tunesmith[jsonschema]'")
+        from jsonschema import SchemaError
+
+        where = f"{key}.file: {self.file}"
+        try:
+            self.schema  # noqa: B018 - reading it is the check
+        except OSError as error:
+            raise RecipeError(f"{where}: cannot be read: {error.strerror}") from None
+        except (ValueError, SchemaError) as error:
+            said = str(error).split("\n")[0]
+            raise RecipeError(f"{where}: is no JSON Schema: {said}; mend it") from None
+
+    @cached_property
+    def schema(self) -> Any:
+        """What checks a value; None if any will do."""
+        if self.file is None:
+            return None
+        from jsonschema.validators import validator_for
+        from referencing import Registry
+
+        schema = json.loads(Path(self.file).read_text(encoding="utf-8"))
+        kind = validator_for(schema)
+        kind.check_schema(schema)
+        return kind(schema, registry=Registry())  # an empty one: nothing is looked up on the network
+
+    def one(self, said):
+        found = FENCED.fullmatch(said.completion) if self.fenced else None
+        try:
+            value = json.loads(found[1] if found else said.completion, parse_constant=no_number)
+        except (ValueError, RecursionError):
+            return 0.0
+        return float(self.schema is None or self.schema.is_valid(value))
+
+
+def no_number(word: str) -> None:
+    raise ValueError(f"{word} is not JSON")

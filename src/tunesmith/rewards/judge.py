@@ -1,0 +1,35 @@
+"""What a judge gives the answer by a rubric."""
+
+from __future__ import annotations
+
+from ..errors import RecipeError
+from ._settings import Judge
+from .base import Reward, Scorer, reward
+
+
+@reward("judge")
+class JudgeReward(Reward):
+    """What a language model gives the answer by its rubric, a whole number from `lowest` to `highest`, brought to 0 to
+    1."""
+
+    judge: Judge
+    """Who judges, and by what."""
+    lowest: int = 1
+    """The number for the worst answers."""
+    highest: int = 10
+    """The number for the best."""
+
+    def refuse(self, key):
+        self.judge.refuse(f"{key}.judge")
+        if not 1 <= self.highest - self.lowest <= 100:
+            raise RecipeError(f"{key}.highest: must be above lowest, by 100 at most (got {self.highest})")
+
+    def scorer(self, tools):
+        if tools is None:
+            raise LookupError(f"{self.name} needs tools")
+        ask, width = tools.rubric(self.judge, self.lowest, self.highest), self.highest - self.lowest
+        return Scorer(
+            lambda said: [
+                (given - self.lowest) / width if isinstance(given, int | float) else given for given in ask(said)
+            ]
+        )
