@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +19,10 @@ from ..model.engine import Engine, reading
 from ..model.policy import Policy
 from ..model.rows import Rows
 from ..objectives.base import Objective, Tally
+from ..rollout.buffer import Scorer
+from ..rollout.sample import sample
 from ..run import Eval
-from .metrics import Scores, measure, plain, proportion
+from .metrics import Scores, measure, plain, proportion, worth
 
 SHOWN = 10
 """Answers written out for a person to read."""
@@ -42,6 +45,8 @@ class Examiner:
     settings: Eval
     layout: Layout
     examples: Sequence[Example]
+    scorer: Scorer | None = None
+    """What answers are worth, to an objective that learns from the model's own."""
 
     def measure(self, policy: Policy) -> Measured:
         """Everything that is known of how good the model is."""
@@ -49,6 +54,8 @@ class Examiner:
             return self.classify(policy)
         if self.objective.targets in ("pairs", "liked"):
             return self.judge(policy)
+        if self.scorer:
+            return self.worth(policy)
         engine = Engine(policy.model, self.material.renderer.tokenizer, self.settings.batch_size)
         prompts = [self.prompt(example) for example in self.examples]
         said = engine.write(prompts[:SHOWN], self.settings.max_new_tokens)
@@ -89,12 +96,16 @@ class Examiner:
             return "which answer of a pair it holds to be better"
         if self.objective.targets == "liked":
             return "whether it holds an answer to be good"
+        if self.objective.targets == "prompts":
+            return "what its answers are worth by the rewards"
         if self.objective.targets == "answers" and self.task == "choice":
             return f"the likeliest of {', '.join(map(repr, self.material.options))}"
         return "answers written freely" if self.task == "exact_match" else "the loss alone"
 
     def prompt(self, example: Example) -> list[int]:
         """What the model is asked; of a text, its beginning."""
+        if self.objective.targets == "prompts":
+            return self.material.renderer.asked(example)[0].ids
         if example.answers:
             return self.material.renderer.prompt(example.prompt, example.tools)
         return self.material.renderer.whole(example)[0].ids[:32]
@@ -137,9 +148,20 @@ class Examiner:
             said = engine.write(asked, self.settings.max_new_tokens)
         return Measured(replace(scores, watched={name: tally.mean() for name, tally in found.items()}), said)
 
+    def worth(self, policy: Policy) -> Measured:
+        """Have every prompt answered once, always by the same draws, and see what the answers are worth."""
+        assert self.scorer is not None
+        engine = Engine(policy.model, self.material.renderer.tokenizer)
+        how: Any = self.objective
+        drawn = sample(engine, [self.prompt(example) for example in self.examples], how, seed=0)
+        texts = [engine.tokenizer.decode(one.ids, skip_special_tokens=True) for one in drawn]
+        reward, found = self.scorer(self.examples, texts, drawn)
+        means = {name: tally.mean() for name, tally in found.items()}
+        return Measured(worth(reward.numpy(), means), texts[:SHOWN])
+
     def loss(self, policy: Policy) -> float:
-        """The objective's mean over all examples."""
-        return self.tallies(policy)["loss"].mean()
+        """The objective's mean over all examples; of answers of its own, how little they are worth."""
+        return self.worth(policy).scores.loss if self.scorer else self.tallies(policy)["loss"].mean()
 
     def tallies(self, policy: Policy) -> dict[str, Tally]:
         """The objective's sum over all examples, and what it watches."""

@@ -106,12 +106,15 @@ class Buffer:
     def fill(self, number: int, chosen: Sequence[int]) -> dict[str, Tally]:
         """Have these prompts answered; what is watched of the answers."""
         objective, size = self.objective, self.objective.num_generations
-        drawn = sample(self.engine, [self.prompts[n].ids for n in chosen], objective, self.seed * 1_000_003 + number)
+        drawn = sample(
+            self.engine, [self.prompts[n].ids for n in chosen], objective, self.seed * 1_000_003 + number, size
+        )
         each = [n for n in chosen for _ in range(size)]
         self.rows = Rows([joined(self.prompts[n], one) for n, one in zip(each, drawn, strict=True)])
         texts = [self.engine.tokenizer.decode(one.ids, skip_special_tokens=True) for one in drawn]
         reward, watched = self.scorer([self.examples[n] for n in each], texts, drawn)
         ended = torch.tensor([one.ended for one in drawn])
+        reward = expected(reward, size)
         rolled = Rolled(reward, torch.tensor([len(one.ids) for one in drawn]), size, ended, kl_coef=self.kl_coef)
         rolled.known["sampled"] = torch.tensor([one for row in drawn for one in row.logp])
         rolled.known |= self.looked_at()
@@ -232,6 +235,13 @@ class Buffer:
         if self.beginning:
             for name, weight in self.beginning.weights.items():
                 weight.copy_(state[f"began.{name}"])
+
+
+def expected(reward: Tensor, group: int) -> Tensor:
+    """[N] rewards; one that nobody could say is the mean of its group, or of all, so that little is learnt from it."""
+    groups = reward.view(-1, group)
+    groups = groups.where(~groups.isnan(), groups.nanmean(1, keepdim=True))
+    return groups.where(~groups.isnan(), groups.nanmean()).flatten()
 
 
 def joined(prompt: Tokens, said: Drawn) -> Tokens:

@@ -19,8 +19,6 @@ class How(Protocol):
     """How answers are drawn; documented in objectives/_online.py."""
 
     @property
-    def num_generations(self) -> int: ...
-    @property
     def max_completion_length(self) -> int: ...
     @property
     def temperature(self) -> float: ...
@@ -46,13 +44,12 @@ class Drawn:
     """Whether it came to an end by itself."""
 
 
-def sample(engine: Engine, prompts: Sequence[Ids], how: How, seed: int) -> list[Drawn]:
-    """`how.num_generations` answers to each prompt, those to one prompt side by side.
+def sample(engine: Engine, prompts: Sequence[Ids], how: How, seed: int, size: int = 1) -> list[Drawn]:
+    """`size` answers to each prompt, those to one prompt side by side.
 
     What prompts have in common is read once, each prompt once for all of its answers, and an answer that has ended
     takes no more room. The same seed gives the same answers.
     """
-    size = how.num_generations
     found = [Drawn() for _ in range(len(prompts) * size)]
     draw = torch.Generator(engine.device).manual_seed(seed)
     engine.batch_size = max(1, ROWS // size)

@@ -107,10 +107,8 @@ class Loop:
             if number % self.order.epoch_steps == 0:
                 tell("on_epoch_begin")
             tell("on_step_begin")
-            heard = self.hear(number)
             with self.train.optim.learning(self.optimizer):
                 tallies, tokens = self.gradient(number)
-            tallies |= heard
             self.add_up_gradients()
             self.add_up(tallies)
             norm = self.divide(float(tallies["loss"].count))
@@ -150,10 +148,12 @@ class Loop:
 
         With auto_batch, batches that do not fit into memory are cut in halves until they do.
         """
+        heard = self.hear(number)
         before = random_state()
         while True:
             try:
-                return self.summed(number)
+                tallies, tokens = self.summed(number)
+                return tallies | heard, tokens
             except (MemoryError, RuntimeError) as error:
                 smallest = max(map(len, self.parts(number))) == self.objective.side_by_side
                 if not self.train.auto_batch or smallest or not memory_error(error):

@@ -34,6 +34,7 @@ from . import checkpoint
 from .before import before_learning, ways
 from .callbacks import Callbacks
 from .loop import Loop
+from .online import answers, refuse_online
 from .progress import Progress
 from .quantised import refuse_quantised
 from .signals import Signals
@@ -114,7 +115,8 @@ def follow(
         loop = build(run, base, material, progress)
         create(folder, run, origins)
         signals.resume = going_on(folder)
-        loop.kept = keep(loop.policy, material.sequences, loop.order.epochs, folder.path, progress.say)
+        if not loop.answers:
+            loop.kept = keep(loop.policy, material.sequences, loop.order.epochs, folder.path, progress.say)
         inputs = passport.inputs(base, sums(found), progress.say, adapters(run))
         said = folder.recipe().value  # as it loads back: in Python 1 may stand for 1.0
         rows = {passport.SEQUENCES: material.fingerprint, passport.MEASURED: material.measured}
@@ -123,8 +125,9 @@ def follow(
         outputs = run.objective.outputs(material.labels)
         folder.note(status="running", counts=material.counts, labels=outputs, parameters=size(loop.policy))
 
-        examiner = Examiner(material, run.objective, run.eval, loop.layout, material.test)
-        watch = Examiner(material, run.objective, run.eval, loop.layout, material.validation)
+        parts = material, run.objective, run.eval, loop.layout
+        scorer = loop.answers.scorer if loop.answers else None
+        examiner, watch = (Examiner(*parts, rows, scorer) for rows in (material.test, material.validation))
         before_learning(run, loop, [examiner, watch], mine["hashes"]["base"], progress.say)
         before = measure(examiner, loop.policy, "before", folder, progress)
         facts = {"data": material.fingerprint, "base": mine["hashes"]["base"]} | checkpoint.deciding(run)
@@ -156,6 +159,7 @@ def refuse(run: Run) -> None:
                 " and keep it in the environment, such as HF_TOKEN, or download first and name the local folder"
             )
     refuse_quantised(run)
+    refuse_online(run)
     run.train.optim.refuse(run.train)
     run.train.lr_scheduler_type.refuse(run.train)
     train, processes = run.train, int(os.environ.get("WORLD_SIZE", "1"))
@@ -246,6 +250,7 @@ def build(run: Run, base: Path, material: Material, progress: Progress) -> Loop:
         policy.bare.config.pad_token_id = tokenizer.pad_token_id
     layout = policy.layout()
     parts = {"cutoff": run.data.max_length, "method": run.method}
+    parts["answers"] = answers(run, material, policy, layout, progress.say)
     loop = Loop(policy, run.objective, run.train, material.sequences, layout, accelerator, **parts)
     for fact in ways(loop):
         progress.say(fact)

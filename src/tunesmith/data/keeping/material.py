@@ -14,7 +14,7 @@ from ...errors import DataError
 from ..dataset import Drawn
 from ..example import Example
 from ..reading.places import Place
-from ..rendering.render import NoTarget, Renderer, Tokens, TooLong
+from ..rendering.render import ANSWERS, NoTarget, Renderer, Tokens, TooLong
 from .mix import mix
 from .part import FEW, LIKED, MEND, Part, held
 from .store import Mixed, Stored
@@ -61,7 +61,7 @@ def prepare(
 ) -> Material:
     """Read and render a run's data, or take them from the cache; what was left out or cut is counted and said."""
     renderer = Renderer(tokenizer, run.data)
-    if renderer.plain and run.objective.targets == "answers":
+    if renderer.plain and run.objective.targets in ANSWERS:
         say(f"{renderer.name} brings no chat template: a plain one is used ('user: ...', 'assistant: ...')")
     for place in found:
         unread = f"; not read: {', '.join(place.unread)}" if place.unread else ""
