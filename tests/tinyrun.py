@@ -5,7 +5,7 @@ from uuid import uuid4
 import torch
 from accelerate import Accelerator
 
-from tunesmith.data.batch import share
+from tunesmith.data.batch import pack, share
 from tunesmith.data.example import Example
 from tunesmith.data.rendering.render import Tokens
 from tunesmith.model.engine import Engine
@@ -19,6 +19,8 @@ from tunesmith.training.loop import Loop
 
 NEEDS = {"bitfit": {"attention_bias": True, "mlp_bias": True}}
 """What a tiny model must have for a method to find something that it trains."""
+WHOLE = {"mixture_of_depths"}
+"""Methods that look at all of a sequence, so that what several begin with is not the same for all."""
 LENGTHS = (16, 7, 15, 6, 16, 9, 8, 7)
 
 
@@ -63,6 +65,7 @@ def buffer_of(policy, objective, method, prompts, layout=share, scorer=low_first
 def loop_of(tiny, method, objective, sequences, layout=share, **settings) -> Loop:
     """The loop of a run on the tiny model."""
     torch.manual_seed(0)
+    layout = pack if layout is share and method.name in WHOLE else layout
     train = Train(**{"per_device_train_batch_size": 8, "lr_scheduler_type": Constant(), **settings})
     outputs = objective.outputs(("a", "b", "c"))
     parts = NEEDS.get(method.name, {})

@@ -190,7 +190,7 @@ RENAMED = (
     eval_delay auto_find_batch_size torch_empty_cache_steps: is not supported yet; leave it out
     tf32 torch_compile torch_compile_backend: is not supported yet; leave it out
     torch_compile_mode enable_jit_checkpoint: is not supported yet; leave it out
-    use_liger_kernel liger_kernel_config enable_liger_kernel: is not supported yet; leave it out
+    use_liger_kernel liger_kernel_config enable_liger_kernel: is called model.liger here (auto, on or off)
     push_to_hub hub_token: is not supported yet; upload the run's adapter or model folder with `hf upload`
     hub_private_repo hub_model_id: is not supported yet; upload the run's adapter or model folder with `hf upload`
     hub_strategy hub_always_push: is not supported yet; upload the run's adapter or model folder with `hf upload`

@@ -52,6 +52,11 @@ class Model:
     """How positions are stretched to texts longer than the model was made for."""
     attn: AnyAttention = AutoAttention()
     """Which program computes attention."""
+    liger: Literal["auto", "on", "off"] = "auto"
+    """Norms and gates by Liger's kernels; auto is on where there is a GPU and they are installed."""
+    max_memory: Positive | None = None
+    """Gigabytes of weights that stay where they are computed with, in training; those of further blocks wait on the
+    disk, or in main memory beside a GPU, and are fetched for each use. For methods that leave weights as they are."""
 
     @property
     def changes(self) -> tuple[RopeScaling | Attention, ...]:
@@ -166,6 +171,9 @@ class Train:
     """Let torch.compile translate the model's blocks before training; takes a minute or more and a C++ compiler."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    activation_offload: Literal["no", "cpu", "disk"] = "no"
+    """Where activations wait for the backward pass: in a file of the run's folder (disk), or those of a GPU in main
+    memory (cpu); with gradient_checkpointing, the few that it keeps."""
     logging_steps: Count = 10
     """Steps between two lines of metrics."""
     eval_strategy: Strategy = "no"

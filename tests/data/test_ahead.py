@@ -42,6 +42,12 @@ def test_only_a_few_things_are_taken_ahead():
     results.close()
 
 
+def test_several_may_be_under_way_at_once():
+    """Each has processes of its own, which know what they are for."""
+    one, other = (ahead(lambda thing, sign=sign: thing * sign, range(60)) for sign in (1, -1))
+    assert list(zip(one, other, strict=True)) == [(n, -n) for n in range(60)]
+
+
 def test_an_error_is_that_of_the_work():
     def work(thing):
         if thing == 9:
@@ -70,7 +76,7 @@ def test_the_processes_end_with_the_one_that_forked_them(tmp_path):
     program = (
         "import os, sys, time\n"
         "from pathlib import Path\n"
-        "from tunesmith.data import ahead\n"
+        "from tunesmith.data.keeping import ahead\n"
         "ahead.processors = lambda: 2\n"
         "def work(thing):\n"
         "    Path(sys.argv[1], str(os.getpid())).touch()\n"

@@ -20,6 +20,9 @@ CUTTING = {
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     ),
     "llama3": pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(LLAMA3), "isolated"), BYTES]),
+    "numbers in groups": pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(r" ?\p{L}+|\p{N}+(?: \p{N}+)*| ?[^\s\p{L}\p{N}]+|\s+"), "isolated"), BYTES]
+    ),
     "with a space before": pre_tokenizers.ByteLevel(add_prefix_space=True),
     "one of several patterns": pre_tokenizers.Sequence(
         [pre_tokenizers.Punctuation(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -34,7 +37,7 @@ def made(cutting, normalizer=None):
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     special = ["<|end|>", "<|end|>>", "<think>"]
     core.train_from_iterator(
-        [*LINES, "  two   spaces\n\n\nand lines\n", "it's I'LL 1234567"] * 3,
+        [*LINES, "1 000 000 or 12 000", "  two   spaces\n\n\nand lines\n", "it's I'LL 1234567"] * 3,
         trainers.BpeTrainer(vocab_size=440, special_tokens=special, initial_alphabet=alphabet),
     )
     return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|end|>")
@@ -57,6 +60,7 @@ PIECES = [
     "'Ll",
     "42",
     "1234",
+    "1 000",
     "电影",
     "é",
     "\t\r\n",
@@ -69,7 +73,7 @@ TEXT = st.lists(
 
 
 def test_known_ways_of_cutting_are_looked_up_and_no_others():
-    assert {name for name, encoder in ENCODERS.items() if encoder.words} == QUICK | {"composed"}
+    assert {name for name, encoder in ENCODERS.items() if encoder.words} == QUICK | {"composed", "numbers in groups"}
 
 
 @pytest.mark.parametrize("name", ENCODERS)
@@ -86,6 +90,20 @@ def test_tokens_and_places_are_the_tokenizers(name, text, data):
     else:
         prompt = encoder.tokenizer(text[:start], add_special_tokens=False)["input_ids"]
         assert slow.ids[: len(prompt)] == prompt
+
+
+def test_a_pattern_that_looks_over_a_space_cuts_every_text():
+    """Numbers in groups are one word here, so that no space may be taken for the end of one."""
+    grouped = ENCODERS["numbers in groups"]
+    assert {name: encoder.words.at_spaces for name, encoder in ENCODERS.items() if encoder.words} == {
+        **dict.fromkeys(QUICK | {"composed"}, True),
+        "numbers in groups": False,
+    }
+    assert grouped.words.cut_up("a 1 000 b") != [
+        *grouped.words.cut_up("a 1"),
+        *grouped.words.cut_up(" 000"),
+        *grouped.words.cut_up(" b"),
+    ]
 
 
 def test_letters_of_many_scripts_are_looked_up():

@@ -17,6 +17,7 @@ ASKED = "from tunesmith.cli import main\ntry: main({words})\nexcept SystemExit a
         (ASKED.format(words=["--help"]), [*HEAVY, "pydantic"]),
         (ASKED.format(words=["train", "--help"]), HEAVY),  # typer itself reads a command's options by pydantic
         (ASKED.format(words=["runs", "--help"]), HEAVY),
+        (ASKED.format(words=["judge", "label", "--help"]), HEAVY),
     ],
 )
 def test_help_imports_nothing_heavy(code, heavy):

@@ -188,6 +188,10 @@ REFUSED = {
     "a pattern's rank": (LoRA(r=4, rank_pattern={"v_proj": 99}), "method.r: 99 is more than .*v_proj"),
     "a rank of nothing": (LoRA(r=4, rank_pattern={"wv": 2}), "method.rank_pattern: wv is no layer that is updated"),
     "loftq": (LoRA(init_lora_weights="loftq"), "init_lora_weights: loftq makes up for"),
+    "eva's share": (LoRA(eva_rho=2.0), "method.eva_rho: is for init_lora_weights=eva; leave it out"),
+    "eva elsewhere": (LoRA(init_lora_weights="eva", adapter="a"), "eva and adapter exclude each other"),
+    "eva's directions": (LoRA(r=9, init_lora_weights="eva"), "method.r: 9 times an eva_rho of 2 is too much for "
+        ".*q_proj, which is 32 x 32"),
     "rounds of nothing": (LoRA(pissa_niter=4), "pissa_niter: is for init_lora_weights=pissa"),
     "no such module": (LoRA(r=4, modules_to_save=("head",)), "modules_to_save: no module of the model is named head"),
     "no such parameter": (LoRA(r=4, target_parameters=("experts.w",)), "target_parameters: no parameter"),

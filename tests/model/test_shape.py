@@ -9,8 +9,8 @@ from tinyrun import loop_of, sequences_for
 from training.test_resume import run_of
 
 from tunesmith import load_run
-from tunesmith.attn.base import attn
-from tunesmith.attn.kinds import Eager, Flash2, Flex, Sdpa
+from tunesmith.attn.base import Place, attn
+from tunesmith.attn.kinds import Auto, Eager, Flash2, Flash3, Flex, Sdpa, best, knows_flash
 from tunesmith.attn.shifted import Shifted
 from tunesmith.config.load import load
 from tunesmith.data.batch import pack, pad, share
@@ -18,6 +18,7 @@ from tunesmith.errors import RecipeError
 from tunesmith.methods.full import Full
 from tunesmith.methods.lora import LoRA
 from tunesmith.methods.prefix_tuning import PrefixTuning
+from tunesmith.model.liger import wanted
 from tunesmith.model.load import load_model
 from tunesmith.model.policy import Policy
 from tunesmith.objectives.sft import SFT
@@ -168,12 +169,57 @@ def test_what_needs_a_gpu_says_so(name, reviews, tmp_path):
         train(run, quiet=True)
 
 
-def test_on_a_gpu_a_missing_package_is_named(monkeypatch):
+BOTH = frozenset({"flash_attn", "flash_attn_interface"})
+BEST = {
+    "hopper with both": (Place((9, 0), BOTH), True, True, "flash_attention_3"),
+    "hopper with the older": (Place((9, 0), frozenset({"flash_attn"})), True, True, "flash_attention_2"),
+    "ampere with both": (Place((8, 6), BOTH), True, True, "flash_attention_2"),
+    "blackwell with both": (Place((10, 0), BOTH), True, True, "flash_attention_2"),
+    "turing": (Place((7, 5), BOTH), True, True, None),
+    "nothing installed": (Place((9, 0)), True, True, None),
+    "weights in fp32": (Place((9, 0), BOTH), False, True, None),
+    "a model with ways of its own": (Place((9, 0), BOTH), True, False, None),
+    "no gpu": (Place(None, BOTH), True, True, None),
+}
+
+
+@pytest.mark.parametrize(("place", "halves", "flash", "expected"), BEST.values(), ids=BEST)
+def test_auto_takes_the_best_that_a_machine_has(place, halves, flash, expected):
+    assert best(place, halves, flash) == expected
+
+
+def test_what_a_machine_lacks_is_said():
+    assert "not written for a GPU of compute capability 8.0" in Flash3().lacks(Place((8, 0), BOTH), True)
+    assert "build it from the hopper folder" in Flash3().lacks(Place((9, 0)), True)
+    assert "needs flash_attn, which is not installed: pip install flash-attn" in Flash2().lacks(Place((8, 0)), True)
+    assert Flex().lacks(Place((8, 0)), False) == ""
+    assert "set model.precision=bf16" in Flash2().lacks(Place((8, 0), BOTH), False)
+    assert Flash2().lacks(Place((8, 0), BOTH), True) == Flash3().lacks(Place((9, 0), BOTH), True) == ""
+
+
+def test_auto_asks_the_model_whether_it_knows_flash_attention(tiny):
+    from transformers import MambaConfig
+
+    assert knows_flash(tiny().config) and not knows_flash(MambaConfig())
+    config = tiny().config
+    Auto().change(config)
+    assert torch.cuda.is_available() or config._attn_implementation is None
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_ligers_kernels_are_refused_without_a_gpu(reviews, tmp_path):
+    run = shaped(run_of(tmp_path / "no model", reviews, tmp_path / "run", LoRA(), SFT()), liger="on")
+    with pytest.raises(RecipeError, match="model.liger: on needs a GPU, since its kernels .*; take auto"):
+        train(run, quiet=True)
+    assert not wanted("auto") and not wanted("off")
+
+
+def test_on_a_gpu_missing_kernels_are_named(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("tunesmith.attn.base.find_spec", lambda package: None)
-    with pytest.raises(RecipeError, match="model.attn: flash_attention_2 needs flash_attn, .* pip install flash-attn"):
-        Flash2().check()
-    Flex().check()
+    monkeypatch.setattr("tunesmith.model.liger.find_spec", lambda package: None)
+    with pytest.raises(RecipeError, match="model.liger: on needs liger_kernel, .* pip install 'tunesmith.liger.'"):
+        wanted("on")
+    assert not wanted("auto")
 
 
 def shifted_loop(tiny, layout, size=6, method=None, **parts):

@@ -13,11 +13,14 @@ from tunesmith.objectives.classify import Classify
 from tunesmith.objectives.pretrain import Pretrain
 from tunesmith.objectives.sft import SFT
 
+METHODS = {
+    "lora": LoRA(r=4), "eva": LoRA(r=4, init_lora_weights="eva"), "full": Full(), "freeze": Freeze(num_layers=1),
+}  # fmt: skip
 IDS = torch.tensor([[5, 6, 7, 8, 9, 40, 41]])
 
 
 @pytest.mark.parametrize("objective", [SFT(), Pretrain(), Classify()], ids=["sft", "pretrain", "classify"])
-@pytest.mark.parametrize("method", [LoRA(r=4), Full(), Freeze(num_layers=1)], ids=["lora", "full", "freeze"])
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_what_is_saved_says_the_same_without_us(model_folder, reviews, tmp_path, method, objective):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer

@@ -20,7 +20,7 @@ from tunesmith.schedules.constant import Constant
 from tunesmith.training import checkpoint
 from tunesmith.training.train import resume, train
 
-METHODS = {"full": Full(), "lora": LoRA(r=4, lora_dropout=0.1)}
+METHODS = {"full": Full(), "lora": LoRA(r=4, lora_dropout=0.1), "eva": LoRA(r=4, init_lora_weights="eva")}
 
 
 def run_of(model_folder, reviews, output, method, objective, **settings):

@@ -41,8 +41,8 @@ def lint(
         raise DataError(f"--fix: {fix if fix.exists() else removed_list(fix)} is there already; name another file")
     shown = sys.maxsize if fix else SHOWN
     checks = Lint(rules(tokens=rows.renderer is not None), rows.renderer, rows.run.objective.targets, shown=shown)
-    for item in rows:
-        checks.look(item)
+    for looked in rows.folded(checks.looked):
+        checks.take(looked)
     report = checks.report()
     removed = clean(report, rows.places[0], fix, Path(rows.run.data.path).is_dir()) if fix else {}
     if as_json:

@@ -21,13 +21,17 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 class WithSettings(TyperCommand):
     """A command whose help ends with every key of a recipe."""
 
+    def settings(self) -> type:
+        from ..run import Run
+
+        return Run
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         super().format_help(ctx, formatter)
         from ..config.describe import rows, words
-        from ..run import Run
 
         line("Keys, in a recipe or as key=value:\n")
-        for row in rows(Run):
+        for row in rows(self.settings()):
             when = f"  [{row.when}]" if row.when else ""
             line(f"  {row.path}{when}: {words(row.type)}; {row.default}\n      {row.doc}")
 

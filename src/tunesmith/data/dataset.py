@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from heapq import heappush, heappushpop
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from .example import Example
+from .example import Example, Media
 from .item import Item
 from .keeping.ahead import ahead
 from .reading.media import check_media
@@ -22,9 +22,9 @@ from .rendering.render import NoTarget, Renderer, Tokens, TooLong
 
 if TYPE_CHECKING:
     from ..objectives.base import Targets
-    from .lint.report import Lint
 
 T = TypeVar("T")
+NONE = Media()
 
 CHUNK = 512
 """Rows that are rendered at once."""
@@ -66,8 +66,6 @@ class Pass:
     seed: int
     measured: int
     """How many held-out rows are kept of each split."""
-    checks: Lint | None = None
-    """Rules that look at every row that has no fault."""
     held: dict[str, Drawn[Example]] = field(default_factory=dict)
     """The held-out examples, by split."""
     broken: list[str] = field(default_factory=list)
@@ -75,20 +73,34 @@ class Pass:
 
     def items(self) -> Iterator[Item]:
         """Every row that is trained on or held out, and what could not be read."""
+        for some in self.folded(lightened):
+            yield from some
+
+    def folded(self, fold: Callable[[list[Item]], T]) -> Iterator[T]:
+        """What `fold` makes of some hundred such rows at a time.
+
+        It is called in processes forked from this one, and what it makes is sent here: the less, the quicker.
+        """
+
+        def work(chunk: list[tuple[str, Row]]) -> tuple[list[tuple[str, int, Example]], T]:
+            made = self.judged(chunk)
+            held = [item for item in made if item.split != "train"]
+            return [(one.split, number(digest(one.row)), one.example) for one in held if one.example], fold(made)
+
         rows = self.rows()
         chunks = iter(lambda: list(islice(rows, CHUNK)), [])
-        for chunk in ahead(self.judged, chunks):
-            yield from self.unreadable()
-            for item in chunk:
-                if item.split != "train" and item.example:
-                    self.held.setdefault(item.split, Drawn(self.measured)).add(number(digest(item.row)), item.example)
-                yield item
-        yield from self.unreadable()
+        for held, folded in ahead(work, chunks):
+            yield from self.unreadable(fold)
+            for split, key, example in held:
+                self.held.setdefault(split, Drawn(self.measured)).add(key, example)
+            yield folded
+        yield from self.unreadable(fold)
 
-    def unreadable(self) -> Iterator[Item]:
-        while self.broken:
-            sentence = self.broken.pop(0)
-            yield Item(Row(origin_of(sentence), {}), "train", fault=sentence)
+    def unreadable(self, fold: Callable[[list[Item]], T]) -> Iterator[T]:
+        if self.broken:
+            items = [Item(Row(origin_of(sentence), {}), "train", fault=sentence) for sentence in self.broken]
+            self.broken.clear()
+            yield fold(items)
 
     def rows(self) -> Iterator[tuple[str, Row]]:
         drawn = None if self.place.most is None else Drawn[Row](self.place.most)
@@ -126,10 +138,6 @@ class Pass:
                 made += [self.trained(row, example, next(rendered)) for example in found]
             else:
                 made += [Item(row, split, example) for example in found]
-        for item in made:
-            if self.checks and not item.fault:
-                self.checks.begin(item)
-            item.lighten()
         return made
 
     def trained(self, row: Row, example: Example, made: list[Tokens] | NoTarget) -> Item:
@@ -145,10 +153,17 @@ class Pass:
         try:
             found = [replace(example, origin=row.origin) for example in way.examples(row.values)]
             for example in found:
-                check_media(example.media, self.place.media or Path(row.origin).parent)
+                if example.media != NONE:
+                    check_media(example.media, self.place.media or Path(row.origin).parent)
             return found
         except ValueError as error:
             return f"{row.origin}: cannot be read as {way.name}: {error}"
+
+
+def lightened(items: list[Item]) -> list[Item]:
+    for item in items:
+        item.lighten()
+    return items
 
 
 def origin_of(sentence: str) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
-from typing import Any
 
 from .example import Example, Message
 from .reading.source import Row
@@ -29,8 +28,6 @@ class Item:
     """Why it has no example or no sequences, in words."""
     too_long: TooLong | None = None
     """That it is left out for its length, as was asked for, and what that costs."""
-    said: tuple[int, dict[int, Any]] = (0, {})
-    """Which lint's rules that remember nothing have looked at it already, and what they said, by their number."""
 
     def lighten(self) -> None:
         """Drop what is quickly made again, so that the item can be sent to another process."""

@@ -48,6 +48,8 @@ class Facts:
     data: str = ""
     judged: str = ""
     """How answers were judged."""
+    judges: Sequence[str] = ()
+    """Who made the labels of the data, in sentences, where that was a judge."""
     when: str = ""
     """When the run began, in ISO's form."""
     seconds: float = 0.0
@@ -95,6 +97,7 @@ def facts_of(run: RunFolder) -> Facts:
         objective=recipe.objective.name,
         data=recipe.data.path,
         judged=known.get("judged", ""),
+        judges=[str(one.get("said", "")) for one in known.get("judges", ())],
         when=known.get("started", ""),
         seconds=result.get("train_seconds", 0.0),
         tokens_per_second=result.get("tokens_per_second", 0.0),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -44,6 +44,13 @@ class Method:
     def begin_near(self, model, whole: Callable[[str], Tensor]) -> None:
         """Make of the attached model what needs weights as they were before they were quantised; `whole` reads them,
         by the path of their layer in the model."""
+
+    def begin_among(self, model, rows: Callable[[int], Sequence[Any]], forward: Callable[[Any], Any]) -> str:
+        """Make of the attached model what needs training rows, and say what was made; nothing if it needs none.
+
+        `rows` gives batches of at least so many tokens, and `forward` runs the model over one of them.
+        """
+        return ""
 
     def rate(self, name: str) -> float:
         """What the learning rate of a parameter is multiplied by."""

@@ -2,7 +2,9 @@
 
 import re
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge
 
 from ..config.record import Count, Fraction, Positive
 from ..errors import RecipeError
@@ -38,13 +40,17 @@ class LoRA(Peft):
     """Scale by lora_alpha / sqrt(r), which keeps large ranks useful (Kalajdzievski 2023, arXiv:2312.03732)."""
     use_dora: bool = False
     """Learn the length of each row apart from its direction (Liu et al. 2024, arXiv:2402.09353)."""
-    init_lora_weights: Literal["default", "gaussian", "orthogonal", "pissa", "olora", "loftq"] = "default"
+    init_lora_weights: Literal["default", "gaussian", "orthogonal", "pissa", "olora", "loftq", "eva"] = "default"
     """How the update begins: at nothing (default, gaussian, orthogonal), at the largest singular values of the weights
     (pissa: Meng et al. 2024, arXiv:2404.02948), or at their QR factors (olora: Büyükakyüz 2024, arXiv:2406.01775);
     these two are saved as a plain LoRA of twice the rank. Over a quantised base, loftq begins at what that has lost
-    (Li et al. 2023, arXiv:2310.08659)."""
+    (Li et al. 2023, arXiv:2310.08659). eva begins at the directions along which a layer's inputs vary most over
+    training rows, and gives ranks where these explain most (Paischer et al. 2024, arXiv:2410.07170)."""
     pissa_niter: Count | None = None
     """With pissa, find the singular values by so many rounds of a randomised method; exactly unless given."""
+    eva_rho: Annotated[float, Ge(1)] | None = None
+    """With eva, how many times r the rank of a layer may become, while all together stay what they were; 2 unless
+    given, and 1 leaves each as it is."""
     loraplus_lr_ratio: Positive | None = None
     """LoRA+ (Hayou et al. 2024, arXiv:2402.12354): how much faster the second matrix learns, such as 16."""
 
@@ -56,7 +62,7 @@ class LoRA(Peft):
         "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern",
         "target_parameters",
     }  # fmt: skip
-    unread: ClassVar[set[str]] = {"init_lora_weights", "megatron_core", "qalora_group_size"}
+    unread: ClassVar[set[str]] = {"init_lora_weights", "eva_config", "megatron_core", "qalora_group_size"}
 
     @property
     def detachable(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -69,6 +75,7 @@ class LoRA(Peft):
         from ._lora_linear import LoRALinear
 
         self.check_loftq(model)
+        self.check_eva()
         if self.adapter and self.init_lora_weights in MOVES_BASE:
             raise RecipeError(
                 f"method.init_lora_weights: {self.init_lora_weights} begins in the weights, method.adapter elsewhere;"
@@ -108,6 +115,28 @@ class LoRA(Peft):
                 " take default"
             )
 
+    @property
+    def rho(self) -> float:
+        return self.eva_rho or 2.0
+
+    def check_eva(self) -> None:
+        if self.init_lora_weights != "eva":
+            if self.eva_rho:
+                raise RecipeError("method.eva_rho: is for init_lora_weights=eva; leave it out")
+            return
+        for other in ("adapter", "target_parameters"):
+            if getattr(self, other):
+                raise RecipeError(
+                    f"method.init_lora_weights: eva and {other} exclude each other; take default, or leave {other} out"
+                )
+
+    def begin_among(self, model, rows, forward):
+        if self.init_lora_weights != "eva":
+            return ""
+        from ._eva import begin_at_variance
+
+        return begin_at_variance(model, rows, forward, self.rho)
+
     def begin_near(self, model, whole):
         if self.init_lora_weights == "loftq":
             from ._loftq import begin_at_loss
@@ -116,7 +145,7 @@ class LoRA(Peft):
 
     def beginning(self) -> Any:
         """The word that PEFT has for how the update begins."""
-        if self.init_lora_weights in ("default", "loftq"):
+        if self.init_lora_weights in ("default", "loftq", "eva"):  # the last two begin anew, once the model is there
             return True
         return f"pissa_niter_{self.pissa_niter}" if self.pissa_niter else self.init_lora_weights
 
@@ -130,7 +159,10 @@ class LoRA(Peft):
         found = layers(model, self.target_modules, kind)
         self.check_patterns(model, found)
         for path, layer in found.items():
-            check_rank(path, layer, rank_of(path, self.rank_pattern, self.r))
+            rank = rank_of(path, self.rank_pattern, self.r)
+            check_rank(path, layer, rank)
+            if self.init_lora_weights == "eva":
+                check_directions(path, layer, rank, self.rho)
         return names
 
     def check_patterns(self, model, found: dict[str, Any]) -> None:
@@ -201,4 +233,14 @@ def check_rank(path: str, layer: Any, rank: int, key: str = "r") -> None:
         raise RecipeError(
             f"method.{key}: {rank} is more than {path} has, which is {' x '.join(map(str, sizes(layer)))};"
             f" take at most {most}, or name other layers in method.target_modules"
+        )
+
+
+def check_directions(path: str, layer: Any, rank: int, rho: float) -> None:
+    """EVA looks for twice as many directions as the largest rank that a layer may come to."""
+    most = min(sizes(layer))
+    if round(rank * rho) > most or 2 * round(rank * rho) > sizes(layer)[1]:
+        raise RecipeError(
+            f"method.r: {rank} times an eva_rho of {rho:g} is too much for {path}, which is"
+            f" {' x '.join(map(str, sizes(layer)))}; take less of either"
         )

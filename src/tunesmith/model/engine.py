@@ -51,12 +51,13 @@ class Engine:
         ends = self.model.generation_config.eos_token_id if self.model.generation_config else None
         return {self.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
 
-    def write(self, prompts: Sequence[Ids], max_new_tokens: int) -> list[str]:
-        """The likeliest next word after word, up to a token that ends an answer."""
-        answers: list[str] = [""] * len(prompts)
+    def write(self, prompts: Sequence[Ids], max_new_tokens: int, pick=None) -> list[str]:
+        """An answer to each, up to a token that ends it: word after word the likeliest, or what `pick` takes."""
+        answers, pick = [""] * len(prompts), pick or greedy
         for chosen, read in self.batches(prompts):
             rows = [
-                row for row, _ in zip(self.steps(read, max_new_tokens, greedy), range(max_new_tokens), strict=False)
+                row
+                for row, _ in zip(self.steps(read, max_new_tokens, pick or greedy), range(max_new_tokens), strict=False)
             ]
             for n, ids in zip(chosen, torch.stack(rows, 1).tolist(), strict=True):
                 end = next((at for at, token in enumerate(ids) if token in self.stops()), len(ids))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RecipeError
+from ..methods.mixture_of_depths import KIND, unmark
 from .stored import Setting, stored
 
 SAFE = (".safetensors", ".safetensors.index.json")
@@ -55,10 +56,16 @@ def read_json(file: Path) -> Any:
 
 def read_config(folder: Path, **heads: Any):
     """A model's config without its wishes: transformers chooses attention and experts as it would of itself."""
-    from transformers import AutoConfig
+    from transformers import CONFIG_MAPPING, AutoConfig
 
-    quantised = refuse_code(folder)
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **heads)
+    quantised, said = refuse_code(folder), read_json(folder / "config.json")
+    if said.get("model_type") == KIND:
+        said = unmark(said)
+        if said["model_type"] not in CONFIG_MAPPING:
+            raise RecipeError(f"{folder / 'config.json'}: blocks_of: transformers knows no {said['model_type']!r:.40}")
+        config = CONFIG_MAPPING[said["model_type"]].from_dict(said, **heads)
+    else:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **heads)
     config._attn_implementation = config._experts_implementation = None  # of its parts too
     config.__dict__.pop("auto_map", None)
     config.__dict__.pop("quantization_config", None)

@@ -36,15 +36,15 @@ def leaner(module: nn.Module) -> nn.Module | None:
     parts = dict(module.named_children())
     weight = next(module.parameters(), torch.empty(0))
     if type(module).__name__.endswith("RMSNorm") and isinstance(eps, float) and not parts:
-        lean = LeanNorm(weight, eps)
+        lean, width, number = LeanNorm(weight, eps), weight.shape[-1], weight.dtype
     elif {"gate_proj", "up_proj", "down_proj"} <= set(parts) <= {"gate_proj", "up_proj", "down_proj", "act_fn"}:
-        lean, weight = LeanGate(parts), getattr(parts["gate_proj"], "weight", weight)
+        lean, width, number = LeanGate(parts), getattr(parts["gate_proj"], "in_features", 0), taken(parts["gate_proj"])
     else:
         return None
-    if not weight.is_floating_point() or len(list(module.parameters(recurse=False))) > 1:
+    if not number.is_floating_point or not width or len(list(module.parameters(recurse=False))) > 1:
         return None
     draw = torch.Generator(weight.device).manual_seed(0)
-    x = torch.randn(2, 3, weight.shape[-1], generator=draw, device=weight.device, dtype=torch.float32).to(weight.dtype)
+    x = torch.randn(2, 3, width, generator=draw, device=weight.device, dtype=torch.float32).to(number)
     training = module.training
     with torch.no_grad():
         try:
@@ -52,6 +52,15 @@ def leaner(module: nn.Module) -> nn.Module | None:
         finally:
             module.train(training)
     return lean if torch.allclose(expected, got, rtol=1e-5, atol=1e-6) else None
+
+
+def taken(layer: Any) -> torch.dtype:
+    """The number format that a linear layer takes, which is not that of its weights if these are quantised."""
+    base: Any = getattr(layer, "base_layer", layer)
+    weight = getattr(base, "weight", None)
+    if isinstance(weight, Tensor) and weight.is_floating_point():
+        return weight.dtype
+    return getattr(base, "compute_dtype", None) or torch.float32
 
 
 class Recipe(NamedTuple):

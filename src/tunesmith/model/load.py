@@ -15,13 +15,14 @@ from ..config.load import dump
 from ..errors import CheckpointError, RecipeError
 from ..files import whole, write
 from ..methods.base import largest_list
+from ..methods.mixture_of_depths import KIND, ROUTERS, deepen, mark
 from ..precision.base import Precision
 from ..precision.plain import FP32, Auto
 from ..rope.base import RopeScaling
 from .adapter import go_on, locate_adapter, merged, under_adapter
-from .foreign import read_config
+from .foreign import read_config, read_json
 from .hub import checked
-from .stored import quantisation, refuse_stored, renumber
+from .stored import Setting, quantisation, refuse_stored, renumber
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +38,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        with quiet():  # of a mixture of depths it would say that it knows no such model
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
         if "custom code" in str(error):
             raise RecipeError(
@@ -71,11 +73,12 @@ def load_model(
     names = dict(enumerate(labels))
     heads = {"id2label": names, "label2id": {label: number for number, label in names.items()}} if labels else {}
     config = read_config(folder, **heads)
+    precision.check()
+    config.dtype = precision.dtype()
     for one in changes:
         one.change(config)
     stored = quantisation(config)
     refuse_stored(folder, stored, precision, adapters)
-    precision.check()
     skip = heads_of(family, config, precision) if precision.quantised else []
     try:
         with quiet():
@@ -95,13 +98,44 @@ def load_model(
     new = sorted({key.rpartition(".")[0] for key in info["missing_keys"]})
     if new and not labels:
         raise RecipeError(f"model.path: {folder} lacks the weights of {', '.join(new)}; it is no language model")
-    precision.quantise(model, skip)
-    if stored.get("quant_method") == "bitsandbytes":
-        renumber(model, precision.dtype())
+    quantise(model, precision, skip, stored)
+    read_routers(model, folder)
     with hushed():
         for adapter in adapters:
             model = merged(model, locate_adapter(adapter, "model.adapters"))
     return model, tuple(new)
+
+
+def quantise(model, precision: Precision, skip: list[str], stored: Setting) -> None:
+    """Hold weights as `precision` says, where transformers has not done so as it read them.
+
+    What stays whole is copied: it lies in the mapped file, all pages of which would stay with it in memory.
+    """
+    from torch.nn import Parameter
+
+    precision.quantise(model, skip)
+    if stored.get("quant_method") == "bitsandbytes":
+        renumber(model, precision.dtype())
+    for weight in model.parameters() if precision.quantised else ():
+        if type(weight) is Parameter and weight.is_floating_point():
+            weight.data = weight.data.clone()
+
+
+def read_routers(model, folder: Path) -> None:
+    """Let the blocks of a mixture of depths choose as they learnt to."""
+    from safetensors import safe_open
+
+    if not getattr(model.config.get_text_config(), KIND, None):
+        return
+    deepen(model)
+    wanted = {name: weight for name, weight in model.named_parameters() if set(name.split(".")) & {*ROUTERS}}
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, "pt") as opened:
+            for name in wanted.keys() & set(opened.keys()):
+                weight = wanted.pop(name)
+                weight.data.copy_(opened.get_tensor(name).view(weight.shape))
+    if wanted:
+        raise CheckpointError(f"model.path: {folder} lacks {min(wanted)} of its routers; copy it anew")
 
 
 def merged_first(
@@ -219,6 +253,9 @@ def save_tuned(
         if adapter:
             model.peft_config["default"].base_model_name_or_path = base
         method.save(model, beside)
+        if not adapter:
+            file = beside / "config.json"
+            write(file, json.dumps(mark(read_json(file)), indent=2))
         if adapter:
             write(beside / "trained_on.json", json.dumps(trained_on(model, precision), indent=1))
         tokenizer.save_pretrained(beside)

@@ -6,8 +6,8 @@ Letters of shapes: R rows, T tokens in a row, N sequences, M tokens to be learnt
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 
 import torch
@@ -40,6 +40,8 @@ class Policy:
         self.seen: dict[int, Tensor] | None = None
         self.noise = 0.0
         """How much the embeddings are stirred in training (NEFTune)."""
+        self.saving: Callable[[], AbstractContextManager] = remaking
+        """How that is kept which the backward pass needs."""
 
     def look(self, batch: Batch, names: Iterable[str]) -> dict:
         """By name, what an objective wants to see: what is known already, or what the model makes of the batch."""
@@ -118,7 +120,7 @@ class Policy:
                 inputs["token_type_ids"] = torch.zeros_like(batch.ids)
         if "use_cache" in takes:
             inputs["use_cache"] = False
-        with remaking(), self.stirred(batch):
+        with self.saving(), self.stirred(batch):
             if prompt:
                 inputs = prompt.given({"position_ids": batch.place, **inputs} if prompt.prefix else inputs)
                 model = model or self.bare

@@ -21,7 +21,7 @@ class Judge:
     """The address up to /v1, such as https://api.openai.com/v1; http:// for this machine alone."""
     api_key_env: str = "OPENAI_API_KEY"
     """The variable of the environment that holds the key. The key itself stands in no file."""
-    rubric: str = "Which answer helps the asker more: is right, to the point, complete and safe?"
+    rubric: str = "A good answer helps the asker: it is right, to the point, complete and safe."
     """What makes an answer good, in words that the judge reads."""
     principles: tuple[str, ...] = ("Say what is true.", "Help with what was asked.", "Do no harm.")
     """The constitution by which answers are criticised and rewritten."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,9 +12,13 @@ from ..config.load import dump
 from ..data.batch import pad, share
 from ..machine import facts
 from ..model.reference import Asker
+from .glimpses import glimpses
 
 if TYPE_CHECKING:
+    from ..data.batch import Layout
+    from ..data.rendering.tokens import Tokens
     from ..evaluate.evaluate import Examiner
+    from ..model.policy import Policy
     from ..run import Run
     from .loop import Loop
 
@@ -21,6 +26,8 @@ if TYPE_CHECKING:
 def ways(loop: Loop) -> Iterator[str]:
     """How this run computes, in words, where it is not evident from its recipe."""
     slow = loop.accelerator.device.type == "cpu" and "512" not in torch.backends.cpu.get_cpu_capability()
+    if loop.accelerator.device.type == "cuda":
+        yield f"attention: by {loop.policy.bare.config._attn_implementation}"
     if loop.train.bf16 and slow:
         yield "train.bf16: this processor computes bfloat16 in software, several times slower than fp32"
     if "logp" in loop.objective.looks() and loop.policy.bends_logits:
@@ -40,6 +47,15 @@ def laid_out(loop: Loop) -> str:
     longer = sum(length > most for length in lengths)
     alone = f", {longer:,} longer examples alone" if longer else ""
     return f"batches: {how}; {len(lengths):,} examples in {count:,} {what} of at most {most:,} tokens{alone}"
+
+
+def begin_among(
+    run: Run, policy: Policy, sequences: Sequence[Tokens], layout: Layout, say: Callable[[str], None]
+) -> None:
+    """Have the method begin at what the model makes of training rows, if it does."""
+    rows = partial(glimpses, sequences, layout, run.train.seed)
+    if made := run.method.begin_among(policy.model, rows, policy.outcome):
+        say(made)
 
 
 def before_learning(run: Run, loop: Loop, examiners: Sequence[Examiner], base: str, say: Callable[[str], None]) -> None:

@@ -155,6 +155,12 @@ def load(place: Path, loop: Loop, facts: Facts) -> Facts:
     weights = load_file(place / WEIGHTS)
     if weights.keys() != loop.weights.keys():
         raise CheckpointError(f"{place}: holds other weights than this method trains; the recipe has changed")
+    for name, weight in loop.weights.items():
+        if weights[name].shape != weight.shape:  # ranks that are found out may be others on another machine
+            raise CheckpointError(
+                f"{place}: {name} is of {tuple(weights[name].shape)} and not of {tuple(weight.shape)}; go on with the"
+                " processor and the versions that the run began with, or begin anew"
+            )
     with torch.no_grad():
         for name, weight in loop.weights.items():
             weight.copy_(weights[name])
@@ -170,7 +176,7 @@ def load(place: Path, loop: Loop, facts: Facts) -> Facts:
 
 APPLIED = ("train.learning_rate", "train.num_train_epochs", "train.max_steps")
 """What may change between the sessions of a run: it holds from the checkpoint on."""
-HARMLESS = ("log", "save", "eval", "report", "on_nan", "max_skipped", "auto_batch")
+HARMLESS = ("log", "save", "eval", "report", "on_nan", "max_skipped", "auto_batch", "activation_offload")
 """How the settings of train begin that leave the weights alone."""
 
 

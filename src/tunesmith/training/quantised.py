@@ -7,6 +7,7 @@ from pathlib import Path
 from ..errors import RecipeError
 from ..methods.base import Method
 from ..model.foreign import refuse_code
+from ..model.liger import wanted
 from ..model.stored import refuse_stored
 from ..run import Run
 
@@ -19,6 +20,7 @@ def refuse_quantised(run: Run, base: Path | None = None) -> None:
     precision = run.model.precision
     precision.check()
     run.model.attn.check()
+    wanted(run.model.liger)
     if precision.quantised:
         refuse_method(run.method, f"model.precision={precision.name}")
     said = refuse_code(base) if base else {}

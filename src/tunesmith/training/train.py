@@ -20,18 +20,24 @@ from ..errors import BadEnvironment, OutOfMemory, RecipeError
 from ..evaluate.evaluate import Examiner
 from ..evaluate.report import write_report
 from ..files import full
+from ..methods.mixture_of_depths import KIND
 from ..model.adapter import adapters
+from ..model.away import place
 from ..model.compiled import compile_blocks
 from ..model.hub import locate, locate_data
 from ..model.kept import keep
+from ..model.lean import remaking
+from ..model.liger import make_liger, wanted
 from ..model.load import attach, load_model, load_tokenizer, memory_error, save_tuned
+from ..model.offload import elsewhere, refuse_offload
 from ..model.policy import Policy
 from ..owner import hold
+from ..rollout.label import noted
 from ..run import Run
 from ..runs import RunFolder, claim, create, now
 from ..secret import holds_secret
 from . import checkpoint
-from .before import before_learning, ways
+from .before import before_learning, begin_among, ways
 from .callbacks import Callbacks
 from .loop import Loop
 from .online import answers, refuse_online
@@ -114,9 +120,14 @@ def follow(
         material = prepare(run, found, tokenizer, progress.say)
         loop = build(run, base, material, progress)
         create(folder, run, origins)
+        if judges := noted(found):
+            folder.note(judges=judges)
+            for one in judges:
+                progress.say(one["said"])
         signals.resume = going_on(folder)
         if not loop.answers:
             loop.kept = keep(loop.policy, material.sequences, loop.order.epochs, folder.path, progress.say)
+        loop.policy.saving = elsewhere(run.train.activation_offload, loop.policy.model, folder.path) or remaking
         inputs = passport.inputs(base, sums(found), progress.say, adapters(run))
         said = folder.recipe().value  # as it loads back: in Python 1 may stand for 1.0
         rows = {passport.SEQUENCES: material.fingerprint, passport.MEASURED: material.measured}
@@ -160,6 +171,7 @@ def refuse(run: Run) -> None:
             )
     refuse_quantised(run)
     refuse_online(run)
+    refuse_offload(run.train.activation_offload)
     run.train.optim.refuse(run.train)
     run.train.lr_scheduler_type.refuse(run.train)
     train, processes = run.train, int(os.environ.get("WORLD_SIZE", "1"))
@@ -168,6 +180,14 @@ def refuse(run: Run) -> None:
     clashes = {
         f"runs of {alone}": processes > 1,
         "train.fp16: float16 needs a GPU; on a CPU leave it off": train.fp16 and not torch.cuda.is_available(),
+        f"model.max_memory: {run.method.name} trains or changes weights, which must be there; take lora": (
+            run.model.max_memory is not None and not run.method.detachable
+        ),
+        "train.torch_compile: cannot translate weights that are elsewhere; leave model.max_memory out": (
+            train.torch_compile and run.model.max_memory is not None
+        ),
+        f"train.torch_compile: {run.method.name} takes other tokens each time; set it to false": train.torch_compile
+        and run.method.name == KIND,
         "train.bf16 and train.fp16 exclude each other; set one of them": train.fp16 and train.bf16,
         "train.fp16 needs weights in fp32 to scale the loss; set model.precision=fp32": train.fp16
         and run.model.precision.name == "fp16",
@@ -244,11 +264,15 @@ def build(run: Run, base: Path, material: Material, progress: Progress) -> Loop:
     model = attach(model, run.method, heads, lambda text: tokenizer(text, add_special_tokens=False)["input_ids"])
     if run.train.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
-    policy = Policy(model.to(accelerator.device))
+    model = place(model, run.model.max_memory, accelerator.device, progress.say)
+    if wanted(run.model.liger):
+        progress.say(f"liger: its kernels compute {make_liger(model)} norms and gates")
+    policy = Policy(model)
     policy.noise = run.train.neftune_noise_alpha or 0.0
     if outputs and tokenizer.pad_token_id is not None:
         policy.bare.config.pad_token_id = tokenizer.pad_token_id
     layout = policy.layout()
+    begin_among(run, policy, material.sequences, layout, progress.say)
     parts = {"cutoff": run.data.max_length, "method": run.method}
     parts["answers"] = answers(run, material, policy, layout, progress.say)
     loop = Loop(policy, run.objective, run.train, material.sequences, layout, accelerator, **parts)

@@ -26,8 +26,8 @@ Made = TypeVar("Made")
 ALONE = 4
 """Things that are worked on before other processes are worth their while."""
 
-forked: list[Callable[[Any], Any]] = []
-"""What the processes work at: they are forked from this one and find it here, so it need not be sent."""
+here: Callable[[Any], Any]
+"""What a forked process works at, and no other has: it comes along when it is forked, and need not be sent."""
 
 
 def ahead(work: Callable[[Thing], Made], things: Iterable[Thing]) -> Iterator[Made]:
@@ -45,9 +45,8 @@ def ahead(work: Callable[[Thing], Made], things: Iterable[Thing]) -> Iterator[Ma
     if workers < 2 or not sys.platform.startswith("linux"):  # on a Mac a forked process may hang in system libraries
         yield from map(work, (thing for some in (following, left) for thing in some))
         return
-    forked.append(work)
     context = multiprocessing.get_context("fork")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=alone, initargs=(os.getpid(),))
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=alone, initargs=(os.getpid(), work))
     waiting: deque[Future[Made]] = deque()
     try:
         for thing in (thing for some in (following, left) for thing in some):
@@ -65,7 +64,6 @@ def ahead(work: Callable[[Thing], Made], things: Iterable[Thing]) -> Iterator[Ma
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-        forked.remove(work)
 
 
 @contextmanager
@@ -92,11 +90,13 @@ def processors() -> int:
 
 
 def at_work(thing: Any) -> Any:
-    return forked[-1](thing)
+    return here(thing)
 
 
-def alone(parent: int) -> None:
+def alone(parent: int, work: Callable[[Any], Any]) -> None:
     """How a forked process behaves: it leaves signals to its parent, and ends with it however that ends."""
+    global here
+    here = work
     for name in ("SIGINT", "SIGHUP"):
         signal.signal(getattr(signal, name), signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

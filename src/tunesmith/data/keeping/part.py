@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ... import cache
 from ...config.load import dump
@@ -21,11 +21,11 @@ from ...errors import DataError
 from ...files import remove, sha256
 from ..dataset import Item, Pass
 from ..example import Example
-from ..lint.report import Lint, rules
+from ..lint.report import Lint, Looked, rules
 from ..reading.places import Place
 from ..rendering.render import Renderer
 from .ahead import seldom_tidied
-from .store import Stored, Writer
+from .store import Columns, Stored, Writer
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -95,32 +95,42 @@ class Part:
         run = self.run
         targets, found = run.objective.targets, Findings(run.data.on_bad_row)
         checks = Lint(rules(cheap=True), self.renderer, targets)
-        asked: list[tuple[int, Example]] = []
-        passing = Pass(self.place, self.renderer, targets, run.train.seed, run.eval.max_samples, checks)
-        with Writer(folder) as writer, seldom_tidied():
-            for item in self.told(passing.items()):
-                found.note(item)
-                if not item.fault:
-                    checks.look(item)
+        asked: list[tuple[int, Example]] = []  # rewards look at more than a prompt's tokens
+        passing = Pass(self.place, self.renderer, targets, run.train.seed, run.eval.max_samples)
+
+        def fold(items: list[Item]) -> Folded:
+            seen, columns = Findings(run.data.on_bad_row), Columns()
+            for item in items:
+                seen.note(item)
                 label = named(item.example, targets) if item.example else None
                 for tokens in item.tokens:
-                    writer.add(tokens, label)
-                    if item.example and targets == "prompts":
-                        asked.append((0, item.example))  # rewards look at more than its tokens
+                    columns.add(tokens, label)
+            looked = checks.looked([item for item in items if not item.fault])
+            prompts = [(0, item.example) for item in items if item.example and item.tokens and targets == "prompts"]
+            return Folded(len(items), items[-1].row.origin, seen, looked, columns, prompts)
+
+        with Writer(folder) as writer, seldom_tidied():
+            for some in self.told(passing.folded(fold)):
+                found.add(some.found)
+                checks.take(some.looked)
+                writer.add(some.columns)
+                asked += some.asked
             report = checks.report()
             kinds = {found.rule.name for found in report.errors}
             writer.close(found.facts() | {"errors": sorted(kinds), "lint": report.sentences()})
         for split, examples in {"train": asked, **passing.held}.items():
             (folder / f"{split}.json").write_bytes(entries().dump_json(list(examples)))
 
-    def told(self, items: Iterator[Item]) -> Iterator[Item]:
-        """The items; now and then it is said how far one is."""
+    def told(self, folded: Iterator[Folded]) -> Iterator[Folded]:
+        """The same; now and then it is said how far one is."""
         began = last = time.monotonic()
-        for count, item in enumerate(items, 1):
-            yield item
-            if count % 256 == 0 and time.monotonic() - last > OFTEN:
+        count = 0
+        for some in folded:
+            yield some
+            count += some.rows
+            if time.monotonic() - last > OFTEN:
                 last = time.monotonic()
-                share, speed = self.done(item.row.origin), count / (last - began)
+                share, speed = self.done(some.last), count / (last - began)
                 left = f", {(last - began) * (1 - share) / share:,.0f} s left" if share else ""
                 self.say(f"data: {self.place.name}: {count:,} rows, {speed:,.0f} rows/s{left}")
 
@@ -141,6 +151,19 @@ def named(example: Example, targets: Targets) -> str | None:
     if targets == "liked":
         return LIKED[bool(example.liked)]
     return example.label if targets == "label" else None
+
+
+class Folded(NamedTuple):
+    """What some hundred rows come to."""
+
+    rows: int
+    last: str
+    """Where the last of them is."""
+    found: Findings
+    looked: Looked
+    columns: Columns
+    asked: list[tuple[int, Example]]
+    """The examples of prompts."""
 
 
 class Findings:
@@ -183,6 +206,16 @@ class Findings:
         self.answers[str(example.gold)] += 1
         if not example.answers or len(self.answers) > FEW:
             self.answers = None
+
+    def add(self, other: Findings) -> None:
+        """Count what was counted of the rows that come next."""
+        self.counts.update(other.counts)
+        self.skipped.update(other.skipped)
+        self.first_skipped = self.first_skipped or other.first_skipped
+        if self.answers is not None:
+            self.answers = None if other.answers is None else self.answers + other.answers
+            if self.answers is not None and len(self.answers) > FEW:
+                self.answers = None
 
     def facts(self) -> dict[str, Any]:
         return {

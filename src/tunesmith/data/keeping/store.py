@@ -27,6 +27,41 @@ FLUSH = 2**20
 """Tokens that are collected before they are written."""
 
 
+class Columns:
+    """Sequences as columns, in memory: small to send, and quick to write."""
+
+    def __init__(self) -> None:
+        self.held = {name: array(code) for name, code in COLUMNS.items()}
+        self.labels: dict[str, int] = {}
+        self.files: dict[str, int] = {}
+        self.weighted = False
+
+    def add(self, tokens: Tokens, label: str | None = None) -> None:
+        """Add a sequence; `label` names the class of its text."""
+        held = self.held
+        if tokens.weights is not None and not self.weighted:
+            self.weigh()
+        held["ids"].extend(tokens.ids)
+        held["learn"].frombytes(bytes(tokens.learn))
+        if self.weighted:
+            held["weights"].extend(tokens.weights or [1.0] * len(tokens.ids))
+        file, _, line = tokens.origin.rpartition(":")
+        at = (file, int(line)) if line.isdecimal() else (tokens.origin, -1)
+        held["ends"].append(len(held["ids"]))
+        held["label"].append(-1 if label is None else numbered(self.labels, label))
+        held["file"].append(numbered(self.files, at[0]))
+        held["line"].append(at[1])
+
+    def weigh(self) -> None:
+        """Give every token that is there a weight of 1."""
+        self.weighted = True
+        self.held["weights"].frombytes(np.ones(len(self.held["ids"]), np.float32).tobytes())
+
+
+def numbered(names: dict[str, int], name: str) -> int:
+    return names.setdefault(name, len(names))
+
+
 class Writer:
     """Writes sequences into an empty folder, one after another."""
 
@@ -45,25 +80,31 @@ class Writer:
     def __exit__(self, *error: object) -> None:
         self.stack.close()
 
-    def add(self, tokens: Tokens, label: str | None = None) -> None:
-        """Write a sequence; `label` names the class of its text."""
-        if tokens.weights is not None and not self.weighted:
+    def add(self, some: Columns) -> None:
+        """Write the sequences that come next."""
+        if not some.held["ends"]:
+            return
+        if some.weighted and not self.weighted:
             self.weighted = True  # what was written before counts 1
-            self.held["weights"].extend(np.ones(self.tokens, np.float32))
-        self.held["ids"].extend(tokens.ids)
-        self.held["learn"].frombytes(bytes(tokens.learn))
-        if self.weighted:
-            self.held["weights"].extend(tokens.weights or [1.0] * len(tokens.ids))
-        self.tokens += len(tokens.ids)
-        self.highest = max(self.highest, *tokens.ids)
-        file, _, line = tokens.origin.rpartition(":")
-        at = (file, int(line)) if line.isdecimal() else (tokens.origin, -1)
-        self.held["ends"].append(self.tokens)
-        self.held["label"].append(-1 if label is None else self.labels.setdefault(label, len(self.labels)))
-        self.held["file"].append(self.files.setdefault(at[0], len(self.files)))
-        self.held["line"].append(at[1])
+            np.ones(self.tokens - len(self.held["ids"]), np.float32).astype(little("weights")).tofile(
+                self.open["weights"]
+            )
+            self.held["weights"].frombytes(np.ones(len(self.held["ids"]), np.float32).tobytes())
+        if self.weighted and not some.weighted:
+            some.weigh()
+        files, labels = ([numbered(mine, name) for name in theirs] for mine, theirs in self.names(some))
+        for name in ("ids", "learn", "weights", "line"):
+            self.held[name] += some.held[name]
+        self.held["ends"].frombytes((np.array(some.held["ends"]) + self.tokens).tobytes())
+        self.held["file"].extend(map(files.__getitem__, some.held["file"]))
+        self.held["label"].extend([labels[label] if label >= 0 else -1 for label in some.held["label"]])
+        self.tokens += len(some.held["ids"])
+        self.highest = max(self.highest, int(np.array(some.held["ids"]).max()))
         if len(self.held["ids"]) >= FLUSH:
             self.flush()
+
+    def names(self, some: Columns) -> tuple[tuple[dict[str, int], dict[str, int]], ...]:
+        return (self.files, some.files), (self.labels, some.labels)
 
     def flush(self) -> None:
         for name, values in self.held.items():

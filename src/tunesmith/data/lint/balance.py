@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from .base import Item, Origin, Rule, Said, Watch, rule
 
@@ -37,18 +38,29 @@ class Balance(Watch):
         self.sure = targets == "label"
         self.counts: dict[str, list[int]] | None = {}
 
-    def look(self, item: Item, number: int) -> None:
-        example = item.example
-        if self.counts is None or example is None or item.split != "train":
-            return
-        label = str(example.liked) if example.liked is not None else example.gold
-        if label is None:
-            return
-        if not self.sure and (len(label) > SHORT or len(self.counts) > FEW):
+    def gather(self, items: Sequence[Item]) -> dict[str, list[int]] | Literal["none"] | None:
+        """How often each label is given, and where first; "none" if what is given are no labels."""
+        found: dict[str, list[int]] = {}
+        for number, item in enumerate(items):
+            example = item.example
+            if example is None or item.split != "train":
+                continue
+            label = str(example.liked) if example.liked is not None else example.gold
+            if label is None:
+                continue
+            if not self.sure and len(label) > SHORT:
+                return "none"
+            found.setdefault(label, [0, number])[0] += 1
+        return found
+
+    def take(self, gathered: dict[str, list[int]] | Literal["none"], first: int) -> None:
+        if self.counts is None or gathered == "none":
             self.counts = None
             return
-        count = self.counts.setdefault(label, [0, number])
-        count[0] += 1
+        for label, (count, number) in gathered.items():
+            self.counts.setdefault(label, [0, first + number])[0] += count
+        if not self.sure and len(self.counts) > FEW:
+            self.counts = None
 
     def end(self, origin: Origin) -> Iterator[tuple[int, Said]]:
         if not self.counts or not self.sure and min(count for count, _ in self.counts.values()) < 3:

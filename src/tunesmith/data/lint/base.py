@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from ...config.registry import Registry
 from ..item import Item
@@ -27,25 +28,45 @@ class Said(NamedTuple):
 class Places:
     """Where each row looked at stands, in 16 bytes a row."""
 
-    def __init__(self) -> None:
+    def __init__(self, items: Iterable[Item] = ()) -> None:
         self.files: dict[str, int] = {}
         self.names: list[str] = []
         self.file, self.line, self.nth = array("i"), array("q"), array("i")
-        self.last = Row("", {})
+        last = Row("", {})
+        for item in items:
+            self.add(item.row, item.row is last)
+            last = item.row
 
-    def add(self, row: Row) -> None:
-        """Note a row; one that comes again, for it means several examples, stands where it stood."""
+    def add(self, row: Row, same: bool) -> None:
+        """Note a row; one that is the same, for it means several examples, stands where it stood."""
         file, _, line = row.origin.rpartition(":")
         if not line.isdecimal():
             file, line = row.origin, "-1"
+        at, number = self.numbered(file), int(line)
+        beside = len(self) > 0 and (self.file[-1], self.line[-1]) == (at, number)
+        self.nth.append(self.nth[-1] + (not same) if beside else 0)
+        self.file.append(at)
+        self.line.append(number)
+
+    def extend(self, other: Places) -> None:
+        """Note rows that come after these."""
+        if not len(other):
+            return
+        beside = len(self) > 0 and self[len(self) - 1] == other[0]
+        if beside:  # the next row of a line whose first rows stand here
+            first, more = (other.file[0], other.line[0]), self.nth[-1] + 1
+            for at in takewhile(lambda n: (other.file[n], other.line[n]) == first, range(len(other))):
+                other.nth[at] += more
+        files = [self.numbered(name) for name in other.names]
+        self.file.extend(map(files.__getitem__, other.file))
+        self.line.extend(other.line)
+        self.nth.extend(other.nth)
+
+    def numbered(self, file: str) -> int:
         if file not in self.files:
             self.files[file] = len(self.files)
             self.names.append(file)
-        again = self.nth[-1] + (row is not self.last) if row.origin == self.last.origin and len(self.nth) else 0
-        self.file.append(self.files[file])
-        self.line.append(int(line))
-        self.nth.append(again)
-        self.last = row
+        return self.files[file]
 
     def __len__(self) -> int:
         return len(self.file)
@@ -65,8 +86,17 @@ Origin = Callable[[int], str]
 class Watch:
     """A rule at work on some rows. What it remembers of them is small: hashes and counts, never a row."""
 
-    def look(self, item: Item, number: int, /) -> Said | None:
-        """What is to be said of a row, if anything; `number` says how many came before it."""
+    look: Callable[[Item, int], Said | None] | None = None
+    """What is to be said of a row by itself, if anything."""
+
+    def begin(self) -> None:
+        """Forget what `look` saw: other rows come, a few hundred. These may be looked at in another process."""
+
+    def gather(self, items: Sequence[Item]) -> Any:
+        """What is to be remembered of some rows, which may be in another process; None for nothing."""
+
+    def take(self, gathered: Any, first: int) -> None:
+        """Remember it; `first` says how many rows came before these."""
 
     def end(self, origin: Origin) -> Iterator[tuple[int, Said]]:
         """What only all rows together show: each with the number of a row; `origin` says where that one stands."""

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from .base import Item, Origin, Rule, Said, Watch, rule
 
 
-class Hashes(Watch):
-    """Remembers what each row asks and answers as two hashes."""
+class Hashes:
+    """What rows ask and answer, as two hashes each."""
 
     def __init__(self) -> None:
         self.number, self.asked, self.answered = array("q"), array("Q"), array("Q")
 
-    def look(self, item: Item, number: int) -> None:
-        if item.asked and self.wanted(item):
-            self.number.append(number)
-            self.asked.append(item.asked)
-            self.answered.append(item.answered)
+    def add(self, number: int, item: Item) -> None:
+        self.number.append(number)
+        self.asked.append(item.asked)
+        self.answered.append(item.answered)
 
-    def wanted(self, item: Item) -> bool:
-        return True
+    def extend(self, other: Hashes, first: int) -> None:
+        """Add those of rows that come after the first so many."""
+        self.number.frombytes((np.array(other.number) + first).tobytes())
+        self.asked += other.asked
+        self.answered += other.answered
 
     def sorted(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Numbers, prompts and answers of the rows, like ones side by side, the first one first."""
@@ -46,17 +48,33 @@ class Duplicate(Rule):
         return Duplicates()
 
 
-class Duplicates(Hashes):
+class Apart(Watch):
+    """Remembers what the rows of each split ask and answer."""
+
     def __init__(self) -> None:
-        super().__init__()
-        self.first: dict[str, Hashes] = {}
+        self.split: dict[str, Hashes] = {}
 
-    def look(self, item: Item, number: int) -> None:
-        self.first.setdefault(item.split, Hashes()).look(item, number)
+    def wanted(self, item: Item) -> bool:
+        return True
 
+    def gather(self, items: Sequence[Item]) -> dict[str, Hashes]:
+        found: dict[str, Hashes] = {}
+        for number, item in enumerate(items):
+            if item.asked and self.wanted(item):
+                if item.split not in found:
+                    found[item.split] = Hashes()
+                found[item.split].add(number, item)
+        return found
+
+    def take(self, gathered: dict[str, Hashes], first: int) -> None:
+        for split, hashes in gathered.items():
+            self.split.setdefault(split, Hashes()).extend(hashes, first)
+
+
+class Duplicates(Apart):
     def end(self, origin: Origin) -> Iterator[tuple[int, Said]]:
         found: list[tuple[int, int]] = []
-        for split in self.first.values():
+        for split in self.split.values():
             number, asked, answered = split.sorted()
             again = np.flatnonzero((asked[1:] == asked[:-1]) & (answered[1:] == answered[:-1])) + 1
             found += zip(number[again].tolist(), number[again - 1].tolist(), strict=True)
@@ -80,15 +98,16 @@ class Conflict(Rule):
         return Conflicts()
 
 
-class Conflicts(Duplicates):
-    def look(self, item: Item, number: int) -> None:
+class Conflicts(Apart):
+    def wanted(self, item: Item) -> bool:
         example = item.example
-        if example and (len(example.answers) == 1 or example.label is not None) and example.liked is None:
-            super().look(item, number)
+        if example is None or example.liked is not None:
+            return False
+        return len(example.answers) == 1 or example.label is not None
 
     def end(self, origin: Origin) -> Iterator[tuple[int, Said]]:
         found: list[tuple[int, int]] = []
-        for split in self.first.values():
+        for split in self.split.values():
             number, asked, answered = split.sorted()
             if not len(number):
                 continue
@@ -125,12 +144,18 @@ class Leakage(Rule):
         return Leak()
 
 
-class Leak(Watch):
-    def __init__(self) -> None:
-        self.train, self.held_out = Hashes(), Hashes()
+class Leak(Apart):
+    def take(self, gathered: dict[str, Hashes], first: int) -> None:
+        for split, hashes in gathered.items():
+            self.split.setdefault("train" if split == "train" else "held out", Hashes()).extend(hashes, first)
 
-    def look(self, item: Item, number: int) -> None:
-        (self.train if item.split == "train" else self.held_out).look(item, number)
+    @property
+    def train(self) -> Hashes:
+        return self.split.get("train", Hashes())
+
+    @property
+    def held_out(self) -> Hashes:
+        return self.split.get("held out", Hashes())
 
     def end(self, origin: Origin) -> Iterator[tuple[int, Said]]:
         number, asked, answered = self.held_out.sorted()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -72,7 +72,18 @@ class Near(Watch):
         self.number, self.train, self.same = array("q"), array("b"), array("Q")
         self.marks, self.bands = bytearray(), bytearray()
 
-    def look(self, item: Item, number: int) -> None:
+    def gather(self, items: Sequence[Item]) -> Near:
+        found = Near()
+        for number, item in enumerate(items):
+            found.add(item, number)
+        return found
+
+    def take(self, gathered: Near, first: int) -> None:
+        self.number.frombytes((np.array(gathered.number) + first).tobytes())
+        for name in ("train", "same", "marks", "bands"):
+            getattr(self, name).extend(getattr(gathered, name))
+
+    def add(self, item: Item, number: int) -> None:
         made = signature(own(item)) if item.asked else None
         if made is None:
             return

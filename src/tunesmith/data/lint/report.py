@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..rendering.render import Renderer
-from .base import Item, Places, Rule, Said, Severity, Simple, rule
+from .base import Item, Places, Rule, Said, Severity, rule
 
 if TYPE_CHECKING:
     from ...objectives.base import Targets
@@ -81,38 +81,50 @@ def title(of: Rule | type[Rule]) -> str:
     return (of.__doc__ or "").strip().partition("\n")[0]
 
 
+class Looked(NamedTuple):
+    """What was seen in a few rows, to be added to what was seen in others."""
+
+    places: Places
+    found: list[tuple[int, int, Said]]
+    """Which rule said what of which of them."""
+    gathered: dict[int, Any]
+    """What rules remember of them."""
+
+
 class Lint:
     """Rules at work: `look` at every row in the order of its file, then ask for the `report`."""
 
     def __init__(self, rules: list[Rule], renderer: Renderer | None, targets: Targets, *, shown: int = SHOWN) -> None:
         self.rules, self.places, self.shown = rules, Places(), shown
         self.watches = [each.watch(renderer, targets) for each in rules]
-        self.alone = {at: watch.look for at, watch in enumerate(self.watches) if isinstance(watch, Simple)}
-        self.together = {at: watch.look for at, watch in enumerate(self.watches) if at not in self.alone}
+        self.looks = [(at, watch.look) for at, watch in enumerate(self.watches) if watch.look]
         self.numbers = [array("q") for _ in rules]
         self.examples: list[list[tuple[str, Said]]] = [[] for _ in rules]
 
     def look(self, item: Item) -> None:
         """Have every rule look at a row."""
-        number = len(self.places)
-        self.places.add(item.row)
-        if item.said[0] != id(self):
-            self.begin(item)
-        found = dict(item.said[1])
-        for at, look in self.together.items():
-            if (said := look(item, number)) is not None:
-                found[at] = said
-        for at, said in found.items():
-            self.note(at, number, item.row.origin, said)
+        self.take(self.looked([item]))
 
-    def begin(self, item: Item) -> None:
-        """Have the rules that remember nothing look at a row, and make the hashes that others remember.
+    def looked(self, items: Sequence[Item]) -> Looked:
+        """What the rules see in a few rows. It changes nothing, and may be asked for in a process forked from this."""
+        for watch in self.watches:
+            watch.begin()
+        found = []
+        for number, item in enumerate(items):
+            for at, look in self.looks:
+                if (said := look(item, number)) is not None:
+                    found.append((at, number, said))
+        gathered = ((at, watch.gather(items)) for at, watch in enumerate(self.watches))
+        return Looked(Places(items), found, {at: some for at, some in gathered if some is not None})
 
-        This may be done in a process that was forked from this one, and then sends the item.
-        """
-        looks = ((at, look(item, 0)) for at, look in self.alone.items())
-        item.said = id(self), {at: said for at, said in looks if said is not None}
-        _ = item.asked, item.answered
+    def take(self, looked: Looked) -> None:
+        """Add what was seen in the rows that come next."""
+        first = len(self.places)
+        self.places.extend(looked.places)
+        for at, number, said in looked.found:
+            self.note(at, first + number, self.places[first + number], said)
+        for at, some in looked.gathered.items():
+            self.watches[at].take(some, first)
 
     def note(self, at: int, number: int, origin: str, said: Said) -> None:
         self.numbers[at].append(number)

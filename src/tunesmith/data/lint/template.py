@@ -63,7 +63,8 @@ class UnfaithfulTemplate(Rule):
 
 
 ENOUGH = 20
-"""Rows of one shape that a template is tried on; if it changes none of these, it is trusted with the others."""
+"""Rows of one shape, of a few hundred, that a template is tried on; if it changes none of these, it is trusted with the
+others."""
 
 
 class Faithful(Watch):
@@ -71,9 +72,12 @@ class Faithful(Watch):
 
     def __init__(self, renderer: Renderer) -> None:
         self.renderer = renderer
+        self.look = self.changed
+
+    def begin(self) -> None:
         self.kept: Counter[frozenset[tuple[bool | str, ...]]] = Counter()
 
-    def look(self, item: Item, number: int = 0) -> Said | None:
+    def changed(self, item: Item, number: int = 0) -> Said | None:
         example = item.example
         if example is None or item.fault or not example.answers:
             return None

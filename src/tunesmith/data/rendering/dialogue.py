@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...errors import DataError
 from ..example import Call, Message
-from .chat_template import TooMuch, chat_template
+from .chat_template import LONGEST, ChatTemplate, Marks, TooMuch, chat_template
+from .covered import Covered, Forms
 from .tokens import NoTarget
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Writer:
         self.specials: dict[str, Any] = dict(tokenizer.special_tokens_map)
         self.special = special_tokens(tokenizer)
         self.sources: dict[bool, str] = {}
+        self.forms = Forms()
         self.as_text = False
         """Whether the template wants the arguments of calls as JSON text; found out when it fails at an object."""
 
@@ -84,10 +86,13 @@ class Writer:
             raise self.refused(messages, error) from error
 
     def attempt(self, messages: tuple[Message, ...], tools: Tools, answer: bool) -> tuple[str, list[tuple[int, int]]]:
-        turns = [self.turn(message) for message in messages]
         given = {"tools": [*map(wrapped, tools)] or None, "documents": None, "add_generation_prompt": answer}
+        given |= self.specials
         try:
-            return chat_template(self.source(tools)).render(messages=turns, **given, **self.specials)
+            template = chat_template(self.source(tools))
+            if not tools and (made := self.known(template, messages, given)):
+                return made
+            return template.render(messages=[self.turn(message) for message in messages], **given)
         except TooMuch as error:
             raise DataError(
                 f"the chat template of {self.name} {error}; take the tokenizer of a model that you trust"
@@ -96,6 +101,26 @@ class Writer:
             raise
         except Exception as error:  # somebody else's program: it may fail in any way
             raise self.refused(messages, error) from error
+
+    def known(
+        self, template: ChatTemplate, messages: tuple[Message, ...], given: dict[str, Any]
+    ) -> tuple[str, list[tuple[int, int]]] | None:
+        """The same without running the template, where it is known what it makes of texts."""
+        if any(m.calls or m.name is not None or m.call_id is not None for m in messages):
+            return None
+        texts = [message.content for message in messages]
+        thoughts = [message.thinking for message in messages]
+        if sum(map(len, texts)) > LONGEST // 10:  # it may have to be stopped
+            return None
+
+        def run(texts: list[Any]) -> tuple[list[Any], Marks]:
+            said, thought = texts[: len(messages)], texts[len(messages) :]
+            parts = zip(messages, said, thought, strict=True)
+            turns = [self.turn(replace(message, content=one, thinking=other)) for message, one, other in parts]
+            return template.run(covering=any(isinstance(text, Covered) for text in texts), messages=turns, **given)
+
+        speakers = given["add_generation_prompt"], *[(message.role, message.thinking is None) for message in messages]
+        return self.forms.written(speakers, [*texts, *thoughts], run)
 
     def refused(self, messages: tuple[Message, ...], error: Exception) -> Refused:
         roles = ", ".join(message.role for message in messages)

@@ -1,9 +1,10 @@
 """Tokens of a text, word by word: what a byte-level tokenizer made of a word once it makes of it always.
 
 Such a tokenizer cuts a text at its added tokens, cuts what is between them into words by a pattern, and makes tokens
-of each word alone. Here Python's pattern cuts and the words are remembered, which is several times faster. That it
-comes to the same is tried before it is used, and with each letter beyond ASCII when it is first met: tables of Unicode
-are of different years. For tokenizers and letters that differ there is nothing here.
+of each word alone. Here Python's pattern cuts and the words are remembered, which is several times faster; where a
+pattern always cuts before a single space, what stands between two spaces is remembered whole, and no pattern need look.
+That it comes to the same is tried before it is used, and with each letter beyond ASCII when it is first met: tables of
+Unicode are of different years. For tokenizers and letters that differ there is nothing here.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import random
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
+from itertools import chain, product
 from typing import TYPE_CHECKING, Any
 
 import regex
@@ -38,6 +39,10 @@ class Unlike(Exception):
     """A tokenizer works in another way."""
 
 
+class Spaced(Exception):
+    """Where several spaces are together, none of them ends a piece."""
+
+
 class Words:
     """Makes tokens as a tokenizer's backend does. Raises Unlike where it cannot."""
 
@@ -53,6 +58,8 @@ class Words:
         self.same: dict[str, bool] = {}
         self.ids: dict[str, Sequence[int]] = Known(backend)
         self.stretches: dict[str, list[int]] = {}
+        self.first, self.later = Pieces(self.cut_up, ""), Pieces(self.cut_up, " ")
+        self.at_spaces = cuts_at_spaces(pattern, self.word)
         self.special = {token.content: [number] for number, token in added.items()}
         texts = samples(longest_first)
         tried = zip(map(self.encode, texts), plainly(texts), strict=True)
@@ -92,15 +99,34 @@ class Words:
         """The tokens of a text without added tokens; None where the pattern leaves out some of it."""
         if (known := self.stretches.get(stretch)) is not None:
             return known
-        words = (self.word if stretch.isascii() else self.wide).findall(stretch)
-        if sum(map(len, words)) != len(stretch):
+        made = self.pieced(stretch) if self.at_spaces else self.cut_up(stretch)
+        if made is None:
             return None
-        made = list(chain.from_iterable(map(self.ids.__getitem__, words)))
         if len(stretch) <= LONGEST:
             if len(self.stretches) >= MOST:
                 self.stretches.clear()
             self.stretches[stretch] = made
         return made
+
+    def pieced(self, stretch: str) -> list[int] | None:
+        """The same, piece by piece where it can be."""
+        first, *later = stretch.split(" ")
+        try:
+            return [*self.first[first], *chain.from_iterable(map(self.later.__getitem__, later))]
+        except Spaced:
+            pass
+        first, *later = grouped([first, *later])
+        try:
+            return [*self.first.of(first), *chain.from_iterable(map(self.later.of, later))]
+        except Spaced:
+            return self.cut_up(stretch)
+
+    def cut_up(self, stretch: str) -> list[int] | None:
+        """The same, cut by the pattern."""
+        words = (self.word if stretch.isascii() else self.wide).findall(stretch)
+        if sum(map(len, words)) != len(stretch):
+            return None
+        return list(chain.from_iterable(map(self.ids.__getitem__, words)))
 
     def familiar(self, text: str) -> bool:
         """Whether the words of a text are cut here as the tokenizer cuts them."""
@@ -146,6 +172,50 @@ class Known(dict[str, Sequence[int]]):
                 self.clear()
             self[word] = made
         return made
+
+
+class Pieces(dict[str, Sequence[int]]):
+    """What stands between spaces, and its tokens with what is before it. Raises Spaced where a space goes on in it."""
+
+    def __init__(self, make: Callable[[str], list[int] | None], before: str) -> None:
+        self.make, self.before = make, before
+
+    def __missing__(self, piece: str) -> Sequence[int]:
+        if spaced(piece):
+            raise Spaced
+        made = self.make(self.before + piece)
+        if made is None:
+            raise Spaced
+        if len(piece) <= LONGEST:
+            if len(self) >= MOST:
+                self.clear()
+            self[piece] = made
+        return made
+
+    def of(self, group: str) -> Sequence[int]:
+        """The same of a piece that nothing goes on from, though space may be at its ends."""
+        if not spaced(group):
+            return self[group]
+        made = self.make(self.before + group)
+        if made is None:
+            raise Spaced
+        return made
+
+
+def spaced(piece: str) -> bool:
+    return not piece or piece[0].isspace() or piece[-1].isspace()
+
+
+def grouped(pieces: Sequence[str]) -> list[str]:
+    """Pieces of a text that was split at spaces, put together again where space goes on from one into the other."""
+    made = [pieces[0]]
+    for piece in pieces[1:]:
+        last = made[-1]
+        if last and piece and not last[-1].isspace() and not piece[0].isspace():
+            made.append(piece)
+        else:
+            made[-1] = f"{last} {piece}"
+    return made
 
 
 def pattern_of(backend: Tokenizer) -> str:
@@ -198,6 +268,23 @@ def in_ascii(pattern: str) -> str:
         made += pattern[at : at + size]
         at += size
     return made
+
+
+def cuts_at_spaces(pattern: str, word: re.Pattern[str]) -> bool:
+    """Whether a pattern always cuts before a space between two that are none, and looks at neither side for the other.
+
+    It is tried with two signs of every kind on either side.
+    """
+    if "(?<" in pattern or r"\b" in pattern:
+        return False
+    sides = ["".join(signs) for count in (1, 2) for signs in product("aSl1'!\n", repeat=count)]
+    before = {side: word.findall(side) for side in sides if not side.endswith("\n")}
+    after = {side: word.findall(f" {side}") for side in sides if not side.startswith("\n")}
+    return all(
+        word.findall(f"{one} {other}") == [*words, *others]
+        for one, words in before.items()
+        for other, others in after.items()
+    )
 
 
 def samples(added: list[str]) -> list[str]:

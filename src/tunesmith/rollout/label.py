@@ -1,0 +1,197 @@
+"""From prompts, or pairs that nobody has compared, to preference data: by a judge that has earned trust."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..data.dataset import Pass
+from ..data.example import Answer, Example, Media, Message
+from ..data.formats._turns import Chat
+from ..data.formats.preference import Preference
+from ..data.reading.places import Place, places
+from ..data.reading.source import Where
+from ..data.writing.writers import line
+from ..errors import DataError, RecipeError
+from ..files import sha256, whole, write
+from ..rewards.base import Turn, Unscored
+from ..run import Data, Source
+from .calibration import Calibration
+from .judge import AT_ONCE, AtWork, Pair
+
+MARK = ".calibration.json"
+
+
+@dataclass
+class Labelled:
+    """What became of the rows."""
+
+    rows: int = 0
+    """Pairs written."""
+    ties: int = 0
+    """Pairs of which neither answer is better; they are left out."""
+    alike: int = 0
+    """Pairs of the same answer twice; they are left out, and not asked about."""
+    unjudged: dict[str, int] = field(default_factory=dict)
+    """Pairs that the judge did not judge, by the reason; they are left out."""
+
+
+def examples(source: Source, locate: Callable[[str, str | None], Where]) -> list[Example]:
+    """What the rows to train on mean."""
+    [place] = places(Data(**vars(source), eval_size=0.0), locate)
+    reading = Pass(place, None, "answers", 0, 0)
+    found: list[Example] = []
+    for split, row in reading.rows():
+        if reading.broken:
+            raise DataError(reading.broken[0])
+        if split != "train":
+            continue
+        made = reading.meant(row)
+        if isinstance(made, str):
+            raise DataError(made)
+        found += made
+    if blind := next((one for one in found if one.media != Media()), None):
+        raise DataError(f"{blind.origin}: holds images, videos or audios, which the judge does not see; leave it out")
+    return found
+
+
+def pairs(found: Sequence[Example]) -> list[Pair]:
+    """The two answers of each example."""
+    for example in found:
+        if len(example.answers) != 2:
+            raise DataError(
+                f"{example.origin}: has {len(example.answers)} answers where two are compared; name the columns with"
+                " data.format.name=preference data.format.chosen=... data.format.rejected=..., or have answers written"
+                " with write.model=..., or rewritten with revise=true"
+            )
+    return [Pair(turns(one.prompt), *(text(answer) for answer in one.answers)) for one in found]
+
+
+def turns(messages: Sequence[Message]) -> tuple[Turn, ...]:
+    """Turns as formats write them."""
+    return tuple(CHAT.turn(message) for message in messages)
+
+
+CHAT = Chat()
+
+
+def text(answer: Answer) -> str:
+    """An answer as the judge reads it: of several turns, each with its role."""
+    if len(answer.messages) == 1 and not answer.messages[0].calls:
+        return answer.messages[0].content
+    return "\n".join(json.dumps(turn, ensure_ascii=False) for turn in turns(answer.messages))
+
+
+def said(content: str) -> Answer:
+    return Answer((Message("assistant", content),))
+
+
+def label(judge: AtWork, found: Sequence[Example], out: Path, tell: Callable[[int, int], None]) -> Labelled:
+    """Write the pairs that the judge has an opinion of, the better answer first."""
+    asked, done, reasons = pairs(found), Labelled(), Counter[str]()
+    plain = all(short(example) for example in found)
+    with whole(out) as beside, beside.open("w", encoding="utf-8", newline="\n") as opened:
+        for at in range(0, len(found), AT_ONCE):
+            part = [
+                n for n in range(at, min(at + AT_ONCE, len(found))) if asked[n].one.strip() != asked[n].other.strip()
+            ]
+            done.alike += min(AT_ONCE, len(found) - at) - len(part)
+            for n, verdict in zip(part, judge.compare([asked[n] for n in part]), strict=True):
+                if not verdict.there:
+                    reasons[verdict.why] += 1
+                elif verdict.better is None:
+                    done.ties += 1
+                else:
+                    better = found[n].answers[:: -1 if verdict.better else 1]
+                    row = Preference().write(replace(found[n], answers=better), as_turns=not plain)
+                    opened.write(line(row) + "\n")
+                    done.rows += 1
+            tell(min(at + AT_ONCE, len(found)), len(found))
+        done.unjudged = dict(reasons)
+        if not done.rows:
+            why = f"; {next(iter(reasons))}" if reasons else ""
+            raise DataError(f"{out}: nothing was written: the judge preferred no answer of {len(found)} pairs{why}")
+    return done
+
+
+def short(example: Example) -> bool:
+    """Whether an example can be written as three texts."""
+    return isinstance(Preference().write(example)["prompt"], str)
+
+
+def revised(judge: AtWork, found: Sequence[Example]) -> tuple[list[Example], dict[str, int]]:
+    """Each example with its answer and the judge's revision of it; and why some have none."""
+    for example in found:
+        if len(example.answers) != 1:
+            raise DataError(f"{example.origin}: has {len(example.answers)} answers, and revise=true rewrites one")
+    made: list[Example] = []
+    reasons = Counter[str]()
+    for at in range(0, len(found), AT_ONCE):
+        part = found[at : at + AT_ONCE]
+        new = judge.revise([(turns(one.prompt), text(one.answers[0])) for one in part])
+        for example, answer in zip(part, new, strict=True):
+            if isinstance(answer, Unscored):
+                reasons[str(answer)] += 1
+            else:
+                made.append(replace(example, answers=(example.answers[0], said(answer))))
+    return made, dict(reasons)
+
+
+def refuse_label(out: Path, judge: AtWork, known: Calibration | None, threshold: float, override: bool) -> str | None:
+    """Why the labels are not to be trusted; raised unless it is overridden, None if they may be."""
+    if out.exists():
+        raise RecipeError(f"--to: {out} is there already; name another file, or remove it")
+    if out.suffix != ".jsonl":
+        raise RecipeError(f"--to: {out} must end with .jsonl")
+    why = known.distrust(threshold) if known else "nobody has held it against people"
+    if known and known.fingerprint != judge.fingerprint:
+        why = "the calibration is of another judge: its model, address, rubric or settings differ"
+    if why and not override:
+        raise RecipeError(
+            f"judge: {judge.settings.model} is not to be learnt from: {why}; calibrate it with `tunesmith judge"
+            " calibrate` on pairs that people have compared, mend its rubric or take a better one, or say --override"
+        )
+    return why
+
+
+def note(out: Path, judge: AtWork, known: Calibration | None, why: str | None, done: Labelled) -> Path:
+    """Write beside labels who made them, and whether that one was trusted."""
+    file = out.with_name(out.name + MARK)
+    facts: dict[str, Any] = {"labels": out.name, "sha256": sha256(out), "overridden": why, "label": vars(done)}
+    facts |= {"judge": judge.settings.model, "fingerprint": judge.fingerprint, "account": judge.account.as_json()}
+    facts["calibration"] = known.as_json() if known else None
+    write(file, json.dumps(facts, indent=1, ensure_ascii=False))
+    return file
+
+
+def noted(found: Sequence[Place]) -> list[dict[str, Any]]:
+    """What stands beside the files of a run's data of who made their labels, and whether these are still the same."""
+    made: list[dict[str, Any]] = []
+    for place in found:
+        for name, file in place.named():
+            beside = file.with_name(file.name + MARK)
+            if not beside.is_file():
+                continue
+            try:
+                facts = dict(json.loads(beside.read_text(encoding="utf-8")))
+            except (ValueError, TypeError):
+                raise DataError(f"{beside}: is not what `tunesmith judge label` writes; mend or remove it") from None
+            facts |= {"file": str(file), "unchanged": facts.get("sha256") == place.read_through[name][0]}
+            made.append(facts | {"said": trusted(facts)})
+    return made
+
+
+def trusted(facts: dict[str, Any]) -> str:
+    """In a sentence, who made the labels of a file, and how far that one agrees with people."""
+    kappa = ((facts.get("calibration") or {}).get("figures") or {}).get("kappa") or {}
+    low, high = kappa.get("interval") or (None, None)
+    known = (
+        f"kappa with people {kappa['value']:.2f} ({low:.2f} to {high:.2f})" if low is not None else "never calibrated"
+    )
+    over = f"; overridden, though {facts['overridden']}" if facts.get("overridden") else ""
+    changed = "" if facts["unchanged"] else "; the file has changed since"
+    return f"{facts['file']}: labels of the judge {facts.get('judge')}, {known}{over}{changed}"

@@ -1,0 +1,92 @@
+"""A judge in memory: verdicts are ranked by their likelihood, so that none can be malformed; texts are written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..data.example import Message
+from ..data.rendering.render import Renderer
+from ..model.engine import Engine
+from ..model.hub import locate
+from ..model.load import load_model, load_tokenizer, load_tuned
+from ..rewards._settings import Judge
+from ..rewards.base import Unscored
+from ..run import Data
+from ..runs import RunFolder
+from .question import Question
+from .server import Account
+
+LONGEST = 1 << 20
+
+
+class Local:
+    """A model in memory that judges."""
+
+    def __init__(self, judge: Judge, account: Account) -> None:
+        self.judge, self.account = judge, account
+        self.model, folder = causal(judge.model)
+        self.folder = folder
+        tokenizer = load_tokenizer(folder)
+        self.renderer = Renderer(tokenizer, Data(path="none", max_length=LONGEST))
+        self.engine = Engine(self.model, tokenizer, batch_size=8)
+
+    def identity(self) -> dict[str, Any]:
+        """What of it decides an answer: the weights too, which may be replaced under the same name."""
+        files = sorted(self.folder.glob("*.safetensors"))
+        return {"model": self.judge.model, "weights": [[one.name, *stamp(one)] for one in files]}
+
+    def check(self) -> None:
+        """It cannot stop answering."""
+
+    def ask(self, questions: Sequence[Question]) -> list[str | int | Unscored]:
+        """The verdict on each."""
+        self.account.count(asked=len(questions))
+        answers: list[str | int | Unscored] = [Unscored("the judge was not asked")] * len(questions)
+        for options in dict.fromkeys(question.options for question in questions):
+            chosen = [n for n, question in enumerate(questions) if question.options == options]
+            group = [questions[n] for n in chosen]
+            for n, answer in zip(chosen, self.rank(group) if options else self.write(group), strict=True):
+                answers[n] = answer
+        return answers
+
+    def rank(self, questions: Sequence[Question]) -> list[str | int | Unscored]:
+        """The likeliest of the options, as the JSON that would say it."""
+        question = questions[0]
+        starts = [self.prompt(one) + self.tokens(f'{{"{one.field}": ') for one in questions]
+        endings = [self.tokens(json.dumps(option) + "}") for option in question.options]
+        ranks = self.engine.rank(starts, [endings] * len(starts))
+        self.account.count(tokens_in=sum(map(len, starts)))
+        return [question.options[n] for n in ranks.argmax(-1).tolist()]
+
+    def write(self, questions: Sequence[Question]) -> list[str | int | Unscored]:
+        """A text, as it comes."""
+        prompts = [self.prompt(question, words=False) for question in questions]
+        said = self.engine.write(prompts, self.judge.max_tokens)
+        self.account.count(tokens_in=sum(map(len, prompts)), tokens_out=sum(len(self.tokens(text)) for text in said))
+        return [text if text.strip() else Unscored("the judge wrote nothing") for text in said]
+
+    def prompt(self, question: Question, words: bool = True) -> list[int]:
+        asked = question.asked() if words else [{"role": role, "content": text} for role, text in question.turns]
+        return self.renderer.prompt([Message(turn["role"], turn["content"]) for turn in asked])
+
+    def tokens(self, text: str) -> list[int]:
+        return self.renderer.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def stamp(file: Path) -> tuple[int, int]:
+    found = file.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def causal(path: str) -> tuple[Any, Path]:
+    """A model that writes, from a run or from anywhere a model may be, and the folder of its tokenizer."""
+    here = Path(path).expanduser()
+    if not (here / "recipe.yaml").is_file():
+        folder = locate(path)
+        return load_model(folder)[0].eval(), folder
+    settings = RunFolder(here).recipe().value.model
+    model = load_tuned(here, locate(settings.path), settings.precision, (), settings.adapters, settings.changes)
+    return model, next(here / name for name in ("adapter", "model") if (here / name).is_dir())
