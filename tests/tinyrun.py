@@ -53,13 +53,13 @@ def low_first(examples, texts, drawn):
     return torch.tensor([float(one.ids[0] < 192) for one in drawn]), {}
 
 
-def buffer_of(policy, objective, method, prompts, layout=share, scorer=low_first, seed=0) -> Buffer:
+def buffer_of(policy, objective, method, prompts, layout=share) -> Buffer:
     """Where the answers of a tiny model are kept."""
     if "value" in objective.looks():
         policy.add_value_head()
     beginning = Beginning(policy, method) if "reference" in objective.before() else None
     engine, examples = Engine(policy.model, Words()), [Example(text="x")] * len(prompts)
-    return Buffer(policy, objective, engine, layout, prompts, examples, scorer, seed, print, beginning)
+    return Buffer(policy, objective, engine, layout, prompts, examples, low_first, 0, print, beginning)
 
 
 def loop_of(tiny, method, objective, sequences, layout=share, **settings) -> Loop:

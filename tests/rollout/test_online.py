@@ -7,6 +7,7 @@ import pytest
 import torch
 from tinyrun import Words, buffer_of, loop_of, low_first, sequences_for
 
+from tunesmith.config.load import load
 from tunesmith.data.batch import pad
 from tunesmith.methods.base import method
 from tunesmith.model.engine import Engine
@@ -18,7 +19,7 @@ from tunesmith.objectives.ppo import PPO, ahead
 from tunesmith.objectives.reinforce_pp import to_come
 from tunesmith.objectives.rloo import RLOO
 from tunesmith.rollout.buffer import expected, joined, repetition
-from tunesmith.rollout.sample import likely, sample
+from tunesmith.rollout.sample import Drawn, likely, sample
 from tunesmith.run import Run
 from tunesmith.training import checkpoint
 from tunesmith.training.train import train
@@ -37,6 +38,7 @@ def rolled(reward, lengths, group=2, **known):
 
 def test_a_token_has_the_log_probability_that_a_full_forward_gives_it(tiny):
     model, how = tiny().eval(), GRPO(max_completion_length=9, temperature=0.7)
+    model.generation_config.eos_token_id = ends = list(range(60))
     drawn = sample(Engine(model, Words()), PROMPTS, how, seed=3, size=4)
     assert len(drawn) == 20 and {len(one.ids) for one in drawn} != {9}  # some end before
     for number, one in enumerate(drawn):
@@ -44,7 +46,7 @@ def test_a_token_has_the_log_probability_that_a_full_forward_gives_it(tiny):
         logp = (model(torch.tensor([ids])).logits[0] / 0.7).log_softmax(-1)
         full = [float(logp[at - 1, ids[at]]) for at in range(len(PROMPTS[number // 4]), len(ids))]
         assert one.logp == pytest.approx(full, abs=1e-4)
-        assert one.ended == (one.ids[-1] == 1)
+        assert one.ended == (one.ids[-1] in ends)
 
 
 def test_a_seed_gives_its_answers_again_and_another_one_others(tiny):
@@ -102,10 +104,8 @@ def test_advantages_within_a_group():
     assert gain.tolist() == [-1.0, 1.0, 1.0, 0.0, 0.0]
     by_group = GRPO().advantages(made)["advantage"]
     assert by_group.tolist() == pytest.approx([-1 / (2**0.5 + 1e-4), *[1 / (2**0.5 + 1e-4)] * 2, 0.0, 0.0])
-    by_all = GRPO(scale_rewards="batch").advantages(made)["advantage"]
-    assert by_all.tolist() == pytest.approx(
-        [-1 / (3.66667**0.5 + 1e-4), *[1 / (3.66667**0.5 + 1e-4)] * 2, 0.0, 0.0], rel=1e-4
-    )
+    by_all, spread = GRPO(scale_rewards="batch").advantages(made)["advantage"], 3.66667**0.5 + 1e-4
+    assert by_all.tolist() == pytest.approx([-1 / spread, *[1 / spread] * 2, 0.0, 0.0], rel=1e-4)
 
 
 def test_a_cut_answer_can_be_left_out():
@@ -205,7 +205,7 @@ def test_grpo_is_its_definition(tiny, options):
         weight.grad = torch.zeros_like(weight)
     tallies, _ = loop.gradient(1)
     loop.divide(float(tallies["loss"].count))
-    assert tallies["loss"].mean() == pytest.approx(float(wanted), abs=1e-6)
+    assert tallies["loss"].mean() == pytest.approx(float(wanted.detach()), abs=1e-6)
     apart = sum(float((weight.grad - slopes[name]).square().sum()) for name, weight in loop.weights.items()) ** 0.5
     assert apart < 1e-5 * max(1.0, sum(float(one.square().sum()) for one in slopes.values()) ** 0.5)
 
@@ -227,9 +227,9 @@ def test_a_critic_learns_what_answers_are_worth(tiny):
 @pytest.mark.parametrize("aim", ONLINE)
 def test_the_better_arm_is_found(tiny, aim, name):
     """A bandit of two arms: answers that begin with a token of the lower half are paid."""
-    judge = objective[aim](max_completion_length=2)
-    rate = {"lora": 2e-2, "full": 3e-3, "prompt_tuning": 0.3}[name]
-    loop = loop_of(tiny, method[name](), judge, sequences_for(judge), max_steps=24, learning_rate=rate)
+    judge = objective[aim](max_completion_length=1, num_generations=8, num_iterations=1)
+    rate = {"lora": 5e-2, "full": 1e-2, "prompt_tuning": 1.0}[name]
+    loop = loop_of(tiny, method[name](), judge, sequences_for(judge), max_steps=20, learning_rate=rate)
     paid = [step.tallies["reward"].mean() for step in loop.fit() if "reward" in step.tallies]
     first, last = sum(paid[:2]) / 2, sum(paid[-2:]) / 2
     assert last > first + 0.2, (first, last)
@@ -298,10 +298,10 @@ def test_a_sampler_that_differs_is_corrected_and_said(tiny, capsys, monkeypatch)
     watched = answers.fill(0, [0])
     assert watched["sampler_mismatch"].mean() == pytest.approx(0.3, abs=1e-3)
     assert "differ by 0.30 nats" in capsys.readouterr().out
-    reward, _ = low_first(
-        None, None, [type("A", (), {"ids": one.ids[-sum(one.learn) :]}) for one in answers.rows.sequences]
-    )
-    plain = (reward - reward.mean()).repeat_interleave(torch.tensor([sum(one.learn) for one in answers.rows.sequences]))
+    lengths = [sum(one.learn) for one in answers.rows.sequences]
+    said = [Drawn(one.ids[-length:]) for one, length in zip(answers.rows.sequences, lengths, strict=True)]
+    reward, _ = low_first(None, None, said)
+    plain = (reward - reward.mean()).repeat_interleave(torch.tensor(lengths))
     assert torch.allclose(answers.rows.known["advantage"].values, plain * 1.3499, atol=1e-2)
 
 
@@ -320,8 +320,6 @@ def test_a_distance_is_brought_to_its_target(tiny):
 
 
 def test_joined_learns_the_answer_alone():
-    from tunesmith.rollout.sample import Drawn
-
     made = joined(sequences_for(GRPO())[0], Drawn([4, 1]))
     assert sum(made.learn) == 2 and made.learn[-2:] == [True, True] and made.ids[-2:] == [4, 1]
 
@@ -334,14 +332,8 @@ def test_from_recipe_to_report(tmp_path, model_folder, aim, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows = [{"prompt": f"what is {n}?", "answer": str(n)} for n in range(30)]
     (tmp_path / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    from tunesmith.config.load import load
-
-    words = [
-        f"model.path={model_folder}",
-        "data.path=asked.jsonl",
-        f"objective={aim}",
-        "objective.max_completion_length=5",
-    ]
+    words = [f"model.path={model_folder}", "data.path=asked.jsonl", f"objective={aim}"]
+    words += ["objective.max_completion_length=5"]
     words += ["rewards.0.name=length", "rewards.0.target=3", "train.max_steps=3", "train.per_device_train_batch_size=4"]
     words += ["train.logging_steps=1", "eval.max_samples=4", "output=run"]
     result = train(load(Run, None, words).value, quiet=True)

@@ -123,7 +123,7 @@ class Buffer:
             trust = (rolled.known["old"] - rolled.known["sampled"]).exp().clamp(max=objective.importance_cap)
             columns["advantage"] = columns["advantage"] * trust
         ends = [0, *accumulate(len(one.ids) for one in drawn)]
-        used = set(objective.looks())
+        used = set(objective.looks()) - {"value"}  # which is looked at anew
         self.rows.known = {name: Column(values.float(), ends) for name, values in columns.items() if name in used}
         self.number = number
         watched |= self.watch(rolled, drawn, texts)

@@ -12,6 +12,7 @@ import re
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,10 +166,10 @@ def load(place: Path, loop: Loop, facts: Facts) -> Facts:
         for name, weight in loop.weights.items():
             weight.copy_(weights[name])
     load_optimizer(loop, load_file(place / OPTIMIZER))
-    if METHOD in manifest["files"]:
-        loop.method.restore(loop.policy.model, load_file(place / METHOD))
-    if loop.answers:
-        loop.answers.restore(load_file(place / ANSWERS))
+    remember = {METHOD: partial(loop.method.restore, loop.policy.model)}
+    remember |= {ANSWERS: loop.answers.restore} if loop.answers else {}
+    for name in remember.keys() & manifest["files"].keys():
+        remember[name](load_file(place / name))
     place_schedule(loop, manifest["step"])
     set_random_state(load_file(place / RANDOM))
     return manifest
