@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,11 +18,11 @@ from ..model.engine import Engine, reading
 from ..model.policy import Policy
 from ..model.rows import Rows
 from ..objectives.base import Objective, Tally
-from ..rollout.buffer import Scorer
-from ..rollout.sample import sample
 from ..run import Eval
 from .metrics import Scores, measure, plain, proportion, worth
 
+Answered = Callable[[Sequence[list[int]], Sequence[Example]], tuple[list[str], torch.Tensor, dict[str, Tally]]]
+"""Prompts and their examples to what is said, what each is worth, [N], and what is watched of it."""
 SHOWN = 10
 """Answers written out for a person to read."""
 
@@ -45,8 +44,8 @@ class Examiner:
     settings: Eval
     layout: Layout
     examples: Sequence[Example]
-    scorer: Scorer | None = None
-    """What answers are worth, to an objective that learns from the model's own."""
+    answered: Answered | None = None
+    """Has prompts answered, for an objective that learns from the model's own answers."""
 
     def measure(self, policy: Policy) -> Measured:
         """Everything that is known of how good the model is."""
@@ -54,7 +53,7 @@ class Examiner:
             return self.classify(policy)
         if self.objective.targets in ("pairs", "liked"):
             return self.judge(policy)
-        if self.scorer:
+        if self.answered:
             return self.worth(policy)
         engine = Engine(policy.model, self.material.renderer.tokenizer, self.settings.batch_size)
         prompts = [self.prompt(example) for example in self.examples]
@@ -150,18 +149,14 @@ class Examiner:
 
     def worth(self, policy: Policy) -> Measured:
         """Have every prompt answered once, always by the same draws, and see what the answers are worth."""
-        assert self.scorer is not None
-        engine = Engine(policy.model, self.material.renderer.tokenizer)
-        how: Any = self.objective
-        drawn = sample(engine, [self.prompt(example) for example in self.examples], how, seed=0)
-        texts = [engine.tokenizer.decode(one.ids, skip_special_tokens=True) for one in drawn]
-        reward, found = self.scorer(self.examples, texts, drawn)
+        assert self.answered is not None
+        texts, reward, found = self.answered([self.prompt(example) for example in self.examples], self.examples)
         means = {name: tally.mean() for name, tally in found.items()}
         return Measured(worth(reward.numpy(), means), texts[:SHOWN])
 
     def loss(self, policy: Policy) -> float:
         """The objective's mean over all examples; of answers of its own, how little they are worth."""
-        return self.worth(policy).scores.loss if self.scorer else self.tallies(policy)["loss"].mean()
+        return self.worth(policy).scores.loss if self.answered else self.tallies(policy)["loss"].mean()
 
     def tallies(self, policy: Policy) -> dict[str, Tally]:
         """The objective's sum over all examples, and what it watches."""

@@ -130,6 +130,14 @@ class Buffer:
         self.adapt(watched, len(drawn))
         return watched
 
+    def tried(
+        self, prompts: Sequence[list[int]], examples: Sequence[Example]
+    ) -> tuple[list[str], Tensor, dict[str, Tally]]:
+        """One answer to each prompt, by the same draws each time; what it is worth, and what is watched of it."""
+        drawn = sample(self.engine, prompts, self.objective, seed=0)
+        texts = [self.engine.tokenizer.decode(one.ids, skip_special_tokens=True) for one in drawn]
+        return texts, *self.scorer(examples, texts, drawn)
+
     def looked_at(self) -> dict[str, Tensor]:
         """[M] each, what the objective wants to know of the policy before it learns from its answers."""
         before = self.objective.before()

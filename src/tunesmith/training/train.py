@@ -137,8 +137,8 @@ def follow(
         folder.note(status="running", counts=material.counts, labels=outputs, parameters=size(loop.policy))
 
         parts = material, run.objective, run.eval, loop.layout
-        scorer = loop.answers.scorer if loop.answers else None
-        examiner, watch = (Examiner(*parts, rows, scorer) for rows in (material.test, material.validation))
+        tried = loop.answers.tried if loop.answers else None
+        examiner, watch = (Examiner(*parts, rows, tried) for rows in (material.test, material.validation))
         before_learning(run, loop, [examiner, watch], mine["hashes"]["base"], progress.say)
         before = measure(examiner, loop.policy, "before", folder, progress)
         facts = {"data": material.fingerprint, "base": mine["hashes"]["base"]} | checkpoint.deciding(run)
