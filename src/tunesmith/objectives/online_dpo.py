@@ -34,4 +34,4 @@ class OnlineDPO(Online):
         groups = (side * gain).view(-1, self.num_generations).sum(1)  # the best one's less the worst one's
         told = side.view(-1, self.num_generations).abs().sum(1) > 0
         values = -logsigmoid(self.beta * groups) * told
-        return over(values, told.float(), margins=self.beta * groups, accuracy=groups > 0)
+        return over(values, margins=self.beta * groups, accuracy=groups > 0)
