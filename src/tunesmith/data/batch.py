@@ -6,7 +6,7 @@ Letters of shapes: R rows, T tokens in a row, N sequences, M tokens to be learnt
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from os.path import commonprefix
 
@@ -34,10 +34,12 @@ class Batch:
     reference: Tensor | None = None  # [M] log-probabilities before anything was learnt
     margin: Tensor | None = None  # [N] by how much a pair's better answer is better; none where nobody says
     agreement: Tensor | None = None  # [N] the share of raters who hold it to be the better; none where all do
+    known: dict[str, Tensor] = field(default_factory=dict)
+    """What else was found out of tokens to be learnt before they are, [M] each, by name."""
 
     def to(self, device: torch.device) -> Batch:
         moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **moved)
+        return replace(self, **moved, known={name: value.to(device) for name, value in self.known.items()})
 
     def last(self, padding: int | None = None) -> Tensor:
         """[N] where in the flattened rows each sequence ends.

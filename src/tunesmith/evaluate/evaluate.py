@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -21,9 +21,11 @@ from ..model.policy import Policy
 from ..model.rows import Alone, Rows
 from ..objectives.base import Objective, Tally
 from ..run import Eval
-from .metrics import Scores, measure, plain, proportion
+from .metrics import Scores, measure, plain, proportion, worth
 from .surety import agreed, calibration
 
+Answered = Callable[[Sequence[list[int]], Sequence[Example]], tuple[list[str], torch.Tensor, dict[str, Tally]]]
+"""Prompts and their examples to what is said, what each is worth, [N], and what is watched of it."""
 SHOWN = 10
 """Answers written out for a person to read."""
 
@@ -45,6 +47,8 @@ class Examiner:
     settings: Eval
     layout: Layout
     examples: Sequence[Example]
+    answered: Answered | None = None
+    """Has prompts answered, for an objective that learns from the model's own answers."""
 
     def measure(self, policy: Policy) -> Measured:
         """Everything that is known of how good the model is."""
@@ -52,6 +56,8 @@ class Examiner:
             return self.classify(policy)
         if self.objective.targets in ("pairs", "ranked", "liked"):
             return self.judge(policy)
+        if self.answered:
+            return self.worth(policy)
         engine = Engine(policy.model, self.material.renderer.tokenizer, self.settings.batch_size)
         prompts = [self.prompt(example) for example in self.examples]
         said = engine.write(prompts[:SHOWN], self.settings.max_new_tokens)
@@ -94,12 +100,16 @@ class Examiner:
             return "which answer of a pair it holds to be better"
         if self.objective.targets == "liked":
             return "whether it holds an answer to be good"
+        if self.objective.targets == "prompts":
+            return "what its answers are worth by the rewards"
         if self.objective.targets == "answers" and self.task == "choice":
             return f"the likeliest of {', '.join(map(repr, self.material.options))}"
         return "answers written freely" if self.task == "exact_match" else "the loss alone"
 
     def prompt(self, example: Example) -> list[int]:
         """What the model is asked; of a text, its beginning."""
+        if self.objective.targets == "prompts":
+            return self.material.renderer.asked(example)[0].ids
         if example.answers:
             return self.material.renderer.prompt(example.prompt, example.tools)
         return self.material.renderer.whole(example)[0].ids[:32]
@@ -145,9 +155,16 @@ class Examiner:
             said = engine.write(asked, self.settings.max_new_tokens)
         return Measured(replace(scores, watched={name: tally.mean() for name, tally in found.items()}), said)
 
+    def worth(self, policy: Policy) -> Measured:
+        """Have every prompt answered once, always by the same draws, and see what the answers are worth."""
+        assert self.answered is not None
+        texts, reward, found = self.answered([self.prompt(example) for example in self.examples], self.examples)
+        means = {name: tally.mean() for name, tally in found.items()}
+        return Measured(worth(reward.numpy(), means), texts[:SHOWN])
+
     def loss(self, policy: Policy) -> float:
-        """The objective's mean over all examples."""
-        return self.tallies(policy)["loss"].mean()
+        """The objective's mean over all examples; of answers of its own, how little they are worth."""
+        return self.worth(policy).scores.loss if self.answered else self.tallies(policy)["loss"].mean()
 
     def tallies(self, policy: Policy, odds: list[float] | None = None) -> dict[str, Tally]:
         """The objective's sum over all examples, and what it watches; `odds` takes those of each pair, if it has any,

@@ -109,6 +109,15 @@ def proportion(right: float, n: float, loss: float, seed: int = 0) -> Scores:
     return Scores(loss, round(n), right / n, interval(drawn))
 
 
+def worth(reward: np.ndarray, watched: dict[str, float], seed: int = 0) -> Scores:
+    """[N] what answers are worth, not a number where nobody could say: their mean, and its 95% bootstrap interval."""
+    there = reward[~np.isnan(reward)]
+    drawn = np.random.default_rng(seed).choice(there, (RESAMPLES, len(there))).mean(1)
+    low, high = interval(drawn)
+    mean = float(there.mean())
+    return Scores(-mean, len(there), watched=watched | {"reward": mean, "reward_low": low, "reward_high": high})
+
+
 @dataclass(frozen=True)
 class Table:
     """How often each pair of a right answer and what was said occurs; the number L stands for any other answer."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -48,17 +48,34 @@ class Alone:
 
 
 @dataclass
+class Column:
+    """A number for each token to be learnt."""
+
+    values: Tensor  # [M] or [M, K] float32
+    ends: list[int]
+    """[N + 1] where those of each sequence end, behind a 0."""
+
+    def of(self, chosen: Sequence[int]) -> Tensor:
+        """[M] those of the sequences with these numbers, in this order."""
+        return torch.cat([self.values[self.ends[n] : self.ends[n + 1]] for n in chosen])
+
+
+@dataclass
 class Rows:
     """Sequences, what a reference said of them, and, for an objective that measures them first, strangers."""
 
     sequences: Sequence[Tokens]
     reference: Reference | None = None
     strangers: Rows | None = None
+    columns: dict[str, Column] = field(default_factory=dict)
+    """What else was found out of the tokens to be learnt, by name."""
 
     def batch(self, chosen: Sequence[int], layout: Layout) -> Batch:
         """The sequences with these numbers."""
         made = layout([self.sequences[n] for n in chosen])
-        return replace(made, reference=self.reference.of(chosen)) if self.reference else made
+        known = {name: column.of(chosen) for name, column in self.columns.items()}
+        reference = self.reference.of(chosen) if self.reference else known.pop("reference", None)
+        return replace(made, reference=reference, known=known)
 
     def look_back(self, objective: Objective, asker: Oracle, wanted: Sequence[int], cutoff: int) -> None:
         """Find out what an objective wants to know of the wanted sequences before the model learns anything."""

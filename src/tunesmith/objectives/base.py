@@ -55,7 +55,11 @@ class LogProbs:
 
     def __sub__(self, other: LogProbs) -> LogProbs:
         """How much likelier each token is here than there."""
-        return replace(self, token=self.token - other.token)
+        return self.having(self.token - other.token)
+
+    def having(self, token: Tensor) -> LogProbs:
+        """Other values of the same tokens."""
+        return replace(self, token=token)
 
     def sum(self) -> Tensor:
         """[N] the log-probability of each whole answer."""
@@ -66,7 +70,7 @@ class LogProbs:
         return self.sum() / self.owner.bincount(minlength=self.answers).clamp(min=1)
 
 
-Targets = Literal["answers", "pairs", "ranked", "liked", "text", "label"]
+Targets = Literal["answers", "pairs", "ranked", "liked", "prompts", "text", "label"]
 GIVEN = ("batch", "baseline", "partners", "progress")
 """What a loss may ask for that no policy is looked at for."""
 
@@ -77,7 +81,8 @@ class Objective:
     name: ClassVar[str]
     targets: ClassVar[Targets] = "answers"
     """What of an example is learnt: the assistant's answer, the better answer beside the worse one, which of the two is
-    the better and nothing of how they are written, an answer and whether it was liked, the whole text, or the label."""
+    the better and nothing of how they are written, an answer and whether it was liked, what the model itself says to
+    the prompt, the whole text, or the label."""
 
     def loss(self, *batch: Any, **looks: Any) -> Loss:
         """`loss(self, batch, logp, ...)`: a batch's summed loss and how many things it is of; never a mean."""
@@ -127,9 +132,19 @@ class Objective:
         return ()
 
     @property
-    def side_by_side(self) -> int:
-        """How many sequences an example has, which are judged together."""
+    def rendered(self) -> int:
+        """How many sequences an example is rendered as."""
         return 2 if self.targets in ("pairs", "ranked") else 1
+
+    @property
+    def repeats(self) -> int:
+        """How many steps, one after another, learn from the same examples."""
+        return 1
+
+    @property
+    def side_by_side(self) -> int:
+        """How many sequences are judged together."""
+        return self.rendered
 
 
 objective: Registry[Objective] = Registry("objective", "tunesmith.objectives")

@@ -71,6 +71,8 @@ def own_oracle(run: Run, loop: Loop, base: str, say: Callable[[str], None]) -> A
 
 def before_learning(run: Run, loop: Loop, examiners: Sequence[Examiner], oracle: Oracle) -> None:
     """Find out what the objective wants to know of the model before it learns, or of another."""
+    if loop.answers:  # what it says is not known yet
+        return
     ask(oracle, run, loop.rows, loop.order, examiners)
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from ..model.kept import Kept
+    from ..rollout.buffer import Buffer
 
 AT_ONCE = 832
 """Tokens that a CPU computes at once; more is hardly faster, and takes memory in proportion."""
@@ -74,6 +75,8 @@ class Loop:
     """States that need not be computed again."""
     cutoff: int = 2048
     """Tokens in a row that is filled up."""
+    answers: Buffer | None = None
+    """Those that the model gives while it learns, where the objective learns from these."""
     method: Method = field(default_factory=Method)
     """Has a word in what a step is, beside the objective's."""
     cuts: int = 1
@@ -123,15 +126,33 @@ class Loop:
             self.optimizer.zero_grad(set_to_none=False)
             yield step
 
+    def hear(self, number: int) -> dict[str, Tally]:
+        """Have prompts answered, if a step needs new answers; what is watched of them."""
+        if self.answers is None:
+            return {}
+        rollout, heard = number // self.order.repeats, {}
+        if self.answers.number != rollout:
+            heard = self.answers.fill(rollout, [n for batch in self.order.batches(number) for n in batch])
+        self.rows = self.answers.rows
+        return heard
+
+    def batches(self, number: int) -> list[list[int]]:
+        """The examples of each of a step's batches."""
+        if self.answers is None:
+            return self.order.batches(number)
+        return self.answers.batches(number, self.train.gradient_accumulation_steps)
+
     def gradient(self, number: int) -> tuple[dict[str, Tally], int]:
         """Add up the gradients of a step's batches, undivided; what they measured, and how many tokens they had.
 
         With auto_batch, batches that do not fit into memory are cut in halves until they do.
         """
+        heard = self.hear(number)
         before = random_state()
         while True:
             try:
-                return self.summed(number)
+                tallies, tokens = self.summed(number)
+                return tallies | heard, tokens
             except (MemoryError, RuntimeError) as error:
                 smallest = max(map(len, self.parts(number))) == self.objective.side_by_side
                 if not self.train.auto_batch or smallest or not memory_error(error):
@@ -198,7 +219,7 @@ class Loop:
 
     def parts(self, number: int) -> Iterator[list[int]]:
         """A step's batches; on a CPU a large one in parts of like size, whose gradient is the same in less memory."""
-        for examples in self.order.batches(number):
+        for examples in self.batches(number):
             whole = self.layout is pad or self.accelerator.device.type != "cpu" or self.train.optimizer_in_backward
             lengths = dict(zip(examples, self.sizes(examples), strict=True))
             count = 1 if whole else -(-sum(lengths.values()) // AT_ONCE)
@@ -213,7 +234,7 @@ class Loop:
 
     def sizes(self, examples: Sequence[int]) -> list[int]:
         """How many tokens each example brings into a batch of them all."""
-        sequences = [self.sequences[n] for n in self.sequences_of(examples)]
+        sequences = [self.rows.sequences[n] for n in self.sequences_of(examples)]
         lengths = np.array([len(tokens.ids) for tokens in sequences])
         if self.layout is share:
             lengths -= np.array(branches(sequences))
@@ -275,8 +296,8 @@ def order(
     processes: tuple[int, int] = (0, 1),
 ) -> Order:
     """Which examples each step sees, of one process of so many."""
-    together = np.array(lengths(sequences)).reshape(-1, objective.side_by_side).sum(1).tolist()
-    return Order(train, together, *processes, cutoff)
+    together = np.array(lengths(sequences)).reshape(-1, objective.rendered).sum(1).tolist()
+    return Order(train, together, *processes, cutoff, objective.repeats)
 
 
 def sequences_of(examples: Sequence[int], objective: Objective) -> list[int]:

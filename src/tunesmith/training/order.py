@@ -25,6 +25,8 @@ class Order:
     processes: int = 1
     cutoff: int = 2048
     """Tokens in a row, with packing and without max_tokens_per_batch."""
+    repeats: int = 1
+    """Steps that see the same examples, one after another."""
     kept: dict[int, list[list[int]]] = field(default_factory=dict)
 
     @property
@@ -34,7 +36,7 @@ class Order:
 
     @cached_property
     def epoch_steps(self) -> int:
-        return math.ceil(len(self.epoch(0)) / self.width)
+        return math.ceil(len(self.epoch(0)) / self.width) * self.repeats
 
     @cached_property
     def total(self) -> int:
@@ -56,7 +58,7 @@ class Order:
 
     def batches(self, step: int) -> list[list[int]]:
         """The batches of examples that this process sees in a step, counted from 0."""
-        epoch, at = divmod(step, self.epoch_steps)
+        epoch, at = divmod(step // self.repeats, self.epoch_steps // self.repeats)
         return self.epoch(epoch)[at * self.width : (at + 1) * self.width][self.process :: self.processes]
 
     def epoch(self, number: int) -> list[list[int]]:

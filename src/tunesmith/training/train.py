@@ -42,6 +42,7 @@ from . import checkpoint
 from .before import ask_another, before_learning, begin_among, own_oracle, ways
 from .callbacks import Callbacks
 from .loop import Loop
+from .online import answers, refuse_online
 from .progress import Progress
 from .quantised import refuse_quantised
 from .signals import Signals
@@ -128,7 +129,8 @@ def follow(
             for one in judges:
                 progress.say(one["said"])
         signals.resume = going_on(folder)
-        loop.kept = keep(loop.policy, material.sequences, loop.order.epochs, folder.path, progress.say)
+        if not loop.answers:
+            loop.kept = keep(loop.policy, material.sequences, loop.order.epochs, folder.path, progress.say)
         loop.policy.saving = elsewhere(run.train.activation_offload, loop.policy.model, folder.path) or remaking
         inputs = passport.inputs(base, sums(found), progress.say, others)
         said = folder.recipe().value  # as it loads back: in Python 1 may stand for 1.0
@@ -138,8 +140,9 @@ def follow(
         outputs = run.objective.outputs(material.labels)
         folder.note(status="running", counts=material.counts, labels=outputs, parameters=size(loop.policy))
 
-        examiner = Examiner(material, run.objective, run.eval, loop.layout, material.test)
-        watch = Examiner(material, run.objective, run.eval, loop.layout, material.validation)
+        parts = material, run.objective, run.eval, loop.layout
+        tried = loop.answers.tried if loop.answers else None
+        examiner, watch = (Examiner(*parts, rows, tried) for rows in (material.test, material.validation))
         oracle = memory or own_oracle(run, loop, mine["hashes"]["base"], progress.say)
         before_learning(run, loop, [examiner, watch], oracle)
         before = measure(examiner, loop.policy, "before", folder, progress)
@@ -174,6 +177,7 @@ def refuse(run: Run) -> None:
         )
     refuse_quantised(run)
     run.objective.refuse()
+    refuse_online(run)
     refuse_offload(run.train.activation_offload)
     run.train.optim.refuse(run.train)
     run.train.lr_scheduler_type.refuse(run.train)
@@ -279,6 +283,7 @@ def build(run: Run, base: Path, material: Material, progress: Progress) -> Loop:
     layout = policy.layout()
     begin_among(run, policy, material.sequences, layout, progress.say)
     parts = {"cutoff": run.data.max_length, "method": run.method}
+    parts["answers"] = answers(run, material, policy, layout, progress.say)
     loop = Loop(policy, run.objective, run.train, material.sequences, layout, accelerator, **parts)
     for fact in ways(loop):
         progress.say(fact)

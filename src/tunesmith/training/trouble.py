@@ -54,12 +54,12 @@ def watch(name: str, found: list[str]):
 
 def rows(loop: Loop, number: int) -> str:
     """Where the examples of a step were read."""
-    return origins(loop, [n for batch in loop.order.batches(number) for n in loop.sequences_of(batch)])
+    return origins(loop, [n for batch in loop.batches(number) for n in loop.sequences_of(batch)])
 
 
 def origins(loop: Loop, chosen: list[int]) -> str:
     """Where some examples were read."""
-    found = list(dict.fromkeys(loop.sequences[n].origin or f"number {n}" for n in chosen))
+    found = list(dict.fromkeys(loop.rows.sequences[n].origin or f"number {n}" for n in chosen))
     more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     return ", ".join(found[:SHOWN]) + more
 

@@ -99,6 +99,7 @@ class Part:
         run = self.run
         targets, found = run.objective.targets, Findings(run.data.on_bad_row)
         checks = Lint([one for one in rules(cheap=True) if not one.across], self.renderer, targets)
+        asked: list[tuple[int, Example]] = []  # rewards look at more than a prompt's tokens
         passing = Pass(self.place, self.renderer, targets, run.train.seed, run.eval.max_samples)
 
         def fold(items: list[Item]) -> Folded:
@@ -110,7 +111,8 @@ class Part:
                 for tokens in item.tokens:
                     columns.add(tokens, named(item.example, tokens, targets))
             looked = checks.looked([item for item in items if not item.fault])
-            return Folded(len(items), items[-1].row.origin, seen, looked, columns, said)
+            prompts = [(0, item.example) for item in items if item.example and item.tokens and targets == "prompts"]
+            return Folded(len(items), items[-1].row.origin, seen, looked, columns, said, prompts)
 
         with Writer(folder) as writer, Noted(folder) as noted, seldom_tidied():
             for some in self.told(passing.folded(fold)):
@@ -118,12 +120,13 @@ class Part:
                 checks.take(some.looked)
                 writer.add(some.columns)
                 noted.add(some.said)
+                asked += some.asked
             report = checks.report()
             kinds = {found.rule.name for found in report.errors}
             told = {"errors": sorted(kinds), "lint": report.sentences(), "offered": passing.offered}
             writer.close(found.facts() | told | {"read": noted.close()})
-        for split, drawn in passing.held.items():
-            (folder / f"{split}.json").write_bytes(entries().dump_json(list(drawn)))
+        for split, examples in {"train": asked, **passing.held}.items():
+            (folder / f"{split}.json").write_bytes(entries().dump_json(list(examples)))
 
     def told(self, folded: Iterator[Folded]) -> Iterator[Folded]:
         """The same; now and then it is said how far one is."""
@@ -182,6 +185,8 @@ class Folded(NamedTuple):
     looked: Looked
     columns: Columns
     said: Rows
+    asked: list[tuple[int, Example]]
+    """The examples of prompts."""
 
 
 class Findings:
@@ -245,7 +250,7 @@ class Findings:
 
 
 def held(part: Stored, split: str) -> Sequence[tuple[int, Example]]:
-    """The held-out examples of a split, each with the key by which it is drawn."""
+    """The held-out examples of a split, each with the key by which it is drawn; of train, prompts."""
     file = part.folder / f"{split}.json"
     return entries().validate_json(file.read_bytes()) if file.exists() else []
 

@@ -3,7 +3,7 @@
 from collections import Counter
 
 from ..example import Message
-from ..rendering.render import Renderer
+from ..rendering.render import ANSWERS, Renderer
 from .base import Item, Rule, Said, Simple, Watch, rule
 
 
@@ -59,7 +59,7 @@ class UnfaithfulTemplate(Rule):
     )
 
     def watch(self, renderer, targets):
-        return Faithful(renderer) if renderer and targets == "answers" else Simple(lambda item, number: None)
+        return Faithful(renderer) if renderer and targets in ANSWERS else Simple(lambda item, number: None)
 
 
 ENOUGH = 20

@@ -90,8 +90,8 @@ class Renderer:
         """The same of many at once, which is faster; an example without a target gives the reason."""
         if targets in ANSWERS:
             return self.dialogues(examples, targets)
-        make = self.whole if targets == "text" else self.labelled
-        return [attempt(make, example) for example in examples]
+        makers = {"text": self.whole, "label": self.labelled, "prompts": self.asked}
+        return [attempt(makers[targets], example) for example in examples]
 
     # --- dialogues ----------------------------------------------------------------------------------------------------
 
@@ -251,6 +251,27 @@ class Renderer:
             self.tokenizer.truncation_side = side
 
     # --- asking -------------------------------------------------------------------------------------------------------
+
+    def asked(self, example: Example) -> list[Tokens]:
+        """What a model is given so that it answers, or goes on with a text; nothing of it is learnt."""
+        refuse_media(example)
+        check_letters(example.text or "")
+        ids = self.prompt(example.prompt, example.tools) if example.prompt else self.text_begun(example.text or "")
+        if not ids:
+            raise NoTarget("has no prompt to be answered (data.format.name=truth, or prompts of any other format)")
+        if len(ids) > self.data.max_length and self.data.truncation == "drop":
+            raise TooLong(len(ids), 0, self.data.max_length)
+        if len(ids) > self.data.max_length:
+            raise NoTarget(
+                f"has a prompt of {len(ids)} tokens, more than data.max_length={self.data.max_length}; a prompt that is"
+                " cut is another one: make max_length larger, or leave such rows out with data.truncation=drop"
+            )
+        return [Tokens(ids, [False] * len(ids), origin=example.origin)]
+
+    def text_begun(self, text: str) -> list[int]:
+        """The tokens of a text that goes on."""
+        ids: list[int] = self.tokenizer(text, verbose=False)["input_ids"]
+        return ids[:-1] if ids[-1:] == [self.tokenizer.eos_token_id] else ids
 
     def prompt(self, messages: Iterable[Message], tools: Tools = ()) -> list[int]:
         """What a model is given so that it answers."""
