@@ -338,20 +338,14 @@ def test_from_recipe_to_report(tmp_path, model_folder, aim, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows = [{"prompt": f"what is {n}?", "answer": str(n)} for n in range(30)]
     (tmp_path / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    words = [f"model.path={model_folder}", "data.path=asked.jsonl", f"objective={aim}"]
-    words += ["objective.max_completion_length=5"]
-    words += [
-        "rewards.0.name=length",
-        "rewards.0.target=3",
-        "train.max_steps=3",
-        "train.learning_rate=0.02",
-        "train.per_device_train_batch_size=4",
-    ]
-    words += ["train.logging_steps=1", "eval.max_samples=4", "output=run"]
+    words = [f"model.path={model_folder}", "data.path=asked.jsonl", f"objective={aim}", "method=full", "output=run"]
+    words += ["objective.max_completion_length=5", "rewards.0.name=length", "rewards.0.target=3", "eval.max_samples=4"]
+    words += [f"train.{word}" for word in ("max_steps=3", "learning_rate=0.05", "per_device_train_batch_size=4")]
+    words += ["train.logging_steps=1"]
     result = train(load(Run, None, words).value, quiet=True)
     assert result.before["watched"]["reward"] != result.after["watched"]["reward"]
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert {"reward", "rewards/length", "completion_length", "sampler_mismatch", "repetition"} <= lines[0].keys()
     assert lines[0]["sampler_mismatch"] < 1e-4
     assert (tmp_path / "run/report.html").exists()
-    assert any((tmp_path / "run/adapter").iterdir())
+    assert any((tmp_path / "run/model").iterdir())
