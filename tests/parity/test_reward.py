@@ -155,7 +155,9 @@ def test_a_reward_model_scores_the_same_without_us(model_folder, tmp_path, metho
 def test_a_reward_model_is_measured_and_shown_and_does_not_chat(model_folder, tmp_path, capsys):
     run = tmp_path / "run"
     train(rewarded(model_folder, pairs_file(tmp_path), run, LoRA(r=4), Reward()), quiet=True)
-    assert main(["eval", str(run), "--json"]) is None
+    with pytest.raises(SystemExit) as ended:
+        main(["eval", str(run), "--json"])
+    assert ended.value.code == 0
     again = json.loads(capsys.readouterr().out)
     facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
     for name in ("accuracy", "brier", "calibration_error", "one_rater", "half_of_raters"):
@@ -180,7 +182,6 @@ def test_a_reward_model_is_measured_and_shown_and_does_not_chat(model_folder, tm
         ({"margin": "much"}, "column 'margin' must hold numbers"),
         ({"agreement": 0.2}, "the share of raters who hold chosen to be the better, from 0.5 to 1 .got 0.2"),
         ({"chosen_ratings": None, "rejected_ratings": None}, "does not say how many raters agree"),
-        ({"rejected": None}, "column 'rejected' must be text"),
         (
             {"rejected": "a dull mess", "chosen": "a dull mess"},
             "come to the same tokens, so that neither is the better",
@@ -191,3 +192,11 @@ def test_what_raters_cannot_have_said_is_named_by_file_and_line(model_folder, tm
     file = pairs_file(tmp_path, **more)
     with pytest.raises(DataError, match=rf"pairs.jsonl:\d+: .*{sentence}"):
         train(rewarded(model_folder, file, tmp_path / "run", LoRA(r=4), Reward(raters="soft")), quiet=True)
+
+
+def test_a_row_of_one_answer_is_named_by_file_and_line(model_folder, tmp_path):
+    file = pairs_file(tmp_path)
+    with file.open("a", encoding="utf-8") as opened:
+        opened.write('{"prompt": "judge the film", "chosen": "a warm story", "rejected": null}\n')
+    with pytest.raises(DataError, match=r"pairs.jsonl:25: .*column 'rejected' must be text"):
+        train(rewarded(model_folder, file, tmp_path / "run", LoRA(r=4), Reward()), quiet=True)
