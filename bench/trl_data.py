@@ -1,6 +1,7 @@
 """TRL's preparation of rows, run by the Python of its own environment; the first argument is a JSON job."""
 
 import json
+import os
 import resource
 import sys
 import time
@@ -33,14 +34,14 @@ def main() -> None:
         first = Dataset.from_list(rows[:8])
         trainer = SFTTrainer(model, args=config, train_dataset=first, processing_class=tokenizer)
         dataset = Dataset.from_list(rows)
-        began = time.perf_counter()
+        began, busy = time.perf_counter(), sum(os.times()[:4])
         made = trainer._prepare_dataset(dataset, tokenizer, config, False, None, "train")
-        seconds = time.perf_counter() - began
+        took = {"seconds": time.perf_counter() - began, "cpu": sum(os.times()[:4]) - busy}
         with Path(job["out"]).open("w") as out:
             for row in made:
                 out.write(json.dumps([row["input_ids"], [label != -100 for label in row["labels"]]]) + "\n")
     peak = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
-    sys.stdout.write(json.dumps({"seconds": seconds, "peak": peak}) + "\n")
+    sys.stdout.write(json.dumps(took | {"peak": peak}) + "\n")
 
 
 def messages(row: dict) -> list[dict]:

@@ -23,25 +23,31 @@ CHUNK_BYTES = 2**26
 
 
 class After(NamedTuple):
-    """What becomes of a head's output y on its way to logits: `softcap tanh(scale y / softcap)`."""
+    """What becomes of a head's output y on its way to logits: `softcap tanh(scale y / softcap) / temperature`."""
 
     scale: float = 1.0
     softcap: float | None = None
+    temperature: float = 1.0
 
     def apply_(self, made: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits of the head's output, in its place; and how fast the cap lets them move, as [C, V]."""
-        logits = made if self.scale == 1 else made.mul_(self.scale)
+        logits = made if self.straight == 1 else made.mul_(self.straight)
         if not self.softcap:
             return logits, None
         level = logits.div_(self.softcap).tanh_()
-        bend = 1 - level.square()
-        return level.mul_(self.softcap), bend
+        bend = (1 - level.square()) / self.temperature
+        return level.mul_(self.softcap / self.temperature), bend
+
+    @property
+    def straight(self) -> float:
+        """What the head's output is multiplied by first."""
+        return self.scale if self.softcap else self.scale / self.temperature
 
     def slope_(self, slope: Tensor, bend: Tensor | None) -> Tensor:
         """The slope by the head's output of what has this slope by the logits, in its place."""
         if bend is not None:
             slope.mul_(bend)
-        return slope if self.scale == 1 else slope.mul_(self.scale)
+        return slope if self.straight == 1 else slope.mul_(self.straight)
 
 
 class Way(NamedTuple):
@@ -133,6 +139,7 @@ def by_autograd(head: Callable[[Tensor], Tensor], states: Tensor, targets: Tenso
     logits = exact(head(states)) * way.after.scale
     if way.after.softcap:
         logits = way.after.softcap * torch.tanh(logits / way.after.softcap)
+    logits = logits / way.after.temperature
     if way.judge:
         return (way.judge.of(logits, targets),)
     check(targets, logits.shape[-1])

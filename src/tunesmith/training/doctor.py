@@ -40,7 +40,7 @@ def examine(loop: Loop) -> Iterator[Finding]:
 
     The measure is a plain forward of the model, one row at a time, with all its logits, and autograd's own backward.
     """
-    rows = len(loop.sequences)
+    rows = len(loop.sequences) // loop.objective.rendered
     slack = 1e-5 if next(loop.policy.trunk.parameters()).dtype == torch.float32 else 3e-2
     start = {name: weight.detach().clone() for name, weight in loop.weights.items()}
     usual = replace(loop.train, per_device_train_batch_size=rows, gradient_accumulation_steps=1, max_steps=2)

@@ -11,7 +11,7 @@ from .. import passport
 from ..data.reading.places import places, sums
 from ..errors import CheckpointError, DataError, RecipeError
 from ..files import sha256
-from ..model.adapter import adapters
+from ..model.another import beside
 from ..model.hub import locate, locate_data
 from ..model.teacher import models
 from ..run import Run
@@ -104,7 +104,7 @@ def check(folder: Path, known: passport.Passport, run: Run, say: Callable[[str],
         if name != passport.TRAINED and (not file.is_file() or sha256(file) != expected):
             raise CheckpointError(f"{file}: is not what the run wrote; its hash in {passport.NAME} is another")
     files = sums(places(run.data, locate_data))
-    now = passport.inputs(locate(run.model.path), files, say, adapters(run) | models(run))
+    now = passport.inputs(locate(run.model.path), files, say, beside(run) | models(run))
     if changed := passport.unlike(known["base"], now["base"]):
         raise CheckpointError(f"{run.model.path}: has changed since {folder} was trained on it: {', '.join(changed)}")
     rows = {passport.SEQUENCES, passport.MEASURED}
