@@ -4,12 +4,19 @@ from uuid import uuid4
 
 import torch
 from accelerate import Accelerator
+from conftest import WORDS
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from tunesmith.data.batch import pack, share
+from tunesmith.data.example import Example
 from tunesmith.data.rendering.render import Tokens
+from tunesmith.model.engine import Engine
 from tunesmith.model.load import attach
 from tunesmith.model.policy import Policy
 from tunesmith.model.reference import Asker
+from tunesmith.model.teacher import Teacher
+from tunesmith.objectives.distill import Distill
+from tunesmith.rollout.buffer import Beginning, Buffer
 from tunesmith.run import Train
 from tunesmith.schedules.constant import Constant
 from tunesmith.training.loop import Loop
@@ -29,11 +36,42 @@ def sequences_for(objective) -> list[Tokens]:
     return [
         Tokens(
             [7, 8, 9, *torch.randint(3, 250, (length - 3,), generator=draw).tolist()],
-            [kind == "text" or (kind != "label" and at >= 4) for at in range(length)],
+            [kind == "text" or (kind not in ("label", "prompts") and at >= 4) for at in range(length)],
             label=n % classes if classes else None,
         )
         for n, length in enumerate(LENGTHS)
     ]
+
+
+def other():
+    """A teacher of the same words: another width, other weights, and surer of what it says."""
+    torch.manual_seed(1)
+    sizes = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=WORDS, initializer_range=0.3, **sizes))
+    return model.requires_grad_(False)
+
+
+class Words:
+    """A tokenizer for engines: each token is a letter of its own."""
+
+    eos_token_id = 1
+
+    def decode(self, ids, skip_special_tokens=True) -> str:
+        return "".join(chr(0x4E00 + one) for one in ids if one > 1)
+
+
+def low_first(examples, texts, drawn):
+    """Rewards answers that begin with a token of the lower half."""
+    return torch.tensor([float(one.ids[0] < 192) for one in drawn]), {}
+
+
+def buffer_of(policy, objective, method, prompts, layout=share) -> Buffer:
+    """Where the answers of a tiny model are kept."""
+    if "value" in objective.looks():
+        policy.add_value_head()
+    beginning = Beginning(policy, method) if "reference" in objective.before() else None
+    engine, examples = Engine(policy.model, Words()), [Example(text="x")] * len(prompts)
+    return Buffer(policy, objective, engine, layout, prompts, examples, low_first, 0, print, beginning)
 
 
 def loop_of(tiny, method, objective, sequences, layout=share, **settings) -> Loop:
@@ -45,7 +83,13 @@ def loop_of(tiny, method, objective, sequences, layout=share, **settings) -> Loo
     parts = NEEDS.get(method.name, {})
     model = tiny(labels=len(outputs), **parts) if outputs else tiny(**parts)
     policy = Policy(attach(model, method, ("score",) if outputs else ()))
-    loop = Loop(policy, objective, train, sequences, layout, Accelerator(cpu=True), method=method)
+    if isinstance(objective, Distill):
+        policy.teacher = Teacher(Policy(other().eval()), objective.beta, objective.temperature)
+    answers = buffer_of(policy, objective, method, sequences, layout) if objective.targets == "prompts" else None
+    parts = {"method": method, "answers": answers}
+    loop = Loop(policy, objective, train, sequences, layout, Accelerator(cpu=True), **parts)
+    if answers:
+        return loop
     asker = Asker(policy, method, layout, {"tests": str(uuid4())}, lambda _: None)
     loop.rows.look_back(objective, asker, range(len(sequences)), 32)
     return loop

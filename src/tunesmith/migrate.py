@@ -17,6 +17,9 @@ RENAMED = (
     dtype torch_dtype pure_bf16: is called model.precision here (fp32, bf16 or fp16)
     trust_remote_code: is always off here; code that comes with a model is not run
     model_revision revision_of_model: is not a key here; download that revision and name its folder in model.path
+    device_map offload_folder: is not a key here; see model.max_memory, the gigabytes of weights that stay
+    use_unsloth use_unsloth_gc: is not supported; model.liger and model.attn choose kernels here
+    activation_offloading: is called train.activation_offload here (disk or cpu)
     flash_attn attn_implementation flash_attention: is called model.attn here
     shift_attn: is called model.attn here (shifted)
     xformers_attention sdp_attention: is chosen by transformers here; leave it out
@@ -31,7 +34,8 @@ RENAMED = (
     overwrite_output_dir: is not needed here; a folder that holds something is never written over
     dataset dataset_name datasets train_file: is called data.path here
     dataset_dir: is not a key here; name the file or folder in data.path
-    dataset_config dataset_split split: is not a key here; name the file or folder in data.path
+    dataset_config dataset_config_name: is called data.name here
+    dataset_split split: is called data.split here
     max_samples: is called data.max_samples here (eval.max_samples for the rows that are measured)
     eval_dataset validation_file test_datasets: is called data.eval_path here
     val_size val_set_size test_size: is called data.eval_size here (a share of the rows)
@@ -71,14 +75,22 @@ RENAMED = (
     lora_bias: is called method.bias here
     adapter_name_or_path lora_model_dir: is called method.adapter here to go on from it, model.adapters to build on it
     create_new_adapter: is not a key here; name the old adapter in model.adapters, and train a new one
+    mixture_of_depths: is called method here (mixture_of_depths); a saved one is named in model.path
     use_llama_pro: is called method here; method=llama_pro with method.num_expand
     freeze_trainable_layers unfrozen_parameters: is called method.num_layers here, with method=freeze
     freeze_trainable_modules freeze_extra_modules: is called method.modules here, with method=freeze
     """)
     # the objective
     | table("""
-    stage task_type rl loss_type: is called objective here (sft, classify or pretrain)
-    pref_beta pref_loss beta pref_ftx simpo_gamma rl_beta: is not supported yet
+    stage task_type rl loss_type: is called objective here (sft, dpo, kto, orpo, classify and so on)
+    pref_beta beta rl_beta: is called objective.beta here
+    pref_loss: is called objective.loss_type here, with objective=dpo; orpo and simpo are objectives
+    pref_ftx rpo_alpha: is called objective.loss_type here, a list with sft in it, and objective.loss_weights
+    dpo_label_smoothing: is called objective.label_smoothing here
+    pref_bco_weight: is called objective.loss_type here, a list with bco_pair in it, and objective.loss_weights
+    kto_chosen_weight: is called objective.desirable_weight here
+    kto_rejected_weight: is called objective.undesirable_weight here
+    ref_model: is called objective.reference here
     num_labels problem_type: is told from the labels in the data, with objective=classify
     """)
     # training, where the name has changed

@@ -66,22 +66,28 @@ def make(
 
 
 def inputs(
-    base: Path, data: Sums, say: Callable[[str], None], adapters: Mapping[str, Path] | None = None
+    base: Path, data: Sums, say: Callable[[str], None], beside: Mapping[str, Path] | None = None
 ) -> dict[str, Sums]:
-    """The sums of the files that a run reads; those of its data are known. `adapters` are folders by the settings that
-    name them."""
+    """The sums of the files that a run reads; those of its data are known. `beside` are folders of adapters and other
+    models by the settings that name them."""
     began = time.perf_counter()
-    model = [
-        file for file in base.iterdir() if file.suffix in MODEL_SUFFIXES and file.name[0] != "." and file.is_file()
-    ]
-    model_files = {file.name: file for file in model}
-    for setting_, folder in (adapters or {}).items():
-        model_files |= {f"{setting_}: {name}": folder / name for name in ADAPTER_FILES}
+    model_files = {file.name: file for file in of_model(base)}
+    for setting_, folder in (beside or {}).items():
+        adapter = (folder / ADAPTER_FILES[0]).is_file()
+        files = [folder / name for name in ADAPTER_FILES] if adapter else of_model(folder)
+        model_files |= {f"{setting_}: {file.name}": file for file in files}
     found = {"data": data, "base": sums(model_files)}
     seconds = time.perf_counter() - began
     if seconds > WORTH_SAYING:
         say(f"passport: the hashes of the model took {seconds:.0f} s")
     return found
+
+
+def of_model(folder: Path) -> list[Path]:
+    """The files that a model and its tokenizer are read from."""
+    return [
+        file for file in folder.iterdir() if file.suffix in MODEL_SUFFIXES and file.name[0] != "." and file.is_file()
+    ]
 
 
 def recipe(run: Run) -> str:

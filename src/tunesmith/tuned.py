@@ -9,16 +9,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from .data.example import Example, Message
+from .data.example import Answer, Example, Message
 from .data.keeping.material import prepare
 from .data.reading.places import places
 from .data.rendering.render import Renderer
 from .errors import CheckpointError, RecipeError
 from .evaluate.evaluate import Examiner, Measured
-from .model.engine import Engine
+from .model.engine import Engine, reading
 from .model.hub import locate, locate_data
-from .model.load import load_model, load_tokenizer, load_tuned
+from .model.load import load_model, load_tokenizer, load_tuned, pad_as
 from .model.policy import Policy
+from .model.teacher import load_teacher
 from .run import Run
 from .runs import RunFolder
 
@@ -52,7 +53,11 @@ class Tuned:
     def model(self) -> Any:
         base = locate(self.run.model.path) if (self.folder.path / "adapter").is_dir() else self.folder.path
         settings = self.run.model
-        return load_tuned(self.folder.path, base, settings.precision, self.labels, settings.adapters, settings.changes)
+        parts = settings.precision, self.labels, settings.adapters, settings.changes
+        model = load_tuned(self.folder.path, base, *parts)
+        if self.labels:
+            pad_as(self.tokenizer, model)
+        return model
 
     @cached_property
     def untouched(self):
@@ -75,8 +80,7 @@ class Tuned:
         self, messages: Sequence[Message], max_new_tokens: int = 256, temperature: float = 0.0, base: bool = False
     ) -> Iterator[str]:
         """The answer to a dialogue, piece by piece."""
-        if self.labels:
-            raise RecipeError(f"{self.folder.path}: this run tells classes apart and writes no answers; use classify")
+        self.refuse_to_write()
         prompt = Renderer(self.tokenizer, self.run.data).prompt(messages)
         with self.side(base) as model:
             yield from Engine(model, self.tokenizer).stream(prompt, max_new_tokens, temperature)
@@ -85,8 +89,38 @@ class Tuned:
         """The answer to one message."""
         return "".join(self.stream([Message("user", text)], max_new_tokens, temperature, base))
 
+    def refuse_to_write(self) -> None:
+        """Raises RecipeError if it is no model that writes."""
+        if self.scores:
+            raise RecipeError(
+                f"{self.folder.path}: this run scores answers and writes none; in Python ask"
+                " load_run(...).score(prompt, answer)"
+            )
+        if self.labels:
+            raise RecipeError(f"{self.folder.path}: this run tells classes apart and writes no answers; use classify")
+
+    def score(self, prompt: str | Sequence[Message], answer: str) -> float:
+        """A reward model's score of an answer; that of a better one is higher. Two scores differ by the log-odds that
+        the one is better than the other."""
+        if not self.scores:
+            raise RecipeError(f"{self.folder.path}: this run has not learnt to score answers; train objective=reward")
+        messages = (Message("user", prompt),) if isinstance(prompt, str) else tuple(prompt)
+        example = Example(prompt=messages, answers=(Answer((Message("assistant", answer),)),))
+        policy = Policy(self.model)
+        [tokens] = Renderer(self.tokenizer, self.run.data).render(example, "answers")
+        batch = policy.layout()([tokens]).to(next(self.model.parameters()).device)
+        with reading(self.model):
+            return float(policy.score(batch))
+
+    @property
+    def scores(self) -> bool:
+        """Whether it is a reward model."""
+        return self.run.objective.targets == "ranked"
+
     def classify(self, text: str) -> dict[str, float]:
         """The probability of each class."""
+        if self.scores or not self.labels:
+            raise RecipeError(f"{self.folder.path}: this run has not learnt to tell classes apart; train one that has")
         policy = Policy(self.model)
         renderer = Renderer(self.tokenizer, self.run.data, self.labels)
         [tokens] = renderer.labelled(Example(text=text, label=self.labels[0]))
@@ -99,5 +133,6 @@ class Tuned:
         run = self.run
         material = prepare(run, places(run.data, locate_data), self.tokenizer, say)
         policy = Policy(self.model)
+        policy.teacher = load_teacher(run, locate(run.model.path), policy.device)
         layout = policy.layout()
         return Examiner(material, run.objective, run.eval, layout, material.test).measure(policy)

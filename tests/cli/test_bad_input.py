@@ -78,6 +78,15 @@ def test_a_mistake_is_one_sentence_with_its_code(recipe, capsys, tmp_path, chang
     assert not (tmp_path / "run").exists()
 
 
+def test_held_out_rows_that_are_trained_on_stop_a_run(recipe, capsys, reviews, tmp_path):
+    part = tmp_path / "part.jsonl"
+    part.write_text("".join(reviews.read_text().splitlines(keepends=True)[:3]))
+    found = "leakage: 3 rows that are trained on are held out too"
+    refused(capsys, 3, found, "train", recipe(data__eval_path=str(part)))
+    assert not (tmp_path / "run").exists()
+    assert run(capsys, "train", recipe(data__eval_path=str(part), data__on_lint="warn"))[0] == 0
+
+
 def test_all_mistakes_are_named_at_once(recipe, capsys):
     _, said = run(capsys, "train", recipe(train__learning_rate=-1), "data.max_lenght=3", "--method.r", "0")
     assert "train.learning_rate: must be greater than 0 (got -1)" in said

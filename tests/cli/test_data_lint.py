@@ -152,6 +152,17 @@ def test_a_cleaned_copy_lacks_the_rows_with_errors_and_nothing_else(ask, tmp_pat
     assert code == 0
 
 
+def test_a_row_of_another_encoding_leaves_the_copy_and_the_others_stay_to_the_byte(ask, tmp_path):
+    file, out = jsonl(tmp_path / "a.jsonl", GOOD), tmp_path / "b.jsonl"
+    wrong = json.dumps({"instruction": "café", "output": "x\x1b[31m"}, ensure_ascii=False).encode("latin-1") + b"\n"
+    file.write_bytes(file.read_bytes() + wrong + b'{"instruction": "\xe7\x94\xb5", "output": "y"}\n')
+    code, _, _ = ask("data", "lint", file, "--fix", out)
+    assert code == 0 and out.read_bytes() == file.read_bytes().replace(wrong, b"")
+    removed = (tmp_path / "b.jsonl.removed.jsonl").read_bytes()
+    assert b"\x1b" not in removed and json.loads(removed)["origin"] == f"{file}:21"
+    assert json.loads(removed)["row"].encode("utf-8", "surrogateescape") == wrong
+
+
 def test_a_copy_of_clean_data_is_the_same_to_the_byte(ask, tmp_path):
     for kind in ("jsonl", "json", "csv", "tsv"):
         data, again = tmp_path / f"a.{kind}", tmp_path / f"c.{kind}"

@@ -89,6 +89,7 @@ def planted(tokenizer, make=Renderer) -> tuple[list[Item], dict[str, int]]:
             Item(Row("rows.jsonl:0", {}), "train", dialogue((asked, called), tools=offered)),
         ],
         "unreadable": [broken("needs the column output", instruction="what?")],
+        "unread-key": [item(dialogue((asked, Message("assistant", "It is mild.", unread=("loss",)))), renderer)],
         "same-pair": [item(said("Which is better?", "This one.", "This one."), renderer)],
         "mojibake": [item(said(f"Who sits in the {cafe}?", "Nobody sits there."), renderer) for cafe in BROKEN],
         "control-characters": [item(said("Clear the screen.", "\x1b[2JAll is clear."), renderer)],

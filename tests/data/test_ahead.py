@@ -85,6 +85,7 @@ def test_the_processes_end_with_the_one_that_forked_them(tmp_path):
     )
     parent = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)])
     while len(list(tmp_path.iterdir())) < 3:
+        assert parent.poll() is None
         time.sleep(0.05)
     parent.kill()
     parent.wait()

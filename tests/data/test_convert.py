@@ -50,10 +50,18 @@ BESIDE = {"tools": st.lists(TOOL, max_size=2).map(tuple), "media": st.builds(Med
 ANSWER = st.lists(SAID | FULL, min_size=1, max_size=2).map(lambda turns: Answer(tuple(turns)))
 ONE = st.builds(lambda turn: Answer((turn,)), SAID | FULL)
 NUMBER = st.floats(allow_nan=False, allow_infinity=False)
+SPANS = (0, 4), (-4, 0)
+SCORES = st.tuples(*(st.lists(st.integers(*span).map(float), min_size=1, max_size=3).map(tuple) for span in SPANS))
+RATED = {
+    "ratings": st.just(()) | SCORES,
+    "margin": st.none() | st.floats(0, 9),
+    "agreement": st.none() | st.floats(0.5, 1),
+}
 TOKEN = st.tuples(st.integers(0, 99), st.integers(-100, 99))
 EXAMPLES = st.one_of(
     st.builds(Example, prompt=PROMPT, answers=st.tuples(ONE), **BESIDE),
     st.builds(Example, prompt=PROMPT, answers=st.tuples(ONE | ANSWER, ONE | ANSWER), **BESIDE),
+    st.builds(Example, prompt=PROMPT, answers=st.tuples(ONE | ANSWER, ONE | ANSWER), **RATED),
     st.builds(Example, prompt=PROMPT, answers=st.tuples(ONE | ANSWER), liked=st.booleans(), **BESIDE),
     st.builds(Example, prompt=PROMPT, truth=TEXT, **BESIDE),
     st.builds(Example, text=TEXT),
@@ -179,6 +187,13 @@ def test_a_command_converts_and_says_what_it_did_not_carry_over(tmp_path, capsys
     assert "not carried over, as the format does not read them: id" in said
     assert "2 rows as messages, read back and found the same" in said
     assert json.loads(out.read_text())[1]["messages"][0] == {"role": "user", "content": "3+3?"}
+
+
+def test_keys_of_turns_that_are_not_carried_over_are_said(tmp_path):
+    file = tmp_path / "a.jsonl"
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "loss": False}]
+    file.write_text(json.dumps({"messages": turns}) + "\n")
+    assert [*convert([file], tmp_path / "b.json", Conversion(target=format_["qa"]())).unread] == ["loss of turns"]
 
 
 def test_what_is_there_is_not_written_over_and_kinds_of_files_are_known(tmp_path):

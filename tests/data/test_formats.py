@@ -1,6 +1,7 @@
 """Each format says what its rows mean; which format rows are in is told from their columns and what these hold."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -218,6 +219,27 @@ def test_parts_of_a_turn_are_its_text_with_marks_for_media():
     assert example.media.images == ("https://a/b.png", "c.png")
     with pytest.raises(ValueError, match="names media, and so do the turns"):
         read({"messages": [{"role": "user", "content": parts}, ASSISTANT], "images": ["d.png"]})
+
+
+@pytest.mark.parametrize(
+    ("way", "row"),
+    [
+        (format_["messages"](), {"messages": [USER, {"role": "assistant", "content": "4", "loss": 0, "id": None}]}),
+        (format_["messages"](), {"messages": json.dumps([USER, {"role": "model", "content": "4", "loss": True}])}),
+        (
+            format_["sharegpt"].having(role_tag="who", content_tag="says"),
+            {"conversations": [{"who": "human", "says": "2+2?"}, {"who": "gpt", "says": "4", "loss": 1, "at": []}]},
+        ),
+        (format_["preference"](), {"prompt": "2+2?", "chosen": [ASSISTANT | {"loss": 1}], "rejected": "5"}),
+        (format_["completion"](), {"prompt": [USER], "completion": ASSISTANT | {"loss": 1, "weight": None}}),
+    ],
+    ids=["messages", "json", "tags", "preference", "completion"],
+)  # fmt: skip
+def test_a_key_of_a_turn_that_means_nothing_is_noted(way, row):
+    [example] = way.examples(row)
+    turns = [*example.prompt, *(turn for answer in example.answers for turn in answer.messages)]
+    assert [key for turn in turns for key in turn.unread] == ["loss"]
+    assert all(turn == replace(turn, unread=()) for turn in turns)  # it means the same
 
 
 def test_words_for_roles_and_keys_can_be_given():

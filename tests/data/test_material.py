@@ -1,8 +1,14 @@
 """From sources to what is trained on and measured: kept once, mixed, held out, never stale."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -155,6 +161,29 @@ def test_a_kill_in_the_middle_leaves_no_half_entry(tmp_path, tokenizer, home, mo
     assert len(made(tokenizer, data)[0].sequences) == 2000
 
 
+def test_a_kill_that_nothing_can_catch_leaves_no_half_entry(tmp_path, tokenizer, home):
+    data = Data(path=texts(tmp_path / "rows.jsonl", range(30_000)), eval_size=0.0)
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    program = (
+        "import sys\n"
+        "from transformers import PreTrainedTokenizerFast\n"
+        "from data.test_material import Data, made\n"
+        "data = Data(path=sys.argv[1], eval_size=0.0)\n"
+        "made(PreTrainedTokenizerFast.from_pretrained(sys.argv[2]), data)\n"
+    )
+    tests = str(Path(__file__).parents[1])
+    paths = {"PYTHONPATH": os.pathsep.join([tests, *filter(None, [os.environ.get("PYTHONPATH")])])}
+    words = [sys.executable, "-c", program, data.path, str(tmp_path / "tokenizer")]
+    making = subprocess.Popen(words, env=os.environ | paths)
+    while not list(home.glob("data/.*.tmp/*/ids")):
+        assert making.poll() is None
+        time.sleep(0.01)
+    making.kill()
+    assert making.wait() == -signal.SIGKILL
+    assert [path for path in (home / "data").iterdir() if not path.name.endswith(".tmp")] == []
+    assert len(made(tokenizer, data)[0].sequences) == 30_000
+
+
 def test_a_damaged_entry_is_made_anew(tmp_path, tokenizer, home):
     data = Data(path=texts(tmp_path / "rows.jsonl", range(20)), eval_size=0.0)
     first = made(tokenizer, data)[0]
@@ -182,6 +211,25 @@ def test_each_source_gives_as_many_as_asked_for(tmp_path, tokenizer):
     data = Data(path=one, eval_size=0.0, max_samples=7, also=(Source(path=two, max_samples=3),))
     found, _ = made(tokenizer, data)
     assert Counter(text.split()[0] for text in read(tokenizer, found.sequences)) == {"one": 7, "two": 3}
+
+
+def test_more_rows_than_there_are_is_said_and_each_is_taken_once(tmp_path, tokenizer):
+    texts(tmp_path / "rows.jsonl", range(20))
+    entry = {"file_name": "rows.jsonl", "columns": {"prompt": "text"}, "num_samples": 50}
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"few": entry}))
+    for path, more, key in (
+        ("few", {}, "num_samples in its dataset_info.json"),
+        ("few", {"max_samples": 50}, "data.max_samples"),
+        ("rows.jsonl", {"max_samples": 50}, "data.max_samples"),
+    ):
+        data = Data(path=str(tmp_path / path), eval_size=0.2, **more)
+        for _ in range(2):  # made anew, and out of the cache
+            found, said = made(tokenizer, data)
+            rows = found.counts["trained rows"]
+            assert rows < 20 and len({*read(tokenizer, found.sequences)}) == rows
+            assert any(f"50 rows are asked for ({key}), and there are {rows} to train on" in line for line in said)
+        _, said = made(tokenizer, replace(data, max_samples=rows))
+        assert not any("asked for" in line for line in said)
 
 
 def test_interleaved_under_ends_with_the_first_source_that_is_used_up():
@@ -277,3 +325,17 @@ def test_errors_that_the_checks_find_stop_a_run_unless_told_otherwise(tmp_path, 
     found, said = made(tokenizer, replace(data, on_lint="warn"), objective=SFT())
     assert len(found.sequences) == 1
     assert any("error injection: 1 of 1 rows; first" in line for line in said)
+
+
+def test_keys_of_turns_that_are_not_read_are_said_once_with_their_first_row(tmp_path, tokenizer):
+    file = tmp_path / "rows.jsonl"
+    asked, said = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
+    more = [{}, {"loss": False}, {"id": 7}, {"loss": True, "id": 8}, {"id": None}]
+    file.write_text("".join(json.dumps({"messages": [asked, said | one]}) + "\n" for one in more))
+    for _ in range(2):  # made anew, and out of the cache
+        _, lines = made(tokenizer, Data(path=str(file), eval_size=0.0), objective=SFT())
+        [line] = [line for line in lines if "unread-key" in line]
+        assert (
+            f"warning unread-key: 3 of 5 rows; first {file}:2: not read: 'loss' in 2 turns, first in {file}:2" in line
+        )
+        assert line.endswith(f"'id' in 2 turns, first in {file}:3; {file}:3; {file}:4")

@@ -185,3 +185,13 @@ def test_rows_that_cannot_be_read_are_left_out_and_counted(tmp_path, tokenizer, 
     assert [tokens.origin for tokens in found.sequences] == [f"{file}:1", f"{file}:4"]
     assert found.counts["rows left out: unreadable"] == 2
     assert said[-1].startswith(f"data: the first row left out: {file}:2: is not JSON")
+
+
+def test_the_first_row_left_out_is_the_first_of_the_file(tmp_path, tokenizer, monkeypatch):
+    monkeypatch.setenv("TUNESMITH_HOME", str(tmp_path / "home"))
+    file, said = tmp_path / "a.jsonl", []
+    file.write_text('{"text": "a"}\n{"text": null}\nnull\n{"text": "d"}\n')
+    run = Run(model=Model(path=""), data=Data(path=str(file), on_bad_row="skip"), objective=Pretrain())
+    found = prepare(run, places(run.data, locate_data), tokenizer, said.append)
+    assert found.counts["rows left out: unreadable"] == 2
+    assert said[-1].startswith(f"data: the first row left out: {file}:2: cannot be read as text")

@@ -8,8 +8,11 @@ from tinyrun import loop_of, sequences_for
 from tunesmith.methods.base import method
 from tunesmith.objectives.base import objective
 
+OFFLINE = [name for name, one in objective.all().items() if one.targets != "prompts"]
+"""The others' loss says nothing of progress; whether they learn is in tests/rollout/test_online.py."""
 
-@pytest.mark.parametrize("name, aim", list(product(method.all(), objective.all())))
+
+@pytest.mark.parametrize("name, aim", list(product(method.all(), OFFLINE)))
 def test_every_pair_learns(tiny, name, aim):
     judge = objective[aim]()
     loop = loop_of(tiny, method[name](), judge, sequences_for(judge), max_steps=8, learning_rate=1e-2)

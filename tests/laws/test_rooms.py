@@ -30,7 +30,7 @@ ROOMS = [
     {"evaluate"},
     {"rollout"},
     {"training"},
-    {"tuned", "migrate"},
+    {"tuned", "migrate", "grid"},
     {"cli", "__main__"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}

@@ -11,9 +11,12 @@ from tunesmith.objectives.base import objective
 
 def gradient(tiny, name, aim, layout, batch, accumulate):
     """The gradient of one step over eight sequences, after the weights have been moved off their start."""
-    judge = objective[aim]()
+    return gradient_of(tiny, method[name](), objective[aim](), layout, batch, accumulate)
+
+
+def gradient_of(tiny, kind, judge, layout, batch, accumulate):
     sizes = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulate}
-    loop = loop_of(tiny, method[name](), judge, sequences_for(judge), layout=layout, **sizes)
+    loop = loop_of(tiny, kind, judge, sequences_for(judge), layout=layout, **sizes)
     draw = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for weight in loop.weights.values():

@@ -294,7 +294,7 @@ def rows_in(folder):
     }
 
 
-def movies(tmp_path, sentences):
+def movies(tmp_path, sentences, make=demo.movie_reviews):
     """The rows that are made of an sdist with these (mean, text)."""
     head = "hutto_ICWSM_2014/movieReviewSnippets_"
     truth = "".join(f"{n}\t{mean}\t{text}\r\n" for n, (mean, text) in enumerate(sentences, 1))
@@ -304,9 +304,9 @@ def movies(tmp_path, sentences):
         {f"{head}GroundTruth.txt": truth.encode(), f"{head}anonDataRatings.txt": single.encode()},
     )
     inside = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
-    folder = tmp_path / f"made{len(sentences)}"
+    folder = tmp_path / f"{make.__name__}{len(sentences)}"
     folder.mkdir()
-    demo.movie_reviews(tar(tmp_path / "outer.tar.gz", {inside: inner.read_bytes()}), folder)
+    make(tar(tmp_path / "outer.tar.gz", {inside: inner.read_bytes()}), folder)
     return rows_in(folder)
 
 
@@ -331,6 +331,20 @@ def test_a_sentence_stays_in_its_split_when_others_are_added(tmp_path):
 def test_the_head_of_a_split_has_both_labels(tmp_path):
     rows = movies(tmp_path, [(2.0 if n < 200 else -2.0, f"film number {n}") for n in range(400)])
     assert {row["label"] for row in rows["train"][:20]} == {"positive", "negative"}
+
+
+def test_pairs_of_reviews_follow_their_raters_and_share_no_sentence_between_splits(tmp_path):
+    sentences = [(n % 9 - 4, f"film number {n}") for n in range(300)]
+    rows = movies(tmp_path, sentences, demo.movie_pairs)
+    stand = {name: [row[side] for row in part for side in ("chosen", "rejected")] for name, part in rows.items()}
+    assert all(stand.values())
+    for one, two in (("train", "test"), ("train", "validation"), ("validation", "test")):
+        assert not {*stand[one]} & {*stand[two]}
+    assert len(stand["test"]) == len({*stand["test"]})
+    for row in sum(rows.values(), []):
+        assert sum(row["chosen_ratings"]) > sum(row["rejected_ratings"])
+    card = (tmp_path / "movie_pairs300" / "README.md").read_text(encoding="utf-8")
+    assert f"| test | {len(rows['test'])} |" in card
 
 
 def test_a_text_under_both_labels_and_a_heading_are_dropped(tmp_path):

@@ -11,4 +11,4 @@ SEQUENCES = [
 def test_the_last_token_of_each_sequence_is_found_however_laid_out():
     for layout in (pack, pad):
         batch = layout(SEQUENCES)
-        assert batch.ids.flatten()[batch.last].tolist() == [tokens.ids[-1] for tokens in SEQUENCES]
+        assert batch.ids.flatten()[batch.last()].tolist() == [tokens.ids[-1] for tokens in SEQUENCES]

@@ -64,7 +64,8 @@ def whole(layer):
 
         return dequantize_4bit(layer.weight.data, layer.weight.quant_state)
     if hasattr(layer.weight, "SCB"):
-        return layer.weight.data * layer.weight.SCB[:, None] / 127
+        scale = layer.state.SCB if layer.weight.SCB is None else layer.weight.SCB  # once it has computed, it lies there
+        return layer.weight.data * scale[:, None] / 127
     return layer.weight.dequantize()
 
 

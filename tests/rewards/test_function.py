@@ -66,18 +66,18 @@ def test_it_gets_what_it_asks_for(path):
 
 def test_what_it_does_wrong_is_counted_and_it_goes_on(path):
     words = ["fine", "raise", "fine", "exit", "die", "fine", "hang", "fine", "nan", "none", "text", "thing", "flag"]
-    with Function(path=path("bad"), timeout=1.0).scorer(None) as scorer:
+    with Function(path=path("bad"), timeout=3.0).scorer(None) as scorer:
         start = time.monotonic()
         found = dict(zip(enumerate(words), scorer.score([said(word) for word in words]), strict=True))
-        assert time.monotonic() - start < 30
+        assert time.monotonic() - start < 45
     assert [value for (_, word), value in found.items() if word == "fine"] == [1.5] * 4
     assert {word for (_, word), value in found.items() if value is None} == {*words} - {"fine", "flag"}
     assert found[12, "flag"] == 1.0
     reasons = "\n".join(scorer.reasons)
     for part in (
-        "mine.py:bad:15 raised KeyError: 'missing'",
+        "mine.py:14: bad raised KeyError: 'missing'",
         "exit code 7",
-        "longer than 1 s",
+        "longer than 3 s",
         "gave nan",
         "gave None",
     ):

@@ -29,59 +29,59 @@ def worth(kind, completion, truth=None, **more):
     return value
 
 
-@pytest.mark.parametrize(
-    ("kind", "completion", "truth", "expected"),
-    [
-        (ExactMatch(), " The  Answer. ", "the answer", 1),
-        (ExactMatch(ignore_case=False), "The answer", "the answer", 0),
-        (ExactMatch(ignore_case=False), "the\nanswer", "the answer", 1),
-        (ExactMatch(), "because\n42", "42", 0),
-        (ExactMatch(last_line=True), "because\n42\n", "42", 1),
-        (Regex(pattern=r"\d+"), "about 12", None, 1),
-        (Regex(pattern=r"\d+", whole=True), "about 12", None, 0),
-        (Regex(pattern="<a>.*</a>", whole=True), " <a>1\n2</a>\n", None, 1),
-        (Regex(pattern="YES"), "yes", None, 0),
-        (Regex(pattern="YES", ignore_case=True), "yes", None, 1),
-        (JsonSchema(), '{"a": [1, 2]}', None, 1),
-        (JsonSchema(), '{"a": [1, 2}', None, 0),
-        (JsonSchema(), '{"a": NaN}', None, 0),
-        (JsonSchema(), '```json\n{"a": 1}\n```', None, 0),
-        (JsonSchema(fenced=True), '```json\n{"a": 1}\n```', None, 1),
-        (JsonSchema(fenced=True), 'so: ```json\n{"a": 1}\n```', None, 0),
-        (JsonSchema(), "[" * 100_000, None, 0),
-        (MathEqual(), "so 3 + 4 = 7.", "7", 1),
-        (MathEqual(), "7 apples, no: 8", "7", 0),
-        (MathEqual(), "it is \\boxed{\\frac{3}{4}} of 9", "0.75", 1),
-        (MathEqual(), "1,234,567", "1234567", 1),
-        (MathEqual(), "-1/2", "\\boxed{-0.5}", 1),
-        (MathEqual(), "\u22120.5", "-1/2", 1),
-        (MathEqual(), "half, or 50%", "1/2", 1),
-        (MathEqual(), "5/0", "5", 0),
-        (MathEqual(), "none", "5", 0),
-        (MathEqual(), "1e3", "thinking\n#### 1000", 1),
-        (MathEqual(), "3.14", "3.14159", 0),
-        (MathEqual(tolerance=0.001), "3.14", "3.14159", 1),
-        (MathEqual(boxed_only=True), "7", "7", 0),
-        (MathEqual(boxed_only=True), "\\boxed{7}", "7", 1),
-        (MathEqual(), "\\boxed{x + 1}", "\\boxed{x+1}", 1),
-        (MathEqual(), "\\boxed{x + 1", "\\boxed{x+1}", 0),
-        (MathEqual(), "x +1", "x+1", 1),
-        (MathEqual(), "$18", "18.00", 1),
-        (Length(target=4, unit="words"), "one two three four", None, 1),
-        (Length(target=4, unit="words"), "one two three", None, 0.75),
-        (Length(target=4, unit="words", tolerance=1), "one two three", None, 1),
-        (Length(target=4, unit="characters"), "12345678", None, 0),
-        (Length(target=10), "any", None, 0.5),  # five tokens
-        (Language(), "It is a cat", None, 1),
-        (Language(), "这是一只猫", None, 0),
-        (Language(script="Chinese"), "这是一只猫", None, 1),
-        (Language(script="Chinese"), "这是一只 cat", None, 2 / 3),  # a word counts as two characters
-        (Repetition(n=1), "a b c d", None, 0),
-        (Repetition(n=1), "a A a a", None, -0.75),
-        (Repetition(n=2), "猫狗猫狗", None, -1 / 3),
-        (Repetition(n=3), "a b", None, 0),
-    ],
-)
+WORTH = [
+    (ExactMatch(), " The  Answer. ", "the answer", 1),
+    (ExactMatch(ignore_case=False), "The answer", "the answer", 0),
+    (ExactMatch(ignore_case=False), "the\nanswer", "the answer", 1),
+    (ExactMatch(), "because\n42", "42", 0),
+    (ExactMatch(last_line=True), "because\n42\n", "42", 1),
+    (Regex(pattern=r"\d+"), "about 12", None, 1),
+    (Regex(pattern=r"\d+", whole=True), "about 12", None, 0),
+    (Regex(pattern="<a>.*</a>", whole=True), " <a>1\n2</a>\n", None, 1),
+    (Regex(pattern="YES"), "yes", None, 0),
+    (Regex(pattern="YES", ignore_case=True), "yes", None, 1),
+    (JsonSchema(), '{"a": [1, 2]}', None, 1),
+    (JsonSchema(), '{"a": [1, 2}', None, 0),
+    (JsonSchema(), '{"a": NaN}', None, 0),
+    (JsonSchema(), '```json\n{"a": 1}\n```', None, 0),
+    (JsonSchema(fenced=True), '```json\n{"a": 1}\n```', None, 1),
+    (JsonSchema(fenced=True), 'so: ```json\n{"a": 1}\n```', None, 0),
+    (JsonSchema(), "[" * 100_000, None, 0),
+    (MathEqual(), "so 3 + 4 = 7.", "7", 1),
+    (MathEqual(), "7 apples, no: 8", "7", 0),
+    (MathEqual(), "it is \\boxed{\\frac{3}{4}} of 9", "0.75", 1),
+    (MathEqual(), "1,234,567", "1234567", 1),
+    (MathEqual(), "-1/2", "\\boxed{-0.5}", 1),
+    (MathEqual(), "\u22120.5", "-1/2", 1),
+    (MathEqual(), "half, or 50%", "1/2", 1),
+    (MathEqual(), "5/0", "5", 0),
+    (MathEqual(), "none", "5", 0),
+    (MathEqual(), "1e3", "thinking\n#### 1000", 1),
+    (MathEqual(), "3.14", "3.14159", 0),
+    (MathEqual(tolerance=0.001), "3.14", "3.14159", 1),
+    (MathEqual(boxed_only=True), "7", "7", 0),
+    (MathEqual(boxed_only=True), "\\boxed{7}", "7", 1),
+    (MathEqual(), "\\boxed{x + 1}", "\\boxed{x+1}", 1),
+    (MathEqual(), "\\boxed{x + 1", "\\boxed{x+1}", 0),
+    (MathEqual(), "x +1", "x+1", 1),
+    (MathEqual(), "$18", "18.00", 1),
+    (Length(target=4, unit="words"), "one two three four", None, 1),
+    (Length(target=4, unit="words"), "one two three", None, 0.75),
+    (Length(target=4, unit="words", tolerance=1), "one two three", None, 1),
+    (Length(target=4, unit="characters"), "12345678", None, 0),
+    (Length(target=10), "any", None, 0.5),  # five tokens
+    (Language(), "It is a cat", None, 1),
+    (Language(), "这是一只猫", None, 0),
+    (Language(script="Chinese"), "这是一只猫", None, 1),
+    (Language(script="Chinese"), "这是一只 cat", None, 2 / 3),  # a word counts as two characters
+    (Repetition(n=1), "a b c d", None, 0),
+    (Repetition(n=1), "a A a a", None, -0.75),
+    (Repetition(n=2), "猫狗猫狗", None, -1 / 3),
+    (Repetition(n=3), "a b", None, 0),
+]
+
+
+@pytest.mark.parametrize(("kind", "completion", "truth", "expected"), WORTH, ids=map(str, range(len(WORTH))))
 def test_answers_are_worth_what_they_should_be(kind, completion, truth, expected):
     assert worth(kind, completion, truth) == pytest.approx(expected)
 
@@ -100,6 +100,7 @@ def test_numbers_are_read_exactly():
         (Language(), "123", "the answer has no letters"),
         (Regex(pattern=r"(a+)+(b|c)*\1x", timeout=0.05), "a" * 5000, "longer than 0.05 s"),
     ],
+    ids=["truth", "number", "letters", "slow"],
 )
 def test_what_cannot_be_scored_is_counted(kind, completion, why):
     with kind.scorer(None) as scorer:
@@ -206,3 +207,27 @@ def test_no_reward_gives_what_is_no_number():
     with entry.scorer(None) as scorer:
         assert scorer.checked(math.nan) is None and scorer.checked(math.inf) is None
     assert scorer.reasons.total() == 2
+
+
+def test_what_a_model_answers_to_an_example_is_what_rewards_read():
+    from tunesmith.data.example import Answer, Example, Message
+    from tunesmith.rollout.turns import said as answered
+
+    turns = (Message("user", "one?"), Message("assistant", "1"), Message("user", "two?"))
+    asked = answered(Example(prompt=turns, truth="2"), "two", 1, True, {"n": 3})
+    assert (asked.prompt, asked.truth, asked.row, asked.messages[1]) == (
+        "two?",
+        "2",
+        {"n": 3},
+        {"role": "assistant", "content": "1"},
+    )
+    known = Example(prompt=turns, answers=(Answer((Message("assistant", "2"),)),))
+    assert ExactMatch().score([answered(known, "2", 1, True)]) == [1]
+
+
+def test_a_run_with_a_reward_that_cannot_be_is_refused_before_anything_is_read():
+    from tunesmith.training.train import refuse
+
+    run = load(Run, words=["model.path=none", "data.path=none", "rewards.0=regex", "rewards.0.pattern=("]).value
+    with pytest.raises(RecipeError, match="rewards.0.pattern"):
+        refuse(run)

@@ -1,6 +1,9 @@
 """A judge behind a real server on this machine, good and bad: what is asked, kept, counted, and never said."""
 
 import json
+import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -165,6 +168,32 @@ def test_a_server_that_knows_no_schemas_is_asked_in_words():
         assert judge(stub, constrain="words").compare([pair("y")])[0].there
 
 
+def test_newer_names_of_settings_are_learnt_from_the_server():
+    def new(body, number):
+        if "max_tokens" in body or "temperature" in body:
+            return 400, {}, b"'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+        return verdict("A")
+
+    with serving(new) as stub:
+        assert judge(stub, parallel=1, temperature=None, max_tokens=77).compare([pair()])[0].there
+    assert [body.get("max_completion_tokens") for body in stub.bodies] == [None, 77, 77]
+    assert all("response_format" in body for body in stub.bodies)
+
+
+def test_who_is_interrupted_does_not_wait(tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps({"prompt": "p", "chosen": "a", "rejected": "b"}) + "\n")
+    with serving(lambda *_: (429, {"Retry-After": "300"}, b"")) as stub:
+        words = ["judge", "calibrate", str(rows), f"judge.url={stub.url}", "judge.model=m"]
+        child = subprocess.Popen([sys.executable, "-m", "tunesmith", *words], cwd=tmp_path)
+        until = time.monotonic() + 60
+        while not stub.bodies and time.monotonic() < until:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        child.send_signal(signal.SIGINT)
+        assert child.wait(30) == 130
+
+
 @pytest.mark.parametrize(
     ("code", "body", "advice"),
     [
@@ -223,7 +252,9 @@ def test_the_key_is_sent_and_stands_nowhere(tmp_path):
     assert files and not [file for file in files if KEY.encode() in file.read_bytes()]
 
 
-@pytest.mark.parametrize("url", ["http://example.org/v1", "https://me:pass@example.org/v1", "ftp://x", "example.org"])
+@pytest.mark.parametrize(
+    "url", ["http://example.org/v1", "https://me:pass@example.org/v1", "ftp://x", "https://x/v1?key=1"]
+)
 def test_an_address_that_would_give_the_key_away_is_refused(url):
     with pytest.raises(RecipeError, match="judge.url: "):
         open_judge(Judge(url=url, model="m"))

@@ -27,6 +27,8 @@ def chat(
     from ..tuned import load_run
 
     tuned, history, base = load_run(run), [], False
+    if tuned.scores:
+        tuned.refuse_to_write()
     if sys.stdin.isatty():
         line(HELP)
     while (text := typed("base> " if base else "tuned> ")) != "/quit":

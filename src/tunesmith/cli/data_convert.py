@@ -22,7 +22,8 @@ def convert(
 ) -> None:
     """Write data in another format, or in another kind of file. What was written is read back and compared."""
     from ..config.load import load
-    from ..data.reading.source import Named, splits
+    from ..data.reading.configs import chosen
+    from ..data.reading.source import Named
     from ..data.writing.convert import Conversion
     from ..data.writing.convert import convert as converted
     from ..errors import DataError
@@ -32,7 +33,7 @@ def convert(
     where = locate_data(source)
     if isinstance(where, Named) and told == "auto":
         how = replace(how, source=where.format)
-    found = splits(where)
+    found = chosen(where)
     if len(found) > 1:
         parts = "; ".join(f"{split}: {', '.join(map(str, files))}" for split, files in found.items())
         raise DataError(

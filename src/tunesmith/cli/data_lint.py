@@ -101,6 +101,7 @@ def removed_list(out: Path) -> Path:
 def clean(report: Report, place: Place, out: Path, folder: bool) -> dict[str, int]:
     """Write a copy of a file, or of a folder's files, without the rows that have errors; how many went from each."""
     from ..data.writing import cleaned
+    from ..data.writing.writers import harmless
     from ..files import whole
 
     reasons, files = why(report), dict(place.named())
@@ -118,7 +119,7 @@ def clean(report: Report, place: Place, out: Path, folder: bool) -> dict[str, in
         counts[str(target)] = len(gone)
         listed += [leave[spot] | {"row": row} for spot, row in zip(sorted(leave), gone, strict=True)]
     with whole(removed_list(out)) as beside:
-        text = "".join(json.dumps(entry, ensure_ascii=False, default=str) + "\n" for entry in listed)
+        text = "".join(harmless(json.dumps(entry, ensure_ascii=False, default=str)) + "\n" for entry in listed)
         beside.write_text(text, encoding="utf-8")
     return counts
 

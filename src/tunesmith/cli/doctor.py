@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import Refusal
+from ..errors import RecipeError, Refusal
 from .show import json_out, table
 from .train import WORDS, Json
 
@@ -31,6 +31,7 @@ def doctor(
     from ..model.hub import locate, locate_data
     from ..model.load import load_tokenizer
     from ..run import Run
+    from ..training.before import before_learning, own_oracle
     from ..training.doctor import examine
     from ..training.progress import Progress
     from ..training.quantised import refuse_quantised
@@ -39,11 +40,18 @@ def doctor(
     run = load(Run, recipe, context.args, renamed=RENAMED).value
     run = replace(run, eval=replace(run.eval, enabled=False))
     refuse(run)
+    if run.objective.targets == "prompts":
+        raise RecipeError(
+            f"objective: {run.objective.name} learns from answers that are drawn anew; try the model with objective=sft"
+        )
     progress, base = Progress(), locate(run.model.path)
     refuse_quantised(run, base)
     material = prepare(run, places(run.data, locate_data), load_tokenizer(base), progress.say)
-    material.sequences = material.sequences[:rows]
-    findings = list(examine(build(run, base, material, progress)))
+    material.sequences = material.sequences[: rows * run.objective.rendered]
+    loop = build(run, base, material, progress)
+    state = [(file.name, file.stat().st_mtime_ns) for file in sorted(base.iterdir())]
+    before_learning(run, loop, [], own_oracle(run, loop, f"{base} {state}", progress.say))
+    findings = list(examine(loop))
     if as_json:
         json_out([one._asdict() | {"holds": one.holds} for one in findings])
     else:

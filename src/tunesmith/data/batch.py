@@ -6,14 +6,14 @@ Letters of shapes: R rows, T tokens in a row, N sequences, M tokens to be learnt
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from os.path import commonprefix
 
 import torch
 from torch import Tensor
 
-from .rendering.tokens import Tokens
+from .rendering.tokens import RATED, Tokens
 
 
 @dataclass
@@ -32,18 +32,28 @@ class Batch:
     """Of each sequence, how many of its first tokens stand only in the one that it branches off from, the nearest
     before it that borrows none; empty where none does."""
     reference: Tensor | None = None  # [M] log-probabilities before anything was learnt
+    margin: Tensor | None = None  # [N] by how much a pair's better answer is better; none where nobody says
+    agreement: Tensor | None = None  # [N] the share of raters who hold it to be the better; none where all do
+    known: dict[str, Tensor] = field(default_factory=dict)
+    """What else was found out of tokens to be learnt before they are, [M] each, by name."""
 
     def to(self, device: torch.device) -> Batch:
         moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **moved)
+        return replace(self, **moved, known={name: value.to(device) for name, value in self.known.items()})
 
-    @property
-    def last(self) -> Tensor:
-        """[N] where in the flattened rows each sequence ends."""
+    def last(self, padding: int | None = None) -> Tensor:
+        """[N] where in the flattened rows each sequence ends.
+
+        The token that pads is passed over at the end, as transformers does even where nothing is padded: it often is
+        the stop token too.
+        """
         there = self.place if self.attend is None else self.place.masked_fill(self.attend == 0, -1)
-        best = (
-            torch.full((self.answers,), -1).to(there).scatter_reduce(0, self.owner.flatten(), there.flatten(), "amax")
+        begun = torch.full((self.answers,), -1).to(there)
+        whole, best = (
+            begun.scatter_reduce(0, self.owner.flatten(), places.flatten(), "amax")
+            for places in (there, there if padding is None else there.masked_fill(self.ids == padding, -1))
         )
+        best = best.where(best >= 0, whole)
         ends = (there == best[self.owner]).flatten().nonzero().squeeze(-1)
         return ends[self.owner.flatten()[ends].argsort()]
 
@@ -78,7 +88,8 @@ def pack(sequences: Sequence[Tokens], borrowed: Sequence[int] = ()) -> Batch:
     ids = row(tokens.ids for tokens in sequences)
     weight = row(map(weights, sequences)) if weighted(sequences) else None
     there = tuple(borrowed) if any(borrowed) else ()
-    return Batch(ids, learn, owner, place, None, len(sequences), labels(sequences), weight, there)
+    made = Batch(ids, learn, owner, place, None, len(sequences), labels(sequences), weight, there)
+    return rated(made, sequences)
 
 
 def share(sequences: Sequence[Tokens]) -> Batch:
@@ -137,7 +148,9 @@ def pad(sequences: Sequence[Tokens]) -> Batch:
     lengths = torch.tensor([len(tokens.ids) for tokens in sequences]).unsqueeze(-1)
     place = torch.arange(width).expand(len(sequences), width)
     owner = torch.arange(len(sequences)).unsqueeze(-1).expand_as(place)
-    return Batch(ids, learn, owner, place, (place < lengths).long(), len(sequences), labels(sequences), weight)
+    there = (place < lengths).long()
+    made = Batch(ids, learn, owner, place, there, len(sequences), labels(sequences), weight)
+    return rated(made, sequences)
 
 
 def weighted(sequences: Sequence[Tokens]) -> bool:
@@ -146,6 +159,13 @@ def weighted(sequences: Sequence[Tokens]) -> bool:
 
 def weights(tokens: Tokens) -> list[float]:
     return [float(learn) for learn in tokens.learn] if tokens.weights is None else tokens.weights
+
+
+def rated(made: Batch, sequences: Sequence[Tokens]) -> Batch:
+    """A batch with what raters said of its pairs, where they said anything."""
+    found = {name: [getattr(one, name) for one in sequences] for name in RATED}
+    said = {name: torch.tensor(values) for name, values in found.items() if set(values) != {RATED[name]}}
+    return replace(made, **said) if said else made
 
 
 def labels(sequences: Sequence[Tokens]) -> Tensor | None:

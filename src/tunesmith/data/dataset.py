@@ -69,7 +69,9 @@ class Pass:
     held: dict[str, Drawn[Example]] = field(default_factory=dict)
     """The held-out examples, by split."""
     broken: list[str] = field(default_factory=list)
-    """Sentences about what could not be read, since the last chunk."""
+    """Sentences about what could not be read, since the last row that could."""
+    offered: int = 0
+    """Rows that those to train on were drawn from, where only so many were asked for."""
 
     def items(self) -> Iterator[Item]:
         """Every row that is trained on or held out, and what could not be read."""
@@ -82,7 +84,7 @@ class Pass:
         It is called in processes forked from this one, and what it makes is sent here: the less, the quicker.
         """
 
-        def work(chunk: list[tuple[str, Row]]) -> tuple[list[tuple[str, int, Example]], T]:
+        def work(chunk: list[tuple[str, Row | str]]) -> tuple[list[tuple[str, int, Example]], T]:
             made = self.judged(chunk)
             held = [item for item in made if item.split != "train"]
             return [(one.split, number(digest(one.row)), one.example) for one in held if one.example], fold(made)
@@ -90,37 +92,43 @@ class Pass:
         rows = self.rows()
         chunks = iter(lambda: list(islice(rows, CHUNK)), [])
         for held, folded in ahead(work, chunks):
-            yield from self.unreadable(fold)
             for split, key, example in held:
                 self.held.setdefault(split, Drawn(self.measured)).add(key, example)
             yield folded
-        yield from self.unreadable(fold)
 
-    def unreadable(self, fold: Callable[[list[Item]], T]) -> Iterator[T]:
-        if self.broken:
-            items = [Item(Row(origin_of(sentence), {}), "train", fault=sentence) for sentence in self.broken]
-            self.broken.clear()
-            yield fold(items)
+    def read(self, split: str) -> Iterator[Row | str]:
+        """The rows of a split's files, and in their places sentences about those that cannot be read."""
+        for row in read(self.place.files.get(split, []), self.broken.append):
+            yield from self.unreadable()
+            yield row
+        yield from self.unreadable()
 
-    def rows(self) -> Iterator[tuple[str, Row]]:
+    def unreadable(self) -> Iterator[str]:
+        while self.broken:
+            yield self.broken.pop(0)
+
+    def rows(self) -> Iterator[tuple[str, Row | str]]:
         drawn = None if self.place.most is None else Drawn[Row](self.place.most)
-        for row in read(self.place.files.get("train", []), self.broken.append):
-            content = digest(row) if self.place.share or drawn is not None else b""
-            if self.place.share and number(content) < self.place.share * 2**64:
+        for row in self.read("train"):
+            content = digest(row) if isinstance(row, Row) and (self.place.share or drawn is not None) else b""
+            if isinstance(row, str):
+                yield "train", row
+            elif self.place.share and number(content) < self.place.share * 2**64:
                 yield "test", row
             elif drawn is not None:
                 drawn.add(number(hashlib.sha256(b"%d " % self.seed + content).digest()), row)
             else:
                 yield "train", row
         if drawn is not None:
+            self.offered = drawn.count
             yield from (("train", row) for _, row in drawn)
-        for split, files in self.place.files.items():
+        for split in self.place.files:
             if split != "train":
-                yield from ((split, row) for row in read(files, self.broken.append))
+                yield from ((split, row) for row in self.read(split))
 
-    def judged(self, chunk: list[tuple[str, Row]]) -> list[Item]:
+    def judged(self, chunk: list[tuple[str, Row | str]]) -> list[Item]:
         """A few rows, read and those to train on rendered."""
-        read_ = [self.meant(row) for _, row in chunk]
+        read_ = [row if isinstance(row, str) else self.meant(row) for _, row in chunk]
         train = [
             one
             for found, (split, _) in zip(read_, chunk, strict=True)
@@ -130,7 +138,9 @@ class Pass:
         rendered = iter(self.renderer.render_many(train, self.targets) if self.renderer else [[]] * len(train))
         made = []
         for (split, row), found in zip(chunk, read_, strict=True):
-            if isinstance(found, str):
+            if isinstance(row, str):
+                made.append(Item(Row(origin_of(row), {}), "train", fault=row))
+            elif isinstance(found, str):
                 made.append(Item(row, split, fault=found))
             elif not found:
                 made.append(Item(row, split))

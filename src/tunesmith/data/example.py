@@ -32,6 +32,8 @@ class Message:
     """Of a tool's turn, which tool says this."""
     call_id: str | None = None
     """Of a tool's turn, which call it answers."""
+    unread: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    """Keys that stood beside all this and mean nothing here."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,12 @@ class Example:
     answers: tuple[Answer, ...] = ()
     liked: bool | None = None
     """Whether people liked the one answer."""
+    ratings: tuple[tuple[float, ...], ...] = ()
+    """Of two answers, the scores that raters gave each."""
+    margin: float | None = None
+    """By how much the first of two answers is better than the second."""
+    agreement: float | None = None
+    """The share of raters who hold the first of two answers to be the better."""
     truth: str | None = None
     """What is right, for rewards to check answers against."""
     text: str | None = None
@@ -74,6 +82,15 @@ class Example:
     media: Media = field(default_factory=Media)
     origin: str = ""
     """Where it was read, as file:line."""
+
+    @property
+    def paired(self) -> bool:
+        """Whether it has a better answer and a worse one."""
+        return self.liked is None and len(self.answers) == 2
+
+    def likes(self, number: int) -> bool:
+        """Whether people liked this answer of it; of a pair they liked the better one."""
+        return number == 0 if self.liked is None else self.liked
 
     @property
     def gold(self) -> str | None:

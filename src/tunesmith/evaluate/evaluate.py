@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +18,14 @@ from ..data.rendering.render import Tokens
 from ..errors import RecipeError
 from ..model.engine import Engine, reading
 from ..model.policy import Policy
-from ..model.rows import Rows
+from ..model.rows import Alone, Rows
 from ..objectives.base import Objective, Tally
 from ..run import Eval
-from .metrics import Scores, measure, plain, proportion
+from .metrics import Scores, measure, plain, proportion, worth
+from .surety import agreed, calibration
 
+Answered = Callable[[Sequence[list[int]], Sequence[Example]], tuple[list[str], torch.Tensor, dict[str, Tally]]]
+"""Prompts and their examples to what is said, what each is worth, [N], and what is watched of it."""
 SHOWN = 10
 """Answers written out for a person to read."""
 
@@ -42,13 +47,17 @@ class Examiner:
     settings: Eval
     layout: Layout
     examples: Sequence[Example]
+    answered: Answered | None = None
+    """Has prompts answered, for an objective that learns from the model's own answers."""
 
     def measure(self, policy: Policy) -> Measured:
         """Everything that is known of how good the model is."""
         if self.objective.targets == "label":
             return self.classify(policy)
-        if self.objective.targets in ("pairs", "liked"):
+        if self.objective.targets in ("pairs", "ranked", "liked"):
             return self.judge(policy)
+        if self.answered:
+            return self.worth(policy)
         engine = Engine(policy.model, self.material.renderer.tokenizer, self.settings.batch_size)
         prompts = [self.prompt(example) for example in self.examples]
         said = engine.write(prompts[:SHOWN], self.settings.max_new_tokens)
@@ -63,6 +72,8 @@ class Examiner:
 
     def questions(self) -> list[dict[str, str]]:
         """The examples whose answers are written out: what is asked, and what would be right."""
+        if self.objective.targets == "ranked":
+            return [{"prompt": side_by_side(example), "gold": "A"} for example in self.examples[:SHOWN]]
         return [
             {
                 "prompt": example.prompt[-1].content if example.prompt else str(example.text),
@@ -85,16 +96,20 @@ class Examiner:
         """How answers are judged, in words."""
         if self.objective.targets == "label":
             return "the likeliest label"
-        if self.objective.targets == "pairs":
+        if self.objective.targets in ("pairs", "ranked"):
             return "which answer of a pair it holds to be better"
         if self.objective.targets == "liked":
             return "whether it holds an answer to be good"
+        if self.objective.targets == "prompts":
+            return "what its answers are worth by the rewards"
         if self.objective.targets == "answers" and self.task == "choice":
             return f"the likeliest of {', '.join(map(repr, self.material.options))}"
         return "answers written freely" if self.task == "exact_match" else "the loss alone"
 
     def prompt(self, example: Example) -> list[int]:
         """What the model is asked; of a text, its beginning."""
+        if self.objective.targets == "prompts":
+            return self.material.renderer.asked(example)[0].ids
         if example.answers:
             return self.material.renderer.prompt(example.prompt, example.tools)
         return self.material.renderer.whole(example)[0].ids[:32]
@@ -127,39 +142,46 @@ class Examiner:
 
     def judge(self, policy: Policy) -> Measured:
         """Ask the objective which answers the model holds to be good, and how much better than others."""
-        found = self.tallies(policy)
+        odds: list[float] = []
+        found = self.tallies(policy, odds)
         right = found.pop("accuracy")
         scores = proportion(float(right.sum), float(right.count), found.pop("loss").mean())
-        said: list[str] = []
+        scores = replace(scores, **sure(odds), **raters(self.examples))
+        by_pair = dict(zip(self.order[::2], odds, strict=True)) if odds else {}
+        said = [chosen(by_pair[2 * n]) for n in range(min(SHOWN, len(odds)))]
         if "logp" in self.objective.looks():
             engine = Engine(policy.model, self.material.renderer.tokenizer, self.settings.batch_size)
             asked = [self.prompt(example) for example in self.examples[:SHOWN]]
             said = engine.write(asked, self.settings.max_new_tokens)
         return Measured(replace(scores, watched={name: tally.mean() for name, tally in found.items()}), said)
 
-    def loss(self, policy: Policy) -> float:
-        """The objective's mean over all examples."""
-        return self.tallies(policy)["loss"].mean()
+    def worth(self, policy: Policy) -> Measured:
+        """Have every prompt answered once, always by the same draws, and see what the answers are worth."""
+        assert self.answered is not None
+        texts, reward, found = self.answered([self.prompt(example) for example in self.examples], self.examples)
+        means = {name: tally.mean() for name, tally in found.items()}
+        return Measured(worth(reward.numpy(), means), texts[:SHOWN])
 
-    def tallies(self, policy: Policy) -> dict[str, Tally]:
-        """The objective's sum over all examples, and what it watches."""
+    def loss(self, policy: Policy) -> float:
+        """The objective's mean over all examples; of answers of its own, how little they are worth."""
+        return self.worth(policy).scores.loss if self.answered else self.tallies(policy)["loss"].mean()
+
+    def tallies(self, policy: Policy, odds: list[float] | None = None) -> dict[str, Tally]:
+        """The objective's sum over all examples, and what it watches; `odds` takes those of each pair, if it has any,
+        in the order of the batches."""
         found: dict[str, Tally] = {}
         with reading(policy.model):
-            known = self.baseline(policy)
-            for batch in self.batches(policy):
-                loss = self.objective.loss(batch, **policy.look(batch, self.objective.looks()), **known)
+            parts = list(self.together())
+            known = self.rows.known(self.objective, policy, self.layout, parts, Alone())
+            for chosen, given in zip(parts, known, strict=True):
+                batch = self.rows.batch(chosen, self.layout).to(policy.device)
+                looks = policy.look(batch, self.objective.looks())
+                loss, sure = self.objective.loss(batch, **looks, **given), self.objective.odds(batch, **looks)
+                if odds is not None and sure is not None:
+                    odds += sure.tolist()
                 for name, tally in loss.tallies().items():
                     found[name] = found.get(name, Tally(0.0, 0)) + tally
         return found
-
-    def baseline(self, policy: Policy) -> dict[str, float]:
-        """What the objective must know of all examples before it judges any."""
-        if not self.objective.measures_first():
-            return {}
-        tally = Tally(0.0, 0)
-        for chosen in self.together():
-            tally += self.rows.measure(self.objective, policy, chosen, self.layout)
-        return {"baseline": tally.mean()}
 
     def batches(self, policy: Policy) -> Iterator[Batch]:
         """The examples in batches of like length."""
@@ -186,3 +208,42 @@ class Examiner:
         size = self.objective.side_by_side
         lengths = np.array([len(tokens.ids) for tokens in self.sequences]).reshape(-1, size)
         return (lengths.sum(1).argsort(kind="stable")[:, None] * size + np.arange(size)).ravel().tolist()
+
+
+def sure(odds: Sequence[float]) -> dict[str, Any]:
+    """The scores that tell how far a judgement of pairs can be believed."""
+    if not odds:
+        return {}
+    found = calibration(odds)
+    return {
+        "brier": found.brier,
+        "brier_interval": found.brier_interval,
+        "calibration_error": found.error,
+        "calibration_error_interval": found.error_interval,
+        "reliability": found.bins,
+    }
+
+
+def raters(examples: Sequence[Example]) -> dict[str, Any]:
+    """The scores that tell how far raters agree on pairs."""
+    found = agreed(examples)
+    if found is None:
+        return {}
+    return {
+        "one_rater": found.one,
+        "one_rater_interval": found.one_interval,
+        "half_of_raters": found.halves,
+        "half_of_raters_interval": found.halves_interval,
+    }
+
+
+def side_by_side(example: Example) -> str:
+    """A pair as a person would be asked to judge it."""
+    asked = [message.content for message in example.prompt[-1:]]
+    said = [answer.messages[-1].content for answer in example.answers]
+    return "\n\n".join([*asked, *(f"{letter}: {text}" for letter, text in zip("AB", said, strict=True))])
+
+
+def chosen(odds: float) -> str:
+    """Which answer of a pair a model holds to be the better, and how sure it is."""
+    return f"{'A' if odds > 0 else 'B'} ({1 / (1 + math.exp(-min(abs(odds), 700.0))):.0%})"

@@ -39,6 +39,20 @@ class Scores:
     """Rows are right answers, columns what was said, the last column anything else."""
     watched: dict[str, float] = field(default_factory=dict)
     """What else the objective looks at, such as rewards and margins of pairs."""
+    brier: float | None = None
+    """Of pairs, the mean square of what is missing to certainty of the better answer."""
+    brier_interval: Interval | None = None
+    calibration_error: float | None = None
+    """By how much a judgement of pairs is surer, or less sure, than it is right."""
+    calibration_error_interval: Interval | None = None
+    reliability: tuple[tuple[float, float, int], ...] = ()
+    """How sure it is, how often it is right, and of how many pairs."""
+    one_rater: float | None = None
+    """How often one of the raters orders these pairs as they are given."""
+    one_rater_interval: Interval | None = None
+    half_of_raters: float | None = None
+    """How often one half of the raters orders these pairs as the other half does."""
+    half_of_raters_interval: Interval | None = None
 
     @property
     def perplexity(self) -> float:
@@ -95,6 +109,15 @@ def proportion(right: float, n: float, loss: float, seed: int = 0) -> Scores:
     return Scores(loss, round(n), right / n, interval(drawn))
 
 
+def worth(reward: np.ndarray, watched: dict[str, float], seed: int = 0) -> Scores:
+    """[N] what answers are worth, not a number where nobody could say: their mean, and its 95% bootstrap interval."""
+    there = reward[~np.isnan(reward)]
+    drawn = np.random.default_rng(seed).choice(there, (RESAMPLES, len(there))).mean(1)
+    low, high = interval(drawn)
+    mean = float(there.mean())
+    return Scores(-mean, len(there), watched=watched | {"reward": mean, "reward_low": low, "reward_high": high})
+
+
 @dataclass(frozen=True)
 class Table:
     """How often each pair of a right answer and what was said occurs; the number L stands for any other answer."""
@@ -148,5 +171,5 @@ def interval(values: np.ndarray) -> Interval:
 
 
 def plain(text: str) -> str:
-    """An answer without what does not matter: case, space around it, a full stop at its end."""
-    return text.strip().rstrip(".。").casefold()
+    """An answer without what does not matter: thoughts before it, case, space around it, a full stop at its end."""
+    return text.rpartition("</think>")[2].strip().rstrip(".。").casefold()

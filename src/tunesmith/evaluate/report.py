@@ -137,6 +137,7 @@ def page(facts: Facts) -> str:
         headline=headline(facts.before, facts.after),
         rows=summary(facts.before, facts.after),
         matrices=[(side, scores) for side, scores in sides.items() if scores and scores.labels],
+        reliability=[(side, scores) for side, scores in sides.items() if scores and scores.reliability],
         chart=chart(facts),
         chosen=[row for row in facts.settings if row[2] != "default"],
         defaults=[row for row in facts.settings if row[2] == "default"],
@@ -157,20 +158,34 @@ def headline(before: Scores | None, after: Scores | None) -> str:
         return f"Loss {change} on {after.n:,} held-out rows"
     change = f"{before.accuracy:.1%} → " if before and before.accuracy is not None else ""
     spread = f" (95% interval {percents(after.interval)})" if after.interval else ""
-    return f"Accuracy {change}{after.accuracy:.1%} on {after.n:,} held-out rows{spread}"
+    halves = after.half_of_raters
+    raters = "" if halves is None else f"; half of the raters agree with the others in {halves:.1%}"
+    return f"Accuracy {change}{after.accuracy:.1%} on {after.n:,} held-out rows{spread}{raters}"
 
 
 def summary(before: Scores | None, after: Scores | None) -> list[tuple[str, str, str]]:
     """The figures in words, a row a measure: its name, before, after."""
 
-    def spread(interval: Interval | None) -> str:
-        return f" ({percents(interval)})" if interval else ""
+    def spread(interval: Interval | None, times: int = 100, digits: int = 1) -> str:
+        return f" ({bounds(interval, times, digits)})" if interval else ""
+
+    def share(figure: float | None, interval: Interval | None) -> str:
+        return "" if figure is None else f"{figure:.1%}{spread(interval)}"
+
+    def perplexity(scores: Scores) -> str:
+        if scores.brier is not None:  # its loss is of pairs, not of tokens
+            return ""
+        return f"{scores.perplexity:,.3f}" if scores.perplexity < 1e6 else f"{scores.perplexity:.2e}"
 
     measures = {
-        "accuracy": lambda s: "" if s.accuracy is None else f"{s.accuracy:.1%}{spread(s.interval)}",
-        "macro F1": lambda s: "" if s.macro_f1 is None else f"{s.macro_f1:.1%}{spread(s.macro_f1_interval)}",
+        "accuracy": lambda s: share(s.accuracy, s.interval),
+        "macro F1": lambda s: share(s.macro_f1, s.macro_f1_interval),
+        "one rater agrees": lambda s: share(s.one_rater, s.one_rater_interval),
+        "half of the raters agree": lambda s: share(s.half_of_raters, s.half_of_raters_interval),
+        "calibration error": lambda s: share(s.calibration_error, s.calibration_error_interval),
+        "Brier score": lambda s: "" if s.brier is None else f"{s.brier:.4f}{spread(s.brier_interval, 1, 4)}",
         "loss": lambda s: f"{s.loss:.4f}",
-        "perplexity": lambda s: f"{s.perplexity:,.3f}" if s.perplexity < 1e6 else f"{s.perplexity:.2e}",
+        "perplexity": perplexity,
         "rows": lambda s: f"{s.n:,}",
     }
     rows = [(name, *(say(side) if side else "" for side in (before, after))) for name, say in measures.items()]
@@ -178,7 +193,11 @@ def summary(before: Scores | None, after: Scores | None) -> list[tuple[str, str,
 
 
 def percents(interval: Interval) -> str:
-    return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
+    return bounds(interval, 100, 1)
+
+
+def bounds(interval: Interval, times: int, digits: int) -> str:
+    return " to ".join(f"{times * end:.{digits}f}" for end in interval)
 
 
 def duration(seconds: float) -> str:

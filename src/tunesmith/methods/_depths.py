@@ -24,10 +24,11 @@ def route(block: Any, width: int, capacity: float) -> None:
     block.__class__ = routed(type(block))
     block.capacity = capacity
     block.router = nn.Linear(width, 1, bias=False)
-    block.predictor = nn.Sequential(nn.Linear(width, ceil(width / 4)), nn.SiLU(), nn.Linear(ceil(width / 4), 1))
+    last = nn.Linear(ceil(width / 4), 1)
+    block.predictor = nn.Sequential(nn.Linear(width, ceil(width / 4)), nn.SiLU(), last)
     nn.init.normal_(block.router.weight, std=1e-6)  # some order, and gates of as good as 1
-    nn.init.zeros_(block.predictor[2].weight)
-    nn.init.constant_(block.predictor[2].bias, 1e-4)
+    nn.init.zeros_(last.weight)
+    nn.init.constant_(last.bias, 1e-4)
     for part in (block.router, block.predictor):
         part.to(weight.device, weight.dtype)
 

@@ -86,9 +86,9 @@ def mark(said: dict[str, Any]) -> dict[str, Any]:
 
 def unmark(said: dict[str, Any]) -> dict[str, Any]:
     """A config as transformers knows it, of what `mark` wrote."""
-    parts = said.get(KIND)
-    fits = isinstance(parts, dict) and isinstance(parts.get("blocks"), list) and parts["blocks"]
-    if not fits or not all(isinstance(one, int) and one >= 0 for one in parts["blocks"]):
+    parts: Any = said.get(KIND)
+    blocks = parts.get("blocks") if isinstance(parts, dict) else None
+    if not isinstance(blocks, list) or not blocks or not all(isinstance(one, int) and one >= 0 for one in blocks):
         raise RecipeError(f"model.path: the config of a {KIND} must say which blocks choose; copy it anew")
     if not isinstance(parts.get("capacity"), int | float) or not 0 < parts["capacity"] <= 1:
         raise RecipeError(f"model.path: the config of a {KIND} must have a capacity between 0 and 1; copy it anew")

@@ -85,11 +85,16 @@ def kind_of(config) -> str:
     return str(getattr(config.peft_type, "value", config.peft_type))
 
 
+def mergeable(config) -> bool:
+    """Whether weights can take in an adapter: a change of them, not something beside or before them."""
+    return not config.is_prompt_learning and kind_of(config) != "BOTTLENECK"
+
+
 def merged(model, folder: Path):
     """A model with an adapter merged into its weights."""
     tuned = under_adapter(model, folder)
     config = tuned.peft_config["default"]
-    if config.is_prompt_learning or kind_of(config) == "BOTTLENECK":
+    if not mergeable(config):
         raise RecipeError(f"model.adapters: {folder} is of the kind {kind_of(config)}, which no weights can take in")
     return tuned.merge_and_unload()
 
@@ -106,6 +111,11 @@ def go_on(tuned, folder: Path) -> None:
         )
     for key in sorted(kinds()[kind_of(theirs)].obeyed - FREE):
         asked, there = getattr(ours, key), getattr(theirs, key)
+        if asked != there and key == "rank_pattern" and kind_of(theirs) == "ADALORA":
+            raise RecipeError(
+                f"method.adapter: {folder} has dropped ranks, which do not come back; name it in model.adapters, and"
+                " train a new adapter on top of it"
+            )
         if asked != there:
             raise RecipeError(f"method.adapter: {folder} was made with {key} {there}, and the recipe has {asked}")
     if made_by_a_network(tuned):

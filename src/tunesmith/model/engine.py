@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from os.path import commonprefix
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ Ids = list[int]
 class Prefilled:
     """A batch of prompts that the model has read: its memory of them, and what it would say next."""
 
-    cache: object
+    cache: Any
     attend: Tensor  # [B, T] 0 where it is padding
     place: Tensor  # [B] position of the next token
     logits: Tensor  # [B, V] of the next token
@@ -138,10 +139,13 @@ class Engine:
             ended |= torch.isin(token, ends)
             if ended.all():
                 return
-            attend = torch.cat([read.attend, read.attend.new_ones(len(token), 1)], 1)
-            place = read.place.unsqueeze(1)
-            out = self.read(token.unsqueeze(1), place, attention_mask=attend, past_key_values=read.cache)
-            read = Prefilled(out.past_key_values, attend, read.place + 1, out.logits[:, -1].float())
+            read = self.after(read, token)
+
+    def after(self, read: Prefilled, token: Tensor) -> Prefilled:
+        """What the model would say next, once each row has gone on by a token."""
+        attend = torch.cat([read.attend, read.attend.new_ones(len(token), 1)], 1)
+        out = self.read(token[:, None], read.place[:, None], attention_mask=attend, past_key_values=read.cache)
+        return Prefilled(out.past_key_values, attend, read.place + 1, out.logits[:, -1].float())
 
 
 def greedy(logits: Tensor) -> Tensor:

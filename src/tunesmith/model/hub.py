@@ -21,6 +21,7 @@ log = logging.getLogger("tunesmith")
 MODEL_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
 NOT_MODEL_FILES = ["onnx/*", "openvino/*", "original/*", "consolidated*"]  # the same weights once more
 DATA_FILES = [f"*{suffix}" for suffix in SUFFIXES if not suffix.startswith(".txt")]  # what lies beside data is text too
+DATA_FILES += ["README.md"]  # which lists the files of each config
 NOT_DATA_FILES = ["dataset_infos.json", "dataset_info.json"]  # they speak of the data
 TOKENIZER_FILES = ["tokenizer*", "vocab*", "*.model", "*.tiktoken", "*.spm"]
 

@@ -6,7 +6,7 @@ Letters of shapes: M tokens, C of them at once, V words, H width of the model.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeGuard
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -15,30 +15,39 @@ from torch.utils.checkpoint import checkpoint
 
 from .learning import place_for
 
+if TYPE_CHECKING:
+    from .divergence import Divergence
+
 CHUNK_BYTES = 2**26
 """Size of the logits that are held at once."""
 
 
 class After(NamedTuple):
-    """What becomes of a head's output y on its way to logits: `softcap tanh(scale y / softcap)`."""
+    """What becomes of a head's output y on its way to logits: `softcap tanh(scale y / softcap) / temperature`."""
 
     scale: float = 1.0
     softcap: float | None = None
+    temperature: float = 1.0
 
     def apply_(self, made: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits of the head's output, in its place; and how fast the cap lets them move, as [C, V]."""
-        logits = made if self.scale == 1 else made.mul_(self.scale)
+        logits = made if self.straight == 1 else made.mul_(self.straight)
         if not self.softcap:
             return logits, None
         level = logits.div_(self.softcap).tanh_()
-        bend = 1 - level.square()
-        return level.mul_(self.softcap), bend
+        bend = (1 - level.square()) / self.temperature
+        return level.mul_(self.softcap / self.temperature), bend
+
+    @property
+    def straight(self) -> float:
+        """What the head's output is multiplied by first."""
+        return self.scale if self.softcap else self.scale / self.temperature
 
     def slope_(self, slope: Tensor, bend: Tensor | None) -> Tensor:
         """The slope by the head's output of what has this slope by the logits, in its place."""
         if bend is not None:
             slope.mul_(bend)
-        return slope if self.scale == 1 else slope.mul_(self.scale)
+        return slope if self.straight == 1 else slope.mul_(self.straight)
 
 
 class Way(NamedTuple):
@@ -50,6 +59,8 @@ class Way(NamedTuple):
     dtype: torch.dtype
     learns: bool
     """Whether anybody may ask for gradients."""
+    judge: Divergence | None = None
+    """What is asked instead of the softmax alone; the targets are then the states of another model."""
 
 
 def linear_loss(
@@ -71,8 +82,27 @@ def linear_loss(
     words: int = getattr(head, "out_features", 2**17)
     size = chunk or max(1, CHUNK_BYTES // (4 * words))
     way = Way(tuple(wants), after or After(), size, matmul_dtype(states, head), torch.is_grad_enabled())
+    return looked_at(states, head, targets, way)
+
+
+def linear_divergence(
+    states: Tensor, head: Callable[[Tensor], Tensor], theirs: Tensor, judge: Divergence, after: After | None = None
+) -> Tensor:
+    """[M] how far what the head says is from what another model's head says of its states, [M, any width].
+
+    As in `linear_loss`, of both heads' logits only those of a few tokens are ever held.
+    """
+    size = max(1, CHUNK_BYTES // (4 * getattr(head, "out_features", 2**17)))
+    learns = torch.is_grad_enabled()
+    way = Way(("divergence",), after or After(), size, matmul_dtype(states, head), learns, judge)
+    return looked_at(states, head, theirs, way)["divergence"]
+
+
+def looked_at(states: Tensor, head: Callable[[Tensor], Tensor], targets: Tensor, way: Way) -> dict[str, Tensor]:
+    """The values of all tokens, by name."""
     if is_plain(head):
-        check(targets, words)
+        if way.judge is None:
+            check(targets, head.out_features)
         found: Any = LinearLoss.apply(states, head.weight, head.bias, targets, way)
         return dict(zip(way.wants, found, strict=True))
     pieces = zip(states.split(way.chunk), targets.split(way.chunk), strict=True)
@@ -107,9 +137,12 @@ def check(targets: Tensor, words: int) -> None:
 def by_autograd(head: Callable[[Tensor], Tensor], states: Tensor, targets: Tensor, way: Way) -> tuple[Tensor, ...]:
     """The values of some tokens, of which autograd keeps everything."""
     logits = exact(head(states)) * way.after.scale
-    check(targets, logits.shape[-1])
     if way.after.softcap:
         logits = way.after.softcap * torch.tanh(logits / way.after.softcap)
+    logits = logits / way.after.temperature
+    if way.judge:
+        return (way.judge.of(logits, targets),)
+    check(targets, logits.shape[-1])
     logp = logits.log_softmax(-1)
     values = {
         "logp": lambda: logp.gather(-1, targets.unsqueeze(-1)).squeeze(-1),
@@ -128,7 +161,7 @@ class LinearLoss(torch.autograd.Function):
         by_state, by_weight, by_bias = (needed and way.learns for needed in ctx.needs_input_grad[:3])
         values = [states.new_empty(len(states), dtype=exactly(way.dtype)) for _ in way.wants]
         slopes = [torch.empty_like(states) for _ in way.wants] if by_state else []
-        alone = way.wants == ("logp",)  # of one value the weight's gradient can be made at once, for a slope of 1
+        alone = len(way.wants) == 1  # of one value the weight's gradient can be made at once, for a slope of 1
         to_weight = torch.zeros_like(weight, dtype=exactly(weight.dtype)) if alone and by_weight else None
         to_bias = torch.zeros_like(bias, dtype=exactly(bias.dtype)) if alone and by_bias else None
         cast = weight.to(way.dtype)
@@ -158,7 +191,7 @@ class LinearLoss(torch.autograd.Function):
         to_states = total.to(states.dtype) if used else None
         if not by_weight and not by_bias or all(grad is None for grad in grads):
             return to_states, None, None, None, None
-        if ctx.way.wants == ("logp",) and alike(grads[0]):  # as every plain loss has it
+        if len(ctx.way.wants) == 1 and alike(grads[0]):  # as every plain loss has it
             if to_weight is not None and (there := place_for(weight)) is not None:
                 there.add_(to_weight, alpha=float(grads[0][0]))
                 to_weight = None
@@ -231,6 +264,10 @@ def look(made: Tensor, targets: Tensor, way: Way, slopes: bool) -> Iterator[tupl
     It falls by the softmax where it rises by the target alone, so that the largest part stands there without a pass.
     """
     logits, bend = way.after.apply_(made)
+    if way.judge:
+        value, fall = way.judge.look(logits, targets, slopes)
+        yield value, None if fall is None else way.after.slope_(fall, bend)
+        return
     column = targets.unsqueeze(-1)
     at_target = logits.gather(-1, column).squeeze(-1)
     mean = logits.mean(-1) if "uniform" in way.wants else at_target

@@ -184,7 +184,7 @@ def attach(
     from .learning import make_learning
     from .policy import Policy, same
 
-    said = Policy(model).sample() if method.begins_alike else None
+    said = Policy(model).sample() if method.begins_alike and not method.adapter else None
     with hushed():
         tuned = method.attach(model, heads).train()
         method.begin(tuned, encode or wordless)
@@ -205,6 +205,13 @@ def attach(
         words.sparse = words.weight.requires_grad and getattr(head, "weight", None) is words.weight
         # its gradient is then added to the head's, row by row; a second one of its size is never made
     return tuned
+
+
+def pad_as(tokenizer: PreTrainedTokenizerFast, model) -> None:
+    """Tell a classifier which token pads: it passes over that one at the end of a text, whether or not it is there to
+    pad."""
+    if tokenizer.pad_token_id is not None:
+        model.config.pad_token_id = tokenizer.pad_token_id
 
 
 def whole_weight(folder: Path, path: str) -> torch.Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import weakref
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -70,20 +69,20 @@ class File:
         self.end, self.slots, self.written = 0, 0, 0
 
     def put(self, tensor: Tensor) -> Slot:
-        numbers = memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        done = 0
-        while done < len(numbers):
-            done += os.pwrite(self.file.fileno(), numbers[done:], self.end + done)
-        slot = Slot((self.end, done), tensor, self)
-        self.end, self.slots, self.written = self.end + done, self.slots + 1, self.written + done
+        numbers: Any = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+        self.file.seek(self.end)
+        self.file.write(numbers)
+        slot, size = Slot((self.end, tensor.nbytes), tensor, self), tensor.nbytes
+        self.end, self.slots, self.written = self.end + size, self.slots + 1, self.written + size
         return slot
 
     def read(self, slot: Slot) -> Tensor:
         start, size = slot.place
-        numbers, done = torch.empty(size, dtype=torch.uint8), 0
-        into = memoryview(numbers.numpy())
-        while done < size:
-            done += os.preadv(self.file.fileno(), [into[done:]], start + done)
+        numbers = torch.empty(size, dtype=torch.uint8)
+        into: Any = numbers.numpy()
+        self.file.seek(start)
+        if self.file.readinto(into) != size:  # pyright: ignore[reportAttributeAccessIssue] - it is a buffered file
+            raise OSError("activations that were put away cannot be read back")
         return numbers.view(slot.dtype).view(slot.shape)
 
     def leave(self) -> None:

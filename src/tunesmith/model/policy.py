@@ -6,9 +6,10 @@ Letters of shapes: R rows, T tokens in a row, N sequences, M tokens to be learnt
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +20,12 @@ from ..methods.base import largest_list
 from ..objectives.base import LogProbs
 from .attention import as_before, keep_apart
 from .lean import remaking
-from .linear_loss import After, linear_loss
+from .linear_loss import After, linear_divergence, linear_loss
 from .noise import stirred
 from .soft import Begun, Soft, begin, soft
+
+if TYPE_CHECKING:
+    from .teacher import Teacher
 
 
 class Policy:
@@ -34,20 +38,42 @@ class Policy:
         self.apart = keep_apart(self.bare)
         self.first = 0
         """The position of a sequence's first token."""
+        self.temperature = 1.0
+        """What logits are divided by, as those are that answers are drawn from."""
+        self.value_head: nn.Linear | None = None
+        self.seen: dict[int, Tensor] | None = None
         self.noise = 0.0
         """How much the embeddings are stirred in training (NEFTune)."""
+        self.teacher: Teacher | None = None
+        """What it learns from, where the objective asks how far the two are apart."""
         self.saving: Callable[[], AbstractContextManager] = remaking
         """How that is kept which the backward pass needs."""
 
-    def look(self, batch: Batch, names: tuple[str, ...]) -> dict:
-        return {name: getattr(self, name)(batch) for name in names}
+    def look(self, batch: Batch, names: Iterable[str]) -> dict:
+        """By name, what an objective wants to see: what is known already, or what the model makes of the batch."""
+        self.seen = {}
+        try:
+            return {name: batch.known[name] if name in batch.known else getattr(self, name)(batch) for name in names}
+        finally:
+            self.seen = None
+
+    def value(self, batch: Batch) -> Tensor:
+        """[M] what a critic expects, in the position that predicts each token to be learnt."""
+        return self.value_head(self.states(batch)[:, :-1][batch.learn[:, 1:]].float()).squeeze(-1)
+
+    def add_value_head(self) -> None:
+        """Put a critic beside the language model's head, which expects nothing at first."""
+        width = self.bare.config.get_text_config().hidden_size
+        self.value_head = nn.Linear(width, 1, device=self.device)
+        nn.init.zeros_(self.value_head.weight)
+        nn.init.zeros_(self.value_head.bias)
 
     def logp(self, batch: Batch) -> LogProbs:
         """The log-probability of every token to be learnt, in the order of the flattened rows."""
         learn, next_ids = batch.learn[:, 1:], batch.ids[:, 1:]
         if self.bends_logits:
             begun = self.begun(batch)
-            logits = self.run(begun.batch).logits[:, begun.at][:, :-1][learn].float()
+            logits = self.run(begun.batch).logits[:, begun.at][:, :-1][learn].float() / self.temperature
             token = logits.log_softmax(-1).gather(-1, next_ids[learn].unsqueeze(-1)).squeeze(-1)
         else:
             states = self.states(batch)[:, :-1][learn]  # [M, H] only these reach the head
@@ -62,19 +88,48 @@ class Policy:
         weight = None if batch.weight is None else batch.weight[:, 1:][batch.learn[:, 1:]]
         return LogProbs(batch.reference, batch.owner[:, 1:][batch.learn[:, 1:]], batch.answers, weight)
 
+    def divergence(self, batch: Batch) -> LogProbs:
+        """How far from what the teacher would say, at every token to be learnt, the model is."""
+        if self.teacher is None:
+            raise LookupError("there is no teacher")
+        states, head, after = self.speaking(batch)
+        with torch.no_grad():
+            theirs, *how = self.teacher.policy.speaking(batch)
+        apart = linear_divergence(states, head, theirs, self.teacher.judge(*how), after)
+        weight = None if batch.weight is None else batch.weight[:, 1:][batch.learn[:, 1:]]
+        return LogProbs(apart, batch.owner[:, 1:][batch.learn[:, 1:]], batch.answers, weight)
+
+    def speaking(self, batch: Batch) -> tuple[Tensor, nn.Module, After]:
+        """[M, H] the states from which tokens to be learnt are told, the head that does, and what becomes of its
+        output; of a model that makes its logits itself, these."""
+        learn = batch.learn[:, 1:]
+        if self.bends_logits:
+            begun = self.begun(batch)
+            return self.run(begun.batch).logits[:, begun.at][:, :-1][learn], nn.Identity(), After()
+        return self.states(batch)[:, :-1][learn], self.head, self.after_head
+
     def score(self, batch: Batch) -> Tensor:
-        """[N, C] what the classification head makes of each sequence; in a causal model it reads the last token."""
+        """[N, C] what the classification head makes of each sequence; in a causal model it reads the last token, those
+        that pad left out."""
         head = getattr(self.bare, "score", None)
         if head is None:
             batch = self.begun(batch).batch
             with self.unpacked(batch):
                 return self.run(batch).logits.float()
-        return head(self.states(batch).flatten(0, 1)[batch.last]).float()
+        return head(self.states(batch).flatten(0, 1)[batch.last(self.bare.config.pad_token_id)]).float()
 
     def states(self, batch: Batch) -> Tensor:
-        """[R, T, H] the last hidden states, which the head reads; those of virtual tokens are left out."""
+        """[R, T, H] the last hidden states, which the heads read; those of virtual tokens are left out.
+
+        Within one look they are computed once, whatever reads them.
+        """
+        if self.seen is not None and id(batch) in self.seen:
+            return self.seen[id(batch)]
         begun = self.begun(batch)
-        return self.run(begun.batch, self.trunk).last_hidden_state[:, begun.at]
+        states = self.run(begun.batch, self.trunk).last_hidden_state[:, begun.at]
+        if self.seen is not None:
+            self.seen[id(batch)] = states
+        return states
 
     def begun(self, batch: Batch) -> Begun:
         """A batch with the virtual tokens of a soft prompt before every sequence, if there is one."""
@@ -144,8 +199,10 @@ class Policy:
         raise LookupError(f"{type(block).__name__} is not part of the forward pass")
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """The parameters that learn, by name."""
-        return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
+        """The parameters that learn, by name; a critic's among them."""
+        learning = {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
+        critic = self.value_head.named_parameters(prefix="value_head") if self.value_head else ()
+        return learning | dict(critic)
 
     @property
     def head(self) -> nn.Module:
@@ -157,7 +214,7 @@ class Policy:
         config = self.bare.config.get_text_config()
         scale = getattr(config, "logit_scale", None) or getattr(config, "lm_head_multiplier", None) or 1.0
         divided = getattr(config, "logits_scaling", None) or 1.0
-        return After(scale / divided, getattr(config, "final_logit_softcapping", None))
+        return After(scale / divided, getattr(config, "final_logit_softcapping", None), self.temperature)
 
     @cached_property
     def bends_logits(self) -> bool:
@@ -176,12 +233,14 @@ class Policy:
         """How batches are laid out for this model: packed, what all begin with once, or where it mixes up, padded.
 
         Found out by trying, not from a list of names. What drops at random shares nothing: each sequence draws anew.
+        A teacher sees the same batches.
         """
-        if not self.drops() and self.tells_apart(share):
+        taught = self.teacher.policy.layout() if self.teacher else share
+        if taught is share and not self.drops() and self.tells_apart(share):
             return share
-        if self.tells_apart(pack):
+        if taught is not pad and self.tells_apart(pack):
             return pack
-        if self.apart and not self.soft:  # by the lengths it does not; by its own mask it may
+        if taught is not pad and self.apart and not self.soft:  # by the lengths it does not; by its own mask it may
             self.apart = False
             as_before(self.bare)
             return pack if self.tells_apart(pack) else pad

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from .. import cache
-from ..data.batch import Layout
-from ..data.keeping.store import learnt, lengths
+from ..data.batch import Layout, owned
+from ..data.keeping.store import learnt
 from ..data.rendering.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Asker:
         """Write the log-probabilities; in groups that follow the sequences' numbers, so that they round alike."""
         ends = [0, *accumulate(targets)]
         token = np.memmap(file, dtype="<f4", mode="w+", shape=(ends[-1],))
-        for group in groups(wanted, lengths(sequences)):
+        for group in groups(wanted, sequences):
             batch = self.layout([sequences[n] for n in group]).to(self.policy.device)
             with self.policy.trying(), untaught(self.policy.model, self.method):
                 found = self.policy.logp(batch).token.float().cpu().numpy()
@@ -80,18 +80,37 @@ class Asker:
         token.flush()
 
 
-def groups(wanted: Sequence[int], sizes: Sequence[int]) -> Iterator[list[int]]:
-    """Neighbours that come to about so many tokens."""
+def groups(wanted: Sequence[int], sequences: Sequence[Tokens]) -> Iterator[list[int]]:
+    """Neighbours that come to about so many tokens; answers to one prompt stay together, and it is computed once."""
     group: list[int] = []
     tokens = 0
-    for n in wanted:
-        if group and tokens + sizes[n] > AT_ONCE:
+    for family, size in families(wanted, sequences):
+        if group and tokens + size > AT_ONCE:
             yield group
             group, tokens = [], 0
-        group.append(n)
-        tokens += sizes[n]
+        group += family
+        tokens += size
     if group:
         yield group
+
+
+def families(wanted: Sequence[int], sequences: Sequence[Tokens]) -> Iterator[tuple[list[int], int]]:
+    """Neighbours with one prompt, and how many tokens they come to, the prompt counted once."""
+    family: list[int] = []
+    prompt: list[int] = []
+    tokens = 0
+    for n in wanted:
+        ids, own = sequences[n].ids, max(0, owned(sequences[n]))
+        rest = len(ids) - own
+        if family and own and ids[:own] == prompt and tokens + rest <= AT_ONCE:
+            family.append(n)
+            tokens += rest
+            continue
+        if family:
+            yield family, tokens
+        family, prompt, tokens = [n], ids[:own], len(ids)
+    if family:
+        yield family, tokens
 
 
 def digest(sequences: Sequence[Tokens], wanted: Sequence[int]) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
 
 from ..data.batch import Batch, Layout
 from ..data.keeping.store import Many
@@ -14,7 +17,47 @@ from ..objectives.base import Objective, Tally
 
 if TYPE_CHECKING:
     from .policy import Policy
-    from .reference import Asker, Reference
+    from .reference import Reference
+
+
+class Oracle(Protocol):
+    """Says how likely the wanted ones of some sequences are to a reference."""
+
+    def ask(self, sequences: Sequence[Tokens], wanted: Sequence[int]) -> Reference: ...
+
+
+class Processes(Protocol):
+    """All that compute a step."""
+
+    def add_up(self, tallies: dict[str, Tally]) -> None:
+        """Add up what each counted, in place."""
+
+    def gather(self, values: Tensor) -> tuple[Tensor, int]:
+        """The rows of each, and where this one's begin."""
+        ...
+
+
+class Alone:
+    """The only one."""
+
+    def add_up(self, tallies: dict[str, Tally]) -> None:
+        pass
+
+    def gather(self, values: Tensor) -> tuple[Tensor, int]:
+        return values, 0
+
+
+@dataclass
+class Column:
+    """A number for each token to be learnt."""
+
+    values: Tensor  # [M] or [M, K] float32
+    ends: list[int]
+    """[N + 1] where those of each sequence end, behind a 0."""
+
+    def of(self, chosen: Sequence[int]) -> Tensor:
+        """[M] those of the sequences with these numbers, in this order."""
+        return torch.cat([self.values[self.ends[n] : self.ends[n + 1]] for n in chosen])
 
 
 @dataclass
@@ -24,27 +67,50 @@ class Rows:
     sequences: Sequence[Tokens]
     reference: Reference | None = None
     strangers: Rows | None = None
+    columns: dict[str, Column] = field(default_factory=dict)
+    """What else was found out of the tokens to be learnt, by name."""
 
     def batch(self, chosen: Sequence[int], layout: Layout) -> Batch:
         """The sequences with these numbers."""
         made = layout([self.sequences[n] for n in chosen])
-        return replace(made, reference=self.reference.of(chosen)) if self.reference else made
+        known = {name: column.of(chosen) for name, column in self.columns.items()}
+        reference = self.reference.of(chosen) if self.reference else known.pop("reference", None)
+        return replace(made, reference=reference, known=known)
 
-    def look_back(self, objective: Objective, asker: Asker, wanted: Sequence[int], cutoff: int) -> None:
+    def look_back(self, objective: Objective, asker: Oracle, wanted: Sequence[int], cutoff: int) -> None:
         """Find out what an objective wants to know of the wanted sequences before the model learns anything."""
-        if objective.measures_first():
+        if objective.asks("baseline"):
             self.strangers = Rows(Strangers(self.sequences, cutoff))
         for rows in filter(None, (self, self.strangers)):
             if "reference" in objective.looks():
                 rows.reference = asker.ask(rows.sequences, wanted)
 
-    def measure(self, objective: Objective, policy: Policy, chosen: Sequence[int], layout: Layout) -> Tally:
-        """What an objective's baseline is the mean of, of the strangers with these numbers."""
-        if self.strangers is None:
-            return Tally(0.0, 0)
-        batch = self.strangers.batch(chosen, layout).to(policy.device)
+    def known(
+        self, objective: Objective, policy: Policy, layout: Layout, parts: Sequence[Sequence[int]], all_of: Processes
+    ) -> list[dict[str, Any]]:
+        """What an objective must know of a whole step before it judges any of its parts, for each of them."""
+        known: list[dict[str, Any]] = [{} for _ in parts]
+        if objective.asks("baseline") and self.strangers is not None:
+            shared = {"baseline": Tally(0.0, 0)}
+            for chosen in parts:
+                shared["baseline"] += self.strangers.tried(objective.measure, objective, policy, layout, chosen)
+            all_of.add_up(shared)
+            for one in known:
+                one["baseline"] = shared["baseline"].mean()
+        if objective.asks("partners"):
+            own = [self.tried(objective.values, objective, policy, layout, chosen) for chosen in parts]
+            whole, at = all_of.gather(torch.cat(own) if own else torch.empty(0))
+            partners = objective.match(whole)
+            for one, values in zip(known, own, strict=True):
+                one["partners"] = partners[at : at + len(values)]
+                at += len(values)
+        return known
+
+    def tried(self, what: Any, objective: Objective, policy: Policy, layout: Layout, chosen: Sequence[int]) -> Any:
+        """What comes of the sequences with these numbers, without learning from them."""
+        batch = self.batch(chosen, layout).to(policy.device)
         with policy.trying():
-            return objective.measure(batch, **policy.look(batch, objective.looks()))
+            return what(batch, **policy.look(batch, objective.looks()))
 
 
 class Strangers(Many):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
-from .base import Objective, Targets
+from .base import LogProbs, Objective, Targets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,10 +23,10 @@ def pairs(values: Tensor) -> tuple[Tensor, Tensor]:
     return better, worse
 
 
-def watched(beta: float, gain: Tensor, logp: Tensor) -> dict[str, Tensor]:
-    """The figures that people look at, under their usual names: rewards are beta times how much likelier than the
-    reference an answer is."""
-    better, worse = pairs(beta * gain)
+def watched(reward: Tensor, logp: Tensor) -> dict[str, Tensor]:
+    """The figures that people look at, under their usual names: what the objective takes for an answer's reward, and
+    the log-probability of the whole answer."""
+    better, worse = pairs(reward)
     chosen, rejected = pairs(logp)
     return {
         "accuracy": better > worse,
@@ -35,3 +36,16 @@ def watched(beta: float, gain: Tensor, logp: Tensor) -> dict[str, Tensor]:
         "logps/chosen": chosen,
         "logps/rejected": rejected,
     }
+
+
+def level(logp: LogProbs, alpha: float) -> LogProbs:
+    """The tokens by which an answer is longer than the other of its pair count `alpha` times.
+
+    LD-DPO, Liu et al. 2024, arXiv:2409.06411.
+    """
+    lengths = logp.owner.bincount(minlength=logp.answers)
+    shorter = lengths.view(-1, 2).amin(1).repeat_interleave(2)
+    order = logp.owner.argsort(stable=True)  # an answer's tokens together, in their order
+    begins = lengths.cumsum(0) - lengths
+    place = order.argsort() - begins[logp.owner]
+    return replace(logp, token=logp.token.where(place < shorter[logp.owner], alpha * logp.token))

@@ -9,6 +9,7 @@ import inspect
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from ..config.record import record
 from ..config.registry import Registry
 
 if TYPE_CHECKING:
@@ -54,7 +55,11 @@ class LogProbs:
 
     def __sub__(self, other: LogProbs) -> LogProbs:
         """How much likelier each token is here than there."""
-        return replace(self, token=self.token - other.token)
+        return self.having(self.token - other.token)
+
+    def having(self, token: Tensor) -> LogProbs:
+        """Other values of the same tokens."""
+        return replace(self, token=token)
 
     def sum(self) -> Tensor:
         """[N] the log-probability of each whole answer."""
@@ -65,7 +70,9 @@ class LogProbs:
         return self.sum() / self.owner.bincount(minlength=self.answers).clamp(min=1)
 
 
-Targets = Literal["answers", "pairs", "liked", "text", "label"]
+Targets = Literal["answers", "pairs", "ranked", "liked", "prompts", "text", "label"]
+GIVEN = ("batch", "baseline", "partners", "progress")
+"""What a loss may ask for that no policy is looked at for."""
 
 
 class Objective:
@@ -73,8 +80,9 @@ class Objective:
 
     name: ClassVar[str]
     targets: ClassVar[Targets] = "answers"
-    """What of an example is learnt: the assistant's answer, the better answer beside the worse one, an answer and
-    whether it was liked, the whole text, or the label."""
+    """What of an example is learnt: the assistant's answer, the better answer beside the worse one, which of the two is
+    the better and nothing of how they are written, an answer and whether it was liked, what the model itself says to
+    the prompt, the whole text, or the label."""
 
     def loss(self, *batch: Any, **looks: Any) -> Loss:
         """`loss(self, batch, logp, ...)`: a batch's summed loss and how many things it is of; never a mean."""
@@ -82,33 +90,88 @@ class Objective:
 
     def looks(self) -> tuple[str, ...]:
         """What `loss` asks of the policy: `logp`, `score`, or `reference`, what logp was before anything was learnt."""
-        return tuple(name for name in inspect.signature(self.loss).parameters if name not in ("batch", "baseline"))
+        return tuple(name for name in inspect.signature(self.loss).parameters if name not in GIVEN)
 
-    def measures_first(self) -> bool:
-        """Whether `loss` asks for a `baseline`, which `measure` makes of a whole step before any of it is judged."""
-        return "baseline" in inspect.signature(self.loss).parameters
+    def asks(self, given: str) -> bool:
+        """Whether `loss` asks for one of these, of a whole step before any of it is judged: `baseline`, which `measure`
+        makes; `partners`, which `values` and `match` make; `progress`, the share of the run's steps that are taken."""
+        return given in inspect.signature(self.loss).parameters
 
     def measure(self, *batch: Any, **looks: Any) -> Tally:
         """`measure(self, batch, logp, ...)`: of sequences whose answers belong to other prompts, what `baseline` is the
         mean of."""
         raise NotImplementedError
 
+    def values(self, *batch: Any, **looks: Any) -> Tensor:
+        """`values(self, batch, logp, ...)`: a row for each thing judged; `match` sees those of a whole step."""
+        raise NotImplementedError
+
+    def match(self, values: Tensor) -> Tensor:
+        """What each thing is compared with, a row each, given the values of all things in a step."""
+        raise NotImplementedError
+
+    def refuse(self) -> None:
+        """Raise RecipeError for options that do not go together; asked before anything is read."""
+
     def outputs(self, labels: tuple[str, ...]) -> tuple[str, ...]:
         """The names of what a head beside the language model's says, if there is to be one, given the rows' labels."""
         return ()
 
+    def models(self) -> dict[str, str]:
+        """Other models that it looks at, by the settings that name them."""
+        return {}
+
+    def odds(self, *batch: Any, **looks: Any) -> Tensor | None:
+        """`odds(self, batch, ...)`: of each pair, the log-odds that its first answer is the better, where a model's
+        judgement says so much."""
+        return None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What every example must say beside its answers: `agreement`, how many raters agree."""
+        return ()
+
+    @property
+    def rendered(self) -> int:
+        """How many sequences an example is rendered as."""
+        return 2 if self.targets in ("pairs", "ranked") else 1
+
+    @property
+    def repeats(self) -> int:
+        """How many steps, one after another, learn from the same examples."""
+        return 1
+
     @property
     def side_by_side(self) -> int:
-        """How many sequences an example has, which are judged together."""
-        return 2 if self.targets == "pairs" else 1
+        """How many sequences are judged together."""
+        return self.rendered
 
 
 objective: Registry[Objective] = Registry("objective", "tunesmith.objectives")
 
 
-def over(values: Tensor, weight: Tensor | None = None, **metrics: Tensor) -> Loss:
+@record
+class Referred(Objective):
+    """An objective that judges a model beside another: what it was, or the one that is named."""
+
+    reference: str | None = None
+    """The model to compare with, named as model.path is; the one that is trained, as it stands before the first step,
+    unless it is given. It must know the same tokens, and is in memory before the other is, never beside it."""
+
+
+def over(values: Tensor, weight: Tensor | None = None, **metrics: Tensor | Tally) -> Loss:
     """The loss of a row of values, one for each thing judged, by how much each counts, and the means to watch."""
-    watched = {name: Tally(row.detach().float().sum(), row.numel()) for name, row in metrics.items()}
+    watched = {name: row if isinstance(row, Tally) else whole(row) for name, row in metrics.items()}
     if weight is None:
         return Loss(values.sum(), values.numel(), watched)
     return Loss((values * weight).sum(), weight.sum(), watched)
+
+
+def whole(row: Tensor) -> Tally:
+    """The tally of all values."""
+    return Tally(row.detach().float().sum(), row.numel())
+
+
+def some(row: Tensor, which: Tensor) -> Tally:
+    """The tally of some values."""
+    return Tally((row.detach().float() * which).sum(), which.sum())

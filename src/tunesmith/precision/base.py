@@ -23,6 +23,8 @@ class Precision:
 
     name: ClassVar[str]
     quantised: ClassVar[bool] = False
+    rounds: ClassVar[bool] = False
+    """Whether what is computed is rounded to few bits as well, and not the weights alone."""
     package: ClassVar[str] = ""
     """What must be installed; the extra has its name."""
 

@@ -65,6 +65,7 @@ class LLMInt8(Quantised):
     far larger than others. Slow on a CPU."""
 
     package: ClassVar[str] = "bitsandbytes"
+    rounds: ClassVar[bool] = True
 
     llm_int8_threshold: Annotated[float, Gt(0)] = 6.0
     """Features that somewhere exceed this are computed in 16 bits."""

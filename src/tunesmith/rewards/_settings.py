@@ -27,8 +27,8 @@ class Judge:
     """The constitution by which answers are criticised and rewritten."""
     reason: bool = True
     """Have it write a reason before its verdict; a model in memory gives none, for its verdicts are ranked."""
-    temperature: NonNegative = 0.0
-    """0 takes the likeliest words."""
+    temperature: NonNegative | None = 0.0
+    """0 takes the likeliest words; null says nothing of it, for servers that refuse it."""
     max_tokens: Count = 512
     """Longest answer of the judge, in tokens."""
     constrain: Literal["auto", "schema", "words"] = "auto"
@@ -53,9 +53,11 @@ class Judge:
     def refuse(self, key: str = "judge") -> None:
         """Refuse what cannot be, before anything is asked."""
         if self.url is None:
+            if self.temperature:
+                raise RecipeError(f"{key}.temperature: a model in memory ranks its verdicts; leave it out")
             return
         parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
-            raise RecipeError(f"{key}.url: must be an https:// address without a password (got '{self.url}')")
+        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
+            raise RecipeError(f"{key}.url: must be an https:// address without a password or query (got '{self.url}')")
         if parts.scheme == "http" and parts.hostname not in HOME:
             raise RecipeError(f"{key}.url: would send the key in the clear; take https://, or http:// to this machine")

@@ -108,7 +108,10 @@ class Child:
             self.end()
             late = f"took longer than {self.timeout:g} s and was ended"
             return Unscored(f"{self.path} {late if gone is None else f'ended its process (exit code {gone})'}")
-        return Unscored(f"{self.path}{answer['raised']}") if "raised" in answer else answer["gave"]
+        if "raised" in answer:
+            file, _, name = self.path.rpartition(":")
+            return Unscored(f"{file}{answer['line']}: {name} raised {answer['raised']}")
+        return answer["gave"]
 
     def line(self, process: subprocess.Popen[bytes], seconds: float) -> dict[str, Any] | None:
         """The next line that the process says; None if it says none in time, or ends."""
@@ -189,8 +192,7 @@ def called(function: Any, given: dict[str, Any], path: str) -> dict[str, Any]:
         value = function(**given)
         return {"gave": value.tolist() if hasattr(value, "tolist") else value}
     except (Exception, SystemExit) as error:  # noqa: BLE001 - somebody else's code: it may fail in any way
-        where = line(error, path.rpartition(":")[0])
-        return {"raised": f"{where} raised {said(error)}".split("\n")[0]}
+        return {"raised": said(error).split("\n")[0], "line": line(error, path.rpartition(":")[0])}
 
 
 def spoken(value: dict[str, Any]) -> bytes:

@@ -101,7 +101,7 @@ class AtWork:
     def ask(self, questions: Sequence[Question]) -> list[Answer]:
         """The verdict on each. What was asked before is not asked again; what got no answer is not kept."""
         keys = [self.key(question) for question in questions]
-        known = {key: kept for key in dict.fromkeys(keys) if (kept := self.kept(key)) is not None}
+        known: dict[str, Answer] = {key: kept for key in dict.fromkeys(keys) if (kept := self.kept(key)) is not None}
         self.account.count(kept=len(known))
         new = iter({key: one for key, one in zip(keys, questions, strict=True) if key not in known}.items())
         while part := dict(islice(new, AT_ONCE)):

@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from ..data.dataset import Pass
-from ..data.example import Answer, Example, Media, Message
-from ..data.formats._turns import Chat
+from ..data.example import Example, Media
 from ..data.formats.preference import Preference
 from ..data.reading.places import Place, places
 from ..data.reading.source import Where
 from ..data.writing.writers import line
 from ..errors import DataError, RecipeError
 from ..files import sha256, whole, write
-from ..rewards.base import Turn, Unscored
+from ..rewards.base import Unscored
 from ..run import Data, Source
 from .calibration import Calibration
 from .judge import AT_ONCE, AtWork, Pair
+from .turns import answer, text, turns
 
 MARK = ".calibration.json"
 
@@ -68,26 +68,7 @@ def pairs(found: Sequence[Example]) -> list[Pair]:
                 " data.format.name=preference data.format.chosen=... data.format.rejected=..., or have answers written"
                 " with write.model=..., or rewritten with revise=true"
             )
-    return [Pair(turns(one.prompt), *(text(answer) for answer in one.answers)) for one in found]
-
-
-def turns(messages: Sequence[Message]) -> tuple[Turn, ...]:
-    """Turns as formats write them."""
-    return tuple(CHAT.turn(message) for message in messages)
-
-
-CHAT = Chat()
-
-
-def text(answer: Answer) -> str:
-    """An answer as the judge reads it: of several turns, each with its role."""
-    if len(answer.messages) == 1 and not answer.messages[0].calls:
-        return answer.messages[0].content
-    return "\n".join(json.dumps(turn, ensure_ascii=False) for turn in turns(answer.messages))
-
-
-def said(content: str) -> Answer:
-    return Answer((Message("assistant", content),))
+    return [Pair(turns(one.prompt), *map(text, one.answers)) for one in found]
 
 
 def label(judge: AtWork, found: Sequence[Example], out: Path, tell: Callable[[int, int], None]) -> Labelled:
@@ -133,11 +114,11 @@ def revised(judge: AtWork, found: Sequence[Example]) -> tuple[list[Example], dic
     for at in range(0, len(found), AT_ONCE):
         part = found[at : at + AT_ONCE]
         new = judge.revise([(turns(one.prompt), text(one.answers[0])) for one in part])
-        for example, answer in zip(part, new, strict=True):
-            if isinstance(answer, Unscored):
-                reasons[str(answer)] += 1
+        for example, one in zip(part, new, strict=True):
+            if isinstance(one, Unscored):
+                reasons[str(one)] += 1
             else:
-                made.append(replace(example, answers=(example.answers[0], said(answer))))
+                made.append(replace(example, answers=(example.answers[0], answer(one))))
     return made, dict(reasons)
 
 

@@ -33,10 +33,14 @@ UNKNOWN_FORM = {400, 404, 415, 422, 501}
 """What servers say that do not know response_format."""
 
 
+LIMITS = ("max_tokens", "max_completion_tokens")
+"""What servers call the longest answer; OpenAI's newer models refuse the older name."""
+
+
 class Stay(HTTPRedirectHandler):
     """Follows nowhere: the key is for one address."""
 
-    def redirect_request(self, *_: Any) -> None:
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> None:
         return None
 
 
@@ -86,7 +90,10 @@ class Server:
     unanswered: int = 0
     constrained: bool = True
     """Whether the server is told the form of answers as a schema."""
+    limit: str = LIMITS[0]
+    """What the server calls the longest answer."""
     lock: threading.Lock = field(default_factory=threading.Lock)
+    stopping: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         self.constrained = self.judge.constrain != "words"
@@ -105,13 +112,20 @@ class Server:
 
     def ask(self, questions: Sequence[Question]) -> list[str | int | Unscored]:
         """The verdict on each, several asked at once; why there is none, where all patience was in vain."""
-        with ThreadPoolExecutor(self.judge.parallel) as pool:
+        self.stopping.clear()
+        pool = ThreadPoolExecutor(self.judge.parallel)
+        try:
             return list(pool.map(self.answer, questions))
+        except BaseException:
+            self.stopping.set()  # those that wait for better times need not
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def answer(self, question: Question) -> str | int | Unscored:
         why = mend = ""
         for tried in range(self.judge.retries + 1):
-            if self.unanswered >= IN_A_ROW:
+            if self.unanswered >= IN_A_ROW or self.stopping.is_set():
                 return Unscored("the judge was not asked, for it had stopped answering")
             try:
                 verdict = self.attempt(question, mend)
@@ -121,7 +135,7 @@ class Server:
                 self.account.count(failed=1)
                 why, mend = str(failed), str(failed) if isinstance(failed, Nonsense) else ""
                 if tried < self.judge.retries:
-                    time.sleep(max(failed.wait, self.judge.backoff * 2**tried * random.uniform(1, 1.5)))
+                    self.stopping.wait(max(failed.wait, self.judge.backoff * 2**tried * random.uniform(1, 1.5)))
         with self.lock:
             self.unanswered += 1
         return Unscored(f"the judge gave no answer: {why}")
@@ -143,7 +157,10 @@ class Server:
         try:
             text = self.said(self.post(self.body(turns, question if told else None)))
         except Failed as failed:
-            if not (told and failed.code in UNKNOWN_FORM and self.judge.constrain == "auto"):
+            if failed.code not in UNKNOWN_FORM:
+                raise
+            if LIMITS[1] in str(failed):
+                self.limit = LIMITS[1]
                 raise
             text = self.said(self.post(self.body(turns, None)))
             self.constrained = False  # only now is it known that the form was the trouble
@@ -154,8 +171,9 @@ class Server:
 
     def body(self, turns: list[Turn], question: Question | None) -> dict[str, Any]:
         judge = self.judge
-        made: dict[str, Any] = {"model": judge.model, "messages": turns, "temperature": judge.temperature}
-        made["max_tokens"] = judge.max_tokens
+        made: dict[str, Any] = {"model": judge.model, "messages": turns, self.limit: judge.max_tokens}
+        if judge.temperature is not None:
+            made["temperature"] = judge.temperature
         if question:
             form = {"name": "verdict", "strict": True, "schema": question.schema}
             made["response_format"] = {"type": "json_schema", "json_schema": form}
@@ -224,7 +242,8 @@ class Server:
             if wait > LONGEST_WAIT:
                 return BadEnvironment(f"judge.url: {self.judge.url} asks to wait {wait:.0f} s; begin again then")
             return Failed(f"was refused with {code} {brief}".rstrip(), wait)
-        if code in UNKNOWN_FORM and self.constrained and self.judge.constrain == "auto":
+        renamed = LIMITS[1] in said and self.limit == LIMITS[0]
+        if code in UNKNOWN_FORM and (renamed or (self.constrained and self.judge.constrain == "auto")):
             return Failed(f"was refused with {code} {brief}", code=code)
         return BadEnvironment(f"judge.url: {self.judge.url} refuses with {code}: {brief}; {advice(code, self.judge)}")
 
@@ -240,7 +259,7 @@ class Server:
             now = time.monotonic()
             slot = max(now, self.next_slot)
             self.next_slot = slot + 60 / self.judge.requests_per_minute
-        time.sleep(slot - now)
+        self.stopping.wait(slot - now)
 
 
 def retry_after(said: str | None) -> float:

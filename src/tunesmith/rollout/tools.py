@@ -13,7 +13,7 @@ from ..errors import RecipeError
 from ..model.engine import reading
 from ..model.foreign import read_json
 from ..model.hub import locate
-from ..model.load import load_model, load_tokenizer, load_tuned
+from ..model.load import load_model, load_tokenizer, load_tuned, pad_as
 from ..model.policy import Policy
 from ..rewards.base import Rubric, Turn, Unscored, Values
 from ..run import Data
@@ -54,8 +54,9 @@ def reward_model(path: str) -> tuple[Policy, Renderer]:
             raise RecipeError(f"rewards: {path}: the run's objective is {run.objective.name}; name a run of reward")
         settings, base = run.model, locate(run.model.path)
         model = load_tuned(here, base, settings.precision, labels, settings.adapters, settings.changes)
-        place = next((here / name for name in ("adapter", "model") if (here / name).is_dir()), base)
-        return Policy(model), Renderer(load_tokenizer(place), run.data)
+        tokenizer = load_tokenizer(next((here / name for name in ("adapter", "model") if (here / name).is_dir()), base))
+        pad_as(tokenizer, model)
+        return Policy(model), Renderer(tokenizer, run.data)
     folder = locate(path)
     outputs = read_json(folder / "config.json").get("id2label") or {"0": "", "1": ""}  # transformers counts two
     if len(outputs) != 1:
@@ -64,8 +65,7 @@ def reward_model(path: str) -> tuple[Policy, Renderer]:
     if new:
         raise RecipeError(f"rewards: {path}: has no trained head ({', '.join(new)}); it is no reward model")
     tokenizer = load_tokenizer(folder)
-    if tokenizer.pad_token_id is not None:
-        model.config.pad_token_id = tokenizer.pad_token_id
+    pad_as(tokenizer, model)
     longest = min(LONGEST, getattr(model.config, "max_position_embeddings", None) or LONGEST)
     return Policy(model.eval()), Renderer(tokenizer, Data(path=path, max_length=longest, truncation="left"))
 

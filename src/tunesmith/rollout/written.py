@@ -18,8 +18,8 @@ from ..model.engine import Engine, sampling
 from ..model.load import load_tokenizer
 from ..run import Data
 from .judging import Writing
-from .label import said
 from .local import LONGEST, causal, stamp
+from .turns import answer
 
 AT_ONCE = 8
 """Prompts that are answered together, twice each."""
@@ -52,6 +52,6 @@ def answered(found: Sequence[Example], how: Writing, tell: Callable[[int, int], 
             write(file, json.dumps(texts))
         texts = json.loads(file.read_text(encoding="utf-8"))
         for n, example in enumerate(part):
-            made.append(replace(example, answers=(said(texts[2 * n]), said(texts[2 * n + 1])), truth=None))
+            made.append(replace(example, answers=(answer(texts[2 * n]), answer(texts[2 * n + 1])), truth=None))
         tell(min(at + AT_ONCE, len(found)), len(found))
     return made

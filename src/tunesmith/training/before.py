@@ -10,17 +10,22 @@ import torch
 
 from ..config.load import dump
 from ..data.batch import pad, share
+from ..evaluate.evaluate import Examiner
 from ..machine import facts
+from ..model.another import Memory, another, present, same_words
 from ..model.reference import Asker
+from ..model.rows import Oracle, Rows
 from .glimpses import glimpses
+from .loop import order, sequences_of
 
 if TYPE_CHECKING:
     from ..data.batch import Layout
+    from ..data.keeping.material import Material
     from ..data.rendering.tokens import Tokens
-    from ..evaluate.evaluate import Examiner
     from ..model.policy import Policy
     from ..run import Run
     from .loop import Loop
+    from .order import Order
 
 
 def ways(loop: Loop) -> Iterator[str]:
@@ -58,13 +63,39 @@ def begin_among(
         say(made)
 
 
-def before_learning(run: Run, loop: Loop, examiners: Sequence[Examiner], base: str, say: Callable[[str], None]) -> None:
-    """Find out what the objective wants to know of the model, whose weights have the hash `base`, before it learns."""
+def own_oracle(run: Run, loop: Loop, base: str, say: Callable[[str], None]) -> Asker:
+    """The model itself, whose weights have the hash `base`, before it learns."""
     key = {"base": base, "model": dump(run.model), "method": dump(run.method), "seed": run.train.seed}
-    asker = Asker(loop.policy, run.method, loop.layout, key | facts(loop.accelerator.device), say)
-    steps = min(loop.order.total, loop.order.epoch_steps * loop.order.epochs)
-    seen = sorted({n for step in range(steps) for part in loop.order.batches(step) for n in loop.sequences_of(part)})
-    loop.rows.look_back(run.objective, asker, seen, loop.cutoff)
+    return Asker(loop.policy, run.method, loop.layout, key | facts(loop.accelerator.device), say)
+
+
+def before_learning(run: Run, loop: Loop, examiners: Sequence[Examiner], oracle: Oracle) -> None:
+    """Find out what the objective wants to know of the model before it learns, or of another."""
+    if loop.answers:  # what it says is not known yet
+        return
+    ask(oracle, run, loop.rows, loop.order, examiners)
+
+
+def ask_another(run: Run, material: Material, say: Callable[[str], None]) -> Memory | None:
+    """What the model that objective.reference names says of all that the run looks at, if there is one; to be asked
+    while no other model is in memory."""
+    folder = another(run)
+    if folder is None:
+        return None
+    same_words(folder, material.renderer.tokenizer)
+    steps = order(run.train, run.objective, material.sequences, run.data.max_length)
+    held_out = [
+        Examiner(material, run.objective, run.eval, pad, examples) for examples in (material.test, material.validation)
+    ]
+    with present(folder, run, say) as memory:
+        ask(memory, run, Rows(material.sequences), steps, held_out)
+    return memory
+
+
+def ask(oracle: Oracle, run: Run, rows: Rows, steps: Order, examiners: Sequence[Examiner]) -> None:
+    """Ask it of all sequences that a run looks at."""
+    cutoff = run.data.max_length
+    rows.look_back(run.objective, oracle, sequences_of(steps.seen, run.objective), cutoff)
     for examiner in examiners:
         if examiner.examples:
-            examiner.rows.look_back(run.objective, asker, range(len(examiner.sequences)), loop.cutoff)
+            examiner.rows.look_back(run.objective, oracle, range(len(examiner.sequences)), cutoff)

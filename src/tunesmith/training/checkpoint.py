@@ -12,6 +12,7 @@ import re
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +93,8 @@ def state(loop: Loop) -> dict[str, dict[str, Tensor]]:
     weights = {name: weight.detach().contiguous() for name, weight in loop.weights.items()}
     remembered = {name: one.contiguous() for name, one in loop.method.state(loop.policy.model).items()}
     held = {WEIGHTS: weights, OPTIMIZER: optimizer_tensors(loop), RANDOM: random_state()}
+    if loop.answers:
+        held[ANSWERS] = loop.answers.state()
     return held | ({METHOD: remembered} if remembered else {})
 
 
@@ -163,8 +166,10 @@ def load(place: Path, loop: Loop, facts: Facts) -> Facts:
         for name, weight in loop.weights.items():
             weight.copy_(weights[name])
     load_optimizer(loop, load_file(place / OPTIMIZER))
-    if METHOD in manifest["files"]:
-        loop.method.restore(loop.policy.model, load_file(place / METHOD))
+    remember = {METHOD: partial(loop.method.restore, loop.policy.model)}
+    remember |= {ANSWERS: loop.answers.restore} if loop.answers else {}
+    for name in remember.keys() & manifest["files"].keys():
+        remember[name](load_file(place / name))
     place_schedule(loop, manifest["step"])
     set_random_state(load_file(place / RANDOM))
     return manifest
@@ -198,6 +203,7 @@ def changes(manifest: Facts, facts: Facts) -> dict[str, str]:
 
 WEIGHTS, OPTIMIZER, RANDOM = "weights.safetensors", "optimizer.safetensors", "random.safetensors"
 METHOD = "method.safetensors"
+ANSWERS = "answers.safetensors"
 MANIFEST, SEAL = "manifest.json", "sha256"
 
 

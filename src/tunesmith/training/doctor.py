@@ -40,7 +40,7 @@ def examine(loop: Loop) -> Iterator[Finding]:
 
     The measure is a plain forward of the model, one row at a time, with all its logits, and autograd's own backward.
     """
-    rows = len(loop.sequences)
+    rows = len(loop.sequences) // loop.objective.rendered
     slack = 1e-5 if next(loop.policy.trunk.parameters()).dtype == torch.float32 else 3e-2
     start = {name: weight.detach().clone() for name, weight in loop.weights.items()}
     usual = replace(loop.train, per_device_train_batch_size=rows, gradient_accumulation_steps=1, max_steps=2)
@@ -108,14 +108,17 @@ def repeats(loop: Loop, train: Train, start: dict[str, Tensor]) -> Iterator[Find
 def again(loop: Loop, train: Train, **changes) -> Loop:
     """The same loop with other settings, over the same weights."""
     parts = {"layout": loop.layout, "kept": None, "method": loop.method} | changes
-    return Loop(loop.policy, loop.objective, train, loop.sequences, accelerator=loop.accelerator, **parts)
+    made = Loop(loop.policy, loop.objective, train, loop.sequences, accelerator=loop.accelerator, **parts)
+    made.rows = loop.rows  # with what is known of them
+    return made
 
 
 def plainly(loop: Loop, train: Train) -> Loop:
     """The same through nothing but the model's own forward."""
-    policy = Policy(loop.policy.model)
-    policy.__dict__["bends_logits"] = True
-    return replace(again(loop, train, layout=pad), policy=policy)
+    made = again(loop, train, layout=pad)
+    made.policy = Policy(loop.policy.model)
+    made.policy.teacher, made.policy.__dict__["bends_logits"] = loop.policy.teacher, True
+    return made
 
 
 def gradient(loop: Loop) -> tuple[Tensor, Tensor]:

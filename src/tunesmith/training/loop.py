@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 
 from ..data.batch import Batch, Layout, branches, pad, share
 from ..data.keeping.store import lengths
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from ..model.kept import Kept
+    from ..rollout.buffer import Buffer
 
 AT_ONCE = 832
 """Tokens that a CPU computes at once; more is hardly faster, and takes memory in proportion."""
@@ -73,6 +75,8 @@ class Loop:
     """States that need not be computed again."""
     cutoff: int = 2048
     """Tokens in a row that is filled up."""
+    answers: Buffer | None = None
+    """Those that the model gives while it learns, where the objective learns from these."""
     method: Method = field(default_factory=Method)
     """Has a word in what a step is, beside the objective's."""
     cuts: int = 1
@@ -83,9 +87,8 @@ class Loop:
 
     def __post_init__(self) -> None:
         processes = self.accelerator.process_index, self.accelerator.num_processes
-        self.rows, size = Rows(self.sequences), self.objective.side_by_side
-        together = np.array(lengths(self.sequences)).reshape(-1, size).sum(1).tolist()
-        self.order = Order(self.train, together, *processes, self.cutoff)
+        self.rows = Rows(self.sequences)
+        self.order = order(self.train, self.objective, self.sequences, self.cutoff, processes)
         self.weights = self.policy.trainable()
         self.gone: list[torch.Tensor] = []
         for weight in self.weights.values():
@@ -123,15 +126,33 @@ class Loop:
             self.optimizer.zero_grad(set_to_none=False)
             yield step
 
+    def hear(self, number: int) -> dict[str, Tally]:
+        """Have prompts answered, if a step needs new answers; what is watched of them."""
+        if self.answers is None:
+            return {}
+        rollout, heard = number // self.order.repeats, {}
+        if self.answers.number != rollout:
+            heard = self.answers.fill(rollout, [n for batch in self.order.batches(number) for n in batch])
+        self.rows = self.answers.rows
+        return heard
+
+    def batches(self, number: int) -> list[list[int]]:
+        """The examples of each of a step's batches."""
+        if self.answers is None:
+            return self.order.batches(number)
+        return self.answers.batches(number, self.train.gradient_accumulation_steps)
+
     def gradient(self, number: int) -> tuple[dict[str, Tally], int]:
         """Add up the gradients of a step's batches, undivided; what they measured, and how many tokens they had.
 
         With auto_batch, batches that do not fit into memory are cut in halves until they do.
         """
+        heard = self.hear(number)
         before = random_state()
         while True:
             try:
-                return self.summed(number)
+                tallies, tokens = self.summed(number)
+                return tallies | heard, tokens
             except (MemoryError, RuntimeError) as error:
                 smallest = max(map(len, self.parts(number))) == self.objective.side_by_side
                 if not self.train.auto_batch or smallest or not memory_error(error):
@@ -145,33 +166,30 @@ class Loop:
     def summed(self, number: int) -> tuple[dict[str, Tally], int]:
         tallies: dict[str, Tally] = {}
         tokens = 0
-        baseline = self.baseline(number)
-        for chosen in self.parts(number):
-            batch, loss = self.judge(chosen, baseline)
+        for chosen, known in self.known(number):
+            batch, loss = self.judge(chosen, known)
             self.backward(loss)
             tokens += batch.tokens
             for name, tally in loss.tallies().items():
                 tallies[name] = tallies[name] + tally if name in tallies else tally
         return tallies or {"loss": Tally(0.0, 0)}, tokens
 
-    def judge(self, chosen: Sequence[int], baseline: dict[str, float]) -> tuple[Batch, Loss]:
-        """Some sequences as a batch, and what the objective makes of them."""
+    def judge(self, chosen: Sequence[int], known: dict[str, Any]) -> tuple[Batch, Loss]:
+        """Some sequences as a batch, and what the objective makes of them, given what is known of the whole step."""
         batch = self.rows.batch(chosen, self.layout).to(self.accelerator.device)
         below = self.kept.below(chosen, batch.borrowed) if self.kept else nullcontext()
         with self.accelerator.autocast(), below:
-            return batch, self.objective.loss(batch, **self.policy.look(batch, self.objective.looks()), **baseline)
+            return batch, self.objective.loss(batch, **self.policy.look(batch, self.objective.looks()), **known)
 
-    def baseline(self, number: int) -> dict[str, float]:
-        """What an objective must know of a whole step before it judges any of it, over all processes."""
-        if not self.objective.measures_first():
-            return {}
-        tally = Tally(0.0, 0)
-        for chosen in self.parts(number):
-            with self.accelerator.autocast():
-                tally += self.rows.measure(self.objective, self.policy, chosen, self.layout)
-        shared = {"baseline": tally}
-        self.add_up(shared)
-        return {name: one.mean() for name, one in shared.items()}
+    def known(self, number: int) -> list[tuple[list[int], dict[str, Any]]]:
+        """A step's parts, each with what the objective must know of all of it, over all processes."""
+        parts = list(self.parts(number))
+        with self.accelerator.autocast():
+            known = self.rows.known(self.objective, self.policy, self.layout, parts, self)
+        if self.objective.asks("progress"):
+            for one in known:
+                one["progress"] = number / max(1, self.order.total - 1)
+        return list(zip(parts, known, strict=True))
 
     def backward(self, loss: Loss) -> None:
         """Add a batch's gradient to what there is.
@@ -201,7 +219,7 @@ class Loop:
 
     def parts(self, number: int) -> Iterator[list[int]]:
         """A step's batches; on a CPU a large one in parts of like size, whose gradient is the same in less memory."""
-        for examples in self.order.batches(number):
+        for examples in self.batches(number):
             whole = self.layout is pad or self.accelerator.device.type != "cpu" or self.train.optimizer_in_backward
             lengths = dict(zip(examples, self.sizes(examples), strict=True))
             count = 1 if whole else -(-sum(lengths.values()) // AT_ONCE)
@@ -212,12 +230,11 @@ class Loop:
 
     def sequences_of(self, examples: Sequence[int]) -> list[int]:
         """The numbers of the sequences that examples have."""
-        size = self.objective.side_by_side
-        return [example * size + n for example in examples for n in range(size)]
+        return sequences_of(examples, self.objective)
 
     def sizes(self, examples: Sequence[int]) -> list[int]:
         """How many tokens each example brings into a batch of them all."""
-        sequences = [self.sequences[n] for n in self.sequences_of(examples)]
+        sequences = [self.rows.sequences[n] for n in self.sequences_of(examples)]
         lengths = np.array([len(tokens.ids) for tokens in sequences])
         if self.layout is share:
             lengths -= np.array(branches(sequences))
@@ -242,6 +259,14 @@ class Loop:
             summed: Any = self.accelerator.reduce(pair, "sum")
             tallies[name] = Tally(*summed.tolist())
 
+    def gather(self, values: torch.Tensor) -> tuple[torch.Tensor, int]:
+        """The rows of all processes, and where this one's begin."""
+        if self.accelerator.num_processes == 1:
+            return values, 0
+        whole: list[torch.Tensor] = gather_object([values.cpu()])
+        before = whole[: self.accelerator.process_index]
+        return torch.cat(whole).to(values.device), sum(map(len, before))
+
     def divide(self, count: float) -> float:
         """Make the summed gradient a mean, cut it to max_grad_norm, and return the length that it had."""
         self.accelerator.unscale_gradients(self.optimizer_step)
@@ -261,6 +286,24 @@ class Loop:
         """Whether loss and gradient are numbers; with loss scaling a gradient may overflow once in a while."""
         figures = [step.loss] if self.accelerator.scaler else [step.loss, step.grad_norm]
         return bool(torch.tensor(figures).isfinite().all())
+
+
+def order(
+    train: Train,
+    objective: Objective,
+    sequences: Sequence[Tokens],
+    cutoff: int,
+    processes: tuple[int, int] = (0, 1),
+) -> Order:
+    """Which examples each step sees, of one process of so many."""
+    together = np.array(lengths(sequences)).reshape(-1, objective.rendered).sum(1).tolist()
+    return Order(train, together, *processes, cutoff, objective.repeats)
+
+
+def sequences_of(examples: Sequence[int], objective: Objective) -> list[int]:
+    """The numbers of the sequences that examples have."""
+    size = objective.side_by_side
+    return [example * size + n for example in examples for n in range(size)]
 
 
 def diverged(step: Step, early: bool) -> str:

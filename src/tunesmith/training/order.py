@@ -25,6 +25,8 @@ class Order:
     processes: int = 1
     cutoff: int = 2048
     """Tokens in a row, with packing and without max_tokens_per_batch."""
+    repeats: int = 1
+    """Steps that see the same examples, one after another."""
     kept: dict[int, list[list[int]]] = field(default_factory=dict)
 
     @property
@@ -34,7 +36,7 @@ class Order:
 
     @cached_property
     def epoch_steps(self) -> int:
-        return math.ceil(len(self.epoch(0)) / self.width)
+        return math.ceil(len(self.epoch(0)) / self.width) * self.repeats
 
     @cached_property
     def total(self) -> int:
@@ -48,9 +50,15 @@ class Order:
         """Passes over the data, the last of them perhaps in part."""
         return math.ceil(self.total / self.epoch_steps)
 
+    @cached_property
+    def seen(self) -> list[int]:
+        """The examples that this process sees in all steps of the run."""
+        steps = min(self.total, self.epoch_steps * self.epochs)
+        return sorted({n for step in range(steps) for batch in self.batches(step) for n in batch})
+
     def batches(self, step: int) -> list[list[int]]:
         """The batches of examples that this process sees in a step, counted from 0."""
-        epoch, at = divmod(step, self.epoch_steps)
+        epoch, at = divmod(step // self.repeats, self.epoch_steps // self.repeats)
         return self.epoch(epoch)[at * self.width : (at + 1) * self.width][self.process :: self.processes]
 
     def epoch(self, number: int) -> list[list[int]]:

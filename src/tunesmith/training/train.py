@@ -21,25 +21,28 @@ from ..evaluate.evaluate import Examiner
 from ..evaluate.report import write_report
 from ..files import full
 from ..methods.mixture_of_depths import KIND
-from ..model.adapter import adapters
+from ..model.another import beside
 from ..model.away import place
 from ..model.compiled import compile_blocks
 from ..model.hub import locate, locate_data
 from ..model.kept import keep
 from ..model.lean import remaking
 from ..model.liger import make_liger, wanted
-from ..model.load import attach, load_model, load_tokenizer, memory_error, save_tuned
+from ..model.load import attach, load_model, load_tokenizer, memory_error, pad_as, save_tuned
 from ..model.offload import elsewhere, refuse_offload
 from ..model.policy import Policy
+from ..model.teacher import find, load_teacher, models
 from ..owner import hold
 from ..rollout.label import noted
+from ..rollout.score import refuse_rewards
 from ..run import Run
 from ..runs import RunFolder, claim, create, now
 from ..secret import holds_secret
 from . import checkpoint
-from .before import before_learning, begin_among, ways
+from .before import ask_another, before_learning, begin_among, own_oracle, ways
 from .callbacks import Callbacks
 from .loop import Loop
+from .online import answers, refuse_online
 from .progress import Progress
 from .quantised import refuse_quantised
 from .signals import Signals
@@ -112,11 +115,13 @@ def follow(
     with ending(folder, progress), Signals() as signals:
         hooks = Callbacks(callbacks, run.train, folder.path)
         base = locate(run.model.path)
-        adapters(run)  # those that are not there are said before anything is read
+        others = beside(run) | models(run)  # those that are not there are said before anything is read
         refuse_quantised(run, base)
+        find(run, base)  # a teacher that is not there, or of other words
         tokenizer = load_tokenizer(base)
         found = places(run.data, locate_data)
         material = prepare(run, found, tokenizer, progress.say)
+        memory = ask_another(run, material, progress.say)
         loop = build(run, base, material, progress)
         create(folder, run, origins)
         if judges := noted(found):
@@ -124,9 +129,10 @@ def follow(
             for one in judges:
                 progress.say(one["said"])
         signals.resume = going_on(folder)
-        loop.kept = keep(loop.policy, material.sequences, loop.order.epochs, folder.path, progress.say)
+        if not loop.answers:
+            loop.kept = keep(loop.policy, material.sequences, loop.order.epochs, folder.path, progress.say)
         loop.policy.saving = elsewhere(run.train.activation_offload, loop.policy.model, folder.path) or remaking
-        inputs = passport.inputs(base, sums(found), progress.say, adapters(run))
+        inputs = passport.inputs(base, sums(found), progress.say, others)
         said = folder.recipe().value  # as it loads back: in Python 1 may stand for 1.0
         rows = {passport.SEQUENCES: material.fingerprint, passport.MEASURED: material.measured}
         mine = passport.make(said, origins, inputs, rows, surroundings(loop, callbacks))
@@ -134,9 +140,11 @@ def follow(
         outputs = run.objective.outputs(material.labels)
         folder.note(status="running", counts=material.counts, labels=outputs, parameters=size(loop.policy))
 
-        examiner = Examiner(material, run.objective, run.eval, loop.layout, material.test)
-        watch = Examiner(material, run.objective, run.eval, loop.layout, material.validation)
-        before_learning(run, loop, [examiner, watch], mine["hashes"]["base"], progress.say)
+        parts = material, run.objective, run.eval, loop.layout
+        tried = loop.answers.tried if loop.answers else None
+        examiner, watch = (Examiner(*parts, rows, tried) for rows in (material.test, material.validation))
+        oracle = memory or own_oracle(run, loop, mine["hashes"]["base"], progress.say)
+        before_learning(run, loop, [examiner, watch], oracle)
         before = measure(examiner, loop.policy, "before", folder, progress)
         facts = {"data": material.fingerprint, "base": mine["hashes"]["base"]} | checkpoint.deciding(run)
         facts["processes"] = loop.accelerator.num_processes
@@ -160,16 +168,20 @@ def refuse(run: Run) -> None:
     """What cannot be, said before anything is read."""
     import torch
 
-    for key, value in values(dump(run)):
-        if holds_secret(str(value)):
-            raise RecipeError(
-                f"{'.'.join(key)}: holds a password or a token, and every file of the run would show it; leave it out"
-                " and keep it in the environment, such as HF_TOKEN, or download first and name the local folder"
-            )
+    said = {key: str(value) for key, value in values(dump(run))}
+    if holds_secret("\n".join(said.values())):  # which of them is seldom asked, and takes as long for each
+        key = next(key for key, value in said.items() if holds_secret(value))
+        raise RecipeError(
+            f"{'.'.join(key)}: holds a password or a token, and every file of the run would show it; leave it out"
+            " and keep it in the environment, such as HF_TOKEN, or download first and name the local folder"
+        )
     refuse_quantised(run)
+    run.objective.refuse()
+    refuse_online(run)
     refuse_offload(run.train.activation_offload)
     run.train.optim.refuse(run.train)
     run.train.lr_scheduler_type.refuse(run.train)
+    refuse_rewards(run.rewards)
     train, processes = run.train, int(os.environ.get("WORLD_SIZE", "1"))
     alone = "several processes are not supported yet; start tunesmith by itself, not by torchrun"
     early = "train.optimizer_in_backward changes weights before all of the gradient is known"
@@ -265,11 +277,13 @@ def build(run: Run, base: Path, material: Material, progress: Progress) -> Loop:
         progress.say(f"liger: its kernels compute {make_liger(model)} norms and gates")
     policy = Policy(model)
     policy.noise = run.train.neftune_noise_alpha or 0.0
-    if outputs and tokenizer.pad_token_id is not None:
-        policy.bare.config.pad_token_id = tokenizer.pad_token_id
+    if outputs:
+        pad_as(tokenizer, policy.bare)
+    policy.teacher = load_teacher(run, base, accelerator.device)
     layout = policy.layout()
     begin_among(run, policy, material.sequences, layout, progress.say)
     parts = {"cutoff": run.data.max_length, "method": run.method}
+    parts["answers"] = answers(run, material, policy, layout, progress.say)
     loop = Loop(policy, run.objective, run.train, material.sequences, layout, accelerator, **parts)
     for fact in ways(loop):
         progress.say(fact)

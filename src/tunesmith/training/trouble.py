@@ -21,8 +21,7 @@ def suspects(loop: Loop, number: int) -> str:
     for name, weight in loop.policy.model.named_parameters():
         if not bool(weight.isfinite().all()):
             return f"the weights of {plain(name)} hold what is no number"
-    baseline = loop.baseline(number)
-    for chosen in loop.parts(number):
+    for chosen, known in loop.known(number):
         found: list[str] = []
         hooks = [
             module.register_forward_hook(watch(name, found))
@@ -31,7 +30,7 @@ def suspects(loop: Loop, number: int) -> str:
         ]
         try:
             with torch.no_grad():
-                _, loss = loop.judge(chosen, baseline)
+                _, loss = loop.judge(chosen, known)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -55,12 +54,12 @@ def watch(name: str, found: list[str]):
 
 def rows(loop: Loop, number: int) -> str:
     """Where the examples of a step were read."""
-    return origins(loop, [n for batch in loop.order.batches(number) for n in loop.sequences_of(batch)])
+    return origins(loop, [n for batch in loop.batches(number) for n in loop.sequences_of(batch)])
 
 
 def origins(loop: Loop, chosen: list[int]) -> str:
     """Where some examples were read."""
-    found = list(dict.fromkeys(loop.sequences[n].origin or f"number {n}" for n in chosen))
+    found = list(dict.fromkeys(loop.rows.sequences[n].origin or f"number {n}" for n in chosen))
     more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     return ", ".join(found[:SHOWN]) + more
 

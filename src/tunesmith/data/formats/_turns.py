@@ -34,6 +34,11 @@ ROLES = {
 }
 """The words for roles that are understood everywhere."""
 THOUGHT = re.compile(r"\s*<think>.*?</think>\s*", re.DOTALL)
+READ = {
+    "tool_calls", "function_call", "reasoning_content", "thinking", "reasoning", "name", "tool_call_id", "weight",
+    "train",
+}  # fmt: skip
+"""Keys of a turn that are read beside its role and its text."""
 
 
 SPEAKERS = ("system", "user", "assistant", "tool")
@@ -125,7 +130,9 @@ class Chat(Dialogue):
         if calls and role != "assistant":
             raise ValueError(f"a turn of {word} cannot call tools; only the assistant's can")
         name, call_id = (named(turn, column) for column in ("name", "tool_call_id"))
-        return Message(role, content, weight_in(turn), thinking, calls, name, call_id)
+        unread = [key for key in turn if key not in READ and key not in (role_key, content_key)]
+        said = tuple(str(key) for key in unread if turn[key] not in (None, "", []))
+        return Message(role, content, weight_in(turn), thinking, calls, name, call_id, said)
 
     def content_key(self, turn: dict[str, Any]) -> str:
         return key(turn, self.content_tag, ("content", "value"))

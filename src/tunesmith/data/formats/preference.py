@@ -2,9 +2,11 @@
 
 import re
 from os.path import commonprefix
+from typing import Any
 
 from ..example import Answer, Example, Message
 from ._prompted import Messages, Prompted, asked
+from ._rated import rated, rated_row
 from .base import Column, Maybe, format_, only
 
 
@@ -22,18 +24,28 @@ class Preference(Prompted):
     """Column of what a prompt of text is about; joined to it by a line break."""
     history: Maybe = None
     """Column of earlier [question, answer] pairs."""
+    chosen_ratings: Maybe = "chosen_ratings"
+    """Column of the score that the better answer was given, or of a list of several raters' scores."""
+    rejected_ratings: Maybe = "rejected_ratings"
+    """The same of the worse one."""
+    margin: Maybe = "margin"
+    """Column of a number: by how much the better answer is better."""
+    agreement: Maybe = "agreement"
+    """Column of the share of raters who hold the better answer to be the better, from 0.5 to 1."""
 
     @classmethod
     def told(cls, sample):
         if not (sample.said("chosen") and sample.said("rejected")):
             return
+        scored = {"chosen_ratings": "score_chosen", "rejected_ratings": "score_rejected"}
+        more: dict[str, Any] = scored if all(map(sample.kind, scored.values())) else {}
         if sample.text("instruction"):
-            more = {name: name for name in ("input", "history") if sample.kind(name)}
+            more |= {name: name for name in ("input", "history") if sample.kind(name)}
             yield cls.having(prompt="instruction", **more)
             return
         prompts = [name for name in ("prompt", "question", "query") if sample.said(name)]
         prompts = prompts or [name for name in ("conversations", "messages") if sample.turns(name)]
-        yield from (cls.having(prompt=name) for name in prompts or ["prompt"])
+        yield from (cls.having(prompt=name, **more) for name in prompts or ["prompt"])
 
     def read(self, row):
         better, worse = self.answer(row, self.chosen), self.answer(row, self.rejected)
@@ -41,7 +53,7 @@ class Preference(Prompted):
             prompt, better, worse = self.after(self.question(row), better, worse)
         else:
             prompt, better, worse = self.shared(row, better, worse)
-        beside = self.all_beside(row, self.prompt, self.chosen)
+        beside = self.all_beside(row, self.prompt, self.chosen) | rated(row, self)
         return Example(prompt=self.opened(row, prompt), answers=(Answer(better), Answer(worse)), **beside)
 
     def question(self, row) -> Messages:
@@ -73,14 +85,14 @@ class Preference(Prompted):
         return same, better[len(same) :], worse[len(same) :]
 
     def write(self, example, as_turns=False):
-        only(example, self, "prompt", "answers", "tools", "media")
+        only(example, self, "prompt", "answers", "tools", "media", "ratings", "margin", "agreement")
         if len(example.answers) != 2:
             raise ValueError(f"preference holds two answers (got {len(example.answers)})")
         if self.prompt is None:
             raise ValueError("preference is written with a column for the prompt")
         sides = self.sides(example.prompt, [answer.messages for answer in example.answers], as_turns)
         columns = self.prompt, self.chosen, self.rejected
-        return {**dict(zip(columns, sides, strict=True)), **self.beside_row(example)}
+        return {**dict(zip(columns, sides, strict=True)), **self.beside_row(example), **rated_row(example, self)}
 
 
 def begins(better: Messages, worse: Messages) -> Messages:

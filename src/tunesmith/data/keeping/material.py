@@ -14,7 +14,8 @@ from ...errors import DataError
 from ..dataset import Drawn
 from ..example import Example
 from ..reading.places import Place
-from ..rendering.render import NoTarget, Renderer, Tokens, TooLong
+from ..rendering.render import ANSWERS, NoTarget, Renderer, Tokens, TooLong
+from .known import leaks
 from .mix import mix
 from .part import FEW, LIKED, MEND, Part, held
 from .store import Mixed, Stored
@@ -42,6 +43,8 @@ class Material:
     """The answers that occur, where they are so few that a task is a choice between them."""
     counts: dict[str, int]
     """How many rows were read, left out, cut; how many tokens there are."""
+    asked: Sequence[Example] = ()
+    """Of every sequence that is a prompt, its example."""
 
     @property
     def measured(self) -> str:
@@ -59,7 +62,7 @@ def prepare(
 ) -> Material:
     """Read and render a run's data, or take them from the cache; what was left out or cut is counted and said."""
     renderer = Renderer(tokenizer, run.data)
-    if renderer.plain and run.objective.targets == "answers":
+    if renderer.plain and run.objective.targets in ANSWERS:
         say(f"{renderer.name} brings no chat template: a plain one is used ('user: ...', 'assistant: ...')")
     for place in found:
         unread = f"; not read: {', '.join(place.unread)}" if place.unread else ""
@@ -67,18 +70,40 @@ def prepare(
     parts = [Part(run, place, renderer, say).stored() for place in found]
     for place, part in zip(found, parts, strict=True):
         check(run, place, part, say)
+    check_leaks(run, parts, say)
     return put_together(run, parts, renderer, say)
 
 
 def check(run: Run, place: Place, part: Stored, say: Callable[[str], None]) -> None:
     """Say what the checks found in a source, and stop at errors unless told otherwise."""
+    if place.most is not None and part.facts["offered"] < place.most:
+        say(
+            f"data: {place.name}: {place.most:,} rows are asked for ({place.asked}), and there are"
+            f" {part.facts['offered']:,} to train on: each is taken once, and none again to make up the number"
+        )
     for sentence in part.facts["lint"]:
         say(f"data: {place.name}: {sentence}")
     if part.facts["errors"] and run.data.on_lint == "stop":
+        raise DataError(f"{place.name}: the checks found errors: {', '.join(part.facts['errors'])}; {SHOWS}")
+
+
+def check_leaks(run: Run, parts: Sequence[Stored], say: Callable[[str], None]) -> None:
+    """The same of rows that are trained on and held out, in whichever sources."""
+    found, rows = leaks(parts)
+    if found is None:
+        return
+    say(f"data: {found.sentence(rows)}")
+    if found.severity == "error" and run.data.on_lint == "stop":
+        where = ", ".join(origin for origin, _ in found.examples)
         raise DataError(
-            f"{place.name}: the checks found errors: {', '.join(part.facts['errors'])}; `tunesmith data lint RECIPE`"
-            " shows every row and writes a copy without them; data.on_lint=warn trains all the same"
+            f"the checks found errors: leakage: {found.count:,} rows that are trained on are held out too, so that what"
+            f" is measured would be too good; first {where}; {SHOWS}"
         )
+
+
+SHOWS = (
+    "`tunesmith data lint RECIPE` shows every row and writes a copy without them; data.on_lint=warn trains all the same"
+)
 
 
 def put_together(run: Run, parts: list[Stored], renderer: Renderer, say: Callable[[str], None]) -> Material:
@@ -94,7 +119,7 @@ def put_together(run: Run, parts: list[Stored], renderer: Renderer, say: Callabl
             " learns from both kinds: add rows of the other, or take objective=sft for liked ones alone"
         )
     renderer = Renderer(renderer.tokenizer, run.data, labels)
-    size = run.objective.side_by_side
+    size = run.objective.rendered
     part, row = mix(run.data, [len(one) // size for one in trained], run.train.seed)
     row = (row[:, None] * size + np.arange(size)).ravel()  # what is judged together stays together
     sequences = Mixed(trained, np.repeat(part, size), row, labels)
@@ -107,7 +132,9 @@ def put_together(run: Run, parts: list[Stored], renderer: Renderer, say: Callabl
     say("data: " + ", ".join(f"{number:,} {name}" for name, number in counts.items() if number))
     if first := next((part.facts["first skipped"] for part in parts if part.facts["first skipped"]), ""):
         say(f"data: the first row left out: {first}")
-    return Material(renderer, sequences, sequences.fingerprint, test, validation or test, choices, counts)
+    asked = [held(one, "train") for one in trained] if run.objective.targets == "prompts" else []
+    prompts = [asked[at][number][1] for at, number in zip(part.tolist(), row.tolist(), strict=True) if asked]
+    return Material(renderer, sequences, sequences.fingerprint, test, validation or test, choices, counts, prompts)
 
 
 def counted(parts: list[Stored], sequences: Mixed, measured: int, lost: Counter[str]) -> dict[str, int]:

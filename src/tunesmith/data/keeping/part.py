@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -22,9 +22,11 @@ from ...files import remove, sha256
 from ..dataset import Item, Pass
 from ..example import Example
 from ..lint.report import Lint, Looked, rules
+from ..ratings import rated
 from ..reading.places import Place
-from ..rendering.render import Renderer
+from ..rendering.render import Renderer, Tokens
 from .ahead import seldom_tidied
+from .known import Noted, Rows
 from .store import Columns, Stored, Writer
 
 if TYPE_CHECKING:
@@ -67,7 +69,9 @@ class Part:
             "format": [dump(place.format), *(sha256(file) for file in place.format.code())],
             "held out": [place.share, run.eval.max_samples],
             "drawn": [place.most, run.train.seed] if place.most is not None else None,
-            "options": data | {"on_bad_row": run.data.on_bad_row, "targets": run.objective.targets},
+            "options": data
+            | {"on_bad_row": run.data.on_bad_row, "targets": run.objective.targets}
+            | {"needs": run.objective.needs},
             "tokenizer": spelt(self.renderer),
             "code": code(),
         }
@@ -94,29 +98,35 @@ class Part:
         """Read and render the source into a folder."""
         run = self.run
         targets, found = run.objective.targets, Findings(run.data.on_bad_row)
-        checks = Lint(rules(cheap=True), self.renderer, targets)
+        checks = Lint([one for one in rules(cheap=True) if not one.across], self.renderer, targets)
+        asked: list[tuple[int, Example]] = []  # rewards look at more than a prompt's tokens
         passing = Pass(self.place, self.renderer, targets, run.train.seed, run.eval.max_samples)
 
         def fold(items: list[Item]) -> Folded:
-            seen, columns = Findings(run.data.on_bad_row), Columns()
+            seen, columns, said = Findings(run.data.on_bad_row), Columns(), Rows()
+            items = [enough(item, run.objective.needs) for item in items]
             for item in items:
                 seen.note(item)
-                label = named(item.example, targets) if item.example else None
+                said.add(item)
                 for tokens in item.tokens:
-                    columns.add(tokens, label)
+                    columns.add(tokens, named(item.example, tokens, targets))
             looked = checks.looked([item for item in items if not item.fault])
-            return Folded(len(items), items[-1].row.origin, seen, looked, columns)
+            prompts = [(0, item.example) for item in items if item.example and item.tokens and targets == "prompts"]
+            return Folded(len(items), items[-1].row.origin, seen, looked, columns, said, prompts)
 
-        with Writer(folder) as writer, seldom_tidied():
+        with Writer(folder) as writer, Noted(folder) as noted, seldom_tidied():
             for some in self.told(passing.folded(fold)):
                 found.add(some.found)
                 checks.take(some.looked)
                 writer.add(some.columns)
+                noted.add(some.said)
+                asked += some.asked
             report = checks.report()
             kinds = {found.rule.name for found in report.errors}
-            writer.close(found.facts() | {"errors": sorted(kinds), "lint": report.sentences()})
-        for split, drawn in passing.held.items():
-            (folder / f"{split}.json").write_bytes(entries().dump_json(list(drawn)))
+            told = {"errors": sorted(kinds), "lint": report.sentences(), "offered": passing.offered}
+            writer.close(found.facts() | told | {"read": noted.close()})
+        for split, examples in {"train": asked, **passing.held}.items():
+            (folder / f"{split}.json").write_bytes(entries().dump_json(list(examples)))
 
     def told(self, folded: Iterator[Folded]) -> Iterator[Folded]:
         """The same; now and then it is said how far one is."""
@@ -143,11 +153,26 @@ class Part:
         return None
 
 
-def named(example: Example, targets: Targets) -> str | None:
-    """The class of an example, for what is learnt."""
+def named(example: Example | None, tokens: Tokens, targets: Targets) -> str | None:
+    """The class of a sequence, for what is learnt."""
     if targets == "liked":
-        return LIKED[bool(example.liked)]
-    return example.label if targets == "label" else None
+        return LIKED[bool(tokens.label)]
+    return example.label if example and targets == "label" else None
+
+
+def enough(item: Item, needs: Sequence[str]) -> Item:
+    """An item, or the fault that a row to train on does not say what is needed."""
+    example = item.example
+    if item.split != "train" or item.fault or example is None:
+        return item
+    for name in needs:
+        if name not in rated(example):
+            columns = f"a column {name}, or the scores of both answers in chosen_ratings and rejected_ratings"
+            fault = (
+                f"{item.row.origin}: does not say how many raters agree ({columns}), which this objective learns from"
+            )
+            return replace(item, tokens=(), fault=fault)
+    return item
 
 
 class Folded(NamedTuple):
@@ -159,6 +184,9 @@ class Folded(NamedTuple):
     found: Findings
     looked: Looked
     columns: Columns
+    said: Rows
+    asked: list[tuple[int, Example]]
+    """The examples of prompts."""
 
 
 class Findings:
@@ -222,7 +250,7 @@ class Findings:
 
 
 def held(part: Stored, split: str) -> Sequence[tuple[int, Example]]:
-    """The held-out examples of a split, each with the key by which it is drawn."""
+    """The held-out examples of a split, each with the key by which it is drawn; of train, prompts."""
     file = part.folder / f"{split}.json"
     return entries().validate_json(file.read_bytes()) if file.exists() else []
 

@@ -2,7 +2,8 @@
 
 A folder holds one file a column, little-endian: `ids` (int32), `learn` (a byte) and, where turns count differently,
 `weights` (float32) have a value a token; `ends` (int64), `label` (int32, -1 for none), `file` and `line` (int64) one a
-sequence. `facts.json` has what was found on the way.
+sequence, as have, where raters said something, `margin` and `agreement` (float32). `facts.json` has what was found on
+the way.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from typing import Any, overload
 
 import numpy as np
 
-from ..rendering.render import Tokens
+from ..rendering.tokens import RATED, Tokens
 
 TOKEN = {"ids": "i", "learn": "B", "weights": "f"}
-SEQUENCE = {"ends": "q", "label": "i", "file": "q", "line": "q"}
+SEQUENCE = {"ends": "q", "label": "i", "file": "q", "line": "q", **dict.fromkeys(RATED, "f")}
 COLUMNS = TOKEN | SEQUENCE
 FLUSH = 2**20
 """Tokens that are collected before they are written."""
@@ -51,6 +52,8 @@ class Columns:
         held["label"].append(-1 if label is None else numbered(self.labels, label))
         held["file"].append(numbered(self.files, at[0]))
         held["line"].append(at[1])
+        for name in RATED:
+            held[name].append(getattr(tokens, name))
 
     def weigh(self) -> None:
         """Give every token that is there a weight of 1."""
@@ -73,6 +76,7 @@ class Writer:
         self.files: dict[str, int] = {}
         self.tokens = self.highest = 0
         self.weighted = False
+        self.rated: set[str] = set()
 
     def __enter__(self) -> Writer:
         return self
@@ -93,8 +97,9 @@ class Writer:
         if self.weighted and not some.weighted:
             some.weigh()
         files, labels = ([numbered(mine, name) for name in theirs] for mine, theirs in self.names(some))
-        for name in ("ids", "learn", "weights", "line"):
+        for name in ("ids", "learn", "weights", "line", *RATED):
             self.held[name] += some.held[name]
+        self.rated |= {name for name, usual in RATED.items() if {*some.held[name]} != {usual}}
         self.held["ends"].frombytes((np.array(some.held["ends"]) + self.tokens).tobytes())
         self.held["file"].extend(map(files.__getitem__, some.held["file"]))
         self.held["label"].extend([labels[label] if label >= 0 else -1 for label in some.held["label"]])
@@ -115,8 +120,8 @@ class Writer:
         """Write what is left, and `facts` beside it."""
         self.flush()
         self.stack.close()
-        if not self.weighted:
-            (self.folder / "weights").unlink()
+        for name in {"weights", *RATED} - self.rated - ({"weights"} if self.weighted else set()):
+            (self.folder / name).unlink()
         own = {"labels": list(self.labels), "files": list(self.files), "highest": self.highest}
         (self.folder / "facts.json").write_text(json.dumps(facts | own, ensure_ascii=False), encoding="utf-8")
 
@@ -171,6 +176,8 @@ class Stored(Many):
             label=None if label < 0 else label,
             weights=weights,
             origin=file if line < 0 else f"{file}:{line}",
+            margin=float(self.columns["margin"][number]) if "margin" in self.columns else Tokens.margin,
+            agreement=float(self.columns["agreement"][number]) if "agreement" in self.columns else Tokens.agreement,
         )
 
     @property

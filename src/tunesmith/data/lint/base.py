@@ -120,6 +120,8 @@ class Rule:
     """Whether it runs before every training."""
     removable: ClassVar[bool] = True
     """Whether taking the row out mends it, where it is an error; else the recipe or the model is to blame."""
+    across: ClassVar[bool] = False
+    """Whether it compares rows of all sources; before a training this is done once these are put together."""
     reads: ClassVar[Literal["rows", "tokens"]] = "rows"
     """Whether it can do without a tokenizer."""
     zh: ClassVar[str]

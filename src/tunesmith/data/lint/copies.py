@@ -131,6 +131,7 @@ class Leakage(Rule):
     """A row that is trained on stands among the held-out rows too."""
 
     severity = "error"
+    across = True
     zh = "训练用的某一行也出现在留出的数据中。"
     explained = Said(
         "What is measured on rows that were learnt is too good, and a better model cannot be told. Remove them from"
@@ -148,6 +149,9 @@ class Leak(Apart):
     def take(self, gathered: dict[str, Hashes], first: int) -> None:
         for split, hashes in gathered.items():
             self.split.setdefault("train" if split == "train" else "held out", Hashes()).extend(hashes, first)
+
+    def wanted(self, item: Item) -> bool:
+        return not item.too_long  # which is not trained on
 
     @property
     def train(self) -> Hashes:
@@ -168,9 +172,17 @@ class Leak(Apart):
                 key = self.train.asked[at], self.train.answered[at]
                 if key in rows:
                     known[key] = rows[key]
-                    there = origin(rows[key])
-                    yield self.train.number[at], Said(f"is held out in {there}", f"也是留出的 {there}")
+                    yield self.train.number[at], held_out_in(origin(rows[key]))
         self.leaked = sum(key in known for key in zip(asked.tolist(), answered.tolist(), strict=True))
 
     def grave(self, found: int, rows: int) -> bool:
-        return self.leaked > 0.01 * len(self.held_out.number)
+        return leaked(self.leaked, len(self.held_out.number))
+
+
+def held_out_in(there: str) -> Said:
+    return Said(f"is held out in {there}", f"也是留出的 {there}")
+
+
+def leaked(known: int, held_out: int) -> bool:
+    """Whether so many of the held-out rows are trained on that what is measured on them is wrong."""
+    return known > 0.01 * held_out

@@ -33,6 +33,13 @@ class Found:
     def count(self) -> int:
         return len(self.numbers)
 
+    def sentence(self, rows: int) -> str:
+        """A line about it, of so many rows; what is said of the first is not said again."""
+        [(first, said), *others] = self.examples[:SHOWN]
+        also = [origin if words == said else f"{origin}: {words.en}" for origin, words in others]
+        begun = f"{self.severity} {self.rule.name}: {self.count:,} of {rows:,} rows; first {first}: {said.en}"
+        return "; ".join([begun, *also])
+
 
 @dataclass(frozen=True)
 class Report:
@@ -48,11 +55,7 @@ class Report:
 
     def sentences(self) -> list[str]:
         """A line for each rule that found something."""
-        return [
-            f"{found.severity} {found.rule.name}: {found.count:,} of {self.rows:,} rows; first {origin}: {said.en}"
-            for found in self.found
-            for origin, said in found.examples[:1]
-        ]
+        return [found.sentence(self.rows) for found in self.found]
 
     def as_json(self) -> dict[str, Any]:
         counts = dict.fromkeys(ORDER, 0)

@@ -50,10 +50,10 @@ class NothingLearnt(Rule):
     )
 
     def watch(self, renderer, targets):
-        return Simple(self.look if targets != "label" else self.classes)
+        return Simple(self.classes if targets in ("label", "prompts") else self.look)
 
     def classes(self, item: Item, number: int = 0) -> Said | None:
-        """Where a label is learnt no token is."""
+        """Where a label is learnt, or an answer of the model's own, no token of the row is."""
         return because(item) if item.example and item.fault else None
 
     def look(self, item: Item, number: int = 0) -> Said | None:
@@ -70,7 +70,7 @@ class NothingLearnt(Rule):
 
 def because(item: Item) -> Said:
     why = (item.fault or "").removeprefix(f"{item.row.origin}: ")
-    return Said(why, why)
+    return Said(why, f"没有可学习的内容，原因：{why}")
 
 
 @rule("no-stop-token")

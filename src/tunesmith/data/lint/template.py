@@ -3,7 +3,7 @@
 from collections import Counter
 
 from ..example import Message
-from ..rendering.render import Renderer
+from ..rendering.render import ANSWERS, Renderer
 from .base import Item, Rule, Said, Simple, Watch, rule
 
 
@@ -59,7 +59,7 @@ class UnfaithfulTemplate(Rule):
     )
 
     def watch(self, renderer, targets):
-        return Faithful(renderer) if renderer and targets == "answers" else Simple(lambda item, number: None)
+        return Faithful(renderer) if renderer and targets in ANSWERS else Simple(lambda item, number: None)
 
 
 ENOUGH = 20
@@ -85,15 +85,11 @@ class Faithful(Watch):
         if self.kept[shape] >= ENOUGH:
             return None
         lost = self.renderer.unfaithful(example)
-        if lost is None or SPACE in lost:
+        if lost is None or lost.kind == "trims":  # many do; space around a turn does not count
             self.kept[shape] += 1
             return None
         self.kept[shape] = -(1 << 60)
-        return Said(lost, f"模板改变了内容（{lost}）")
-
-
-SPACE = "takes space off"
-"""What templates do that trim a turn; it does not count."""
+        return Said(str(lost), lost.zh)
 
 
 def traits(message: Message) -> tuple[bool | str, ...]:

@@ -228,4 +228,4 @@ class Unreadable(Rule):
         if item.example is not None or not item.fault or unknown(item) or raw_order(item) or broken_call(item):
             return None
         why = item.fault.removeprefix(f"{item.row.origin}: ")
-        return Said(why, why)
+        return Said(why, f"无法读取，原因：{why}")

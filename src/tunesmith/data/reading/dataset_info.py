@@ -1,7 +1,8 @@
 """Data folders of LLaMA-Factory: their dataset_info.json says which file is which dataset, and how it is read.
 
 A dataset is named as if it were in the folder: `data/alpaca_en_demo`. What is said of it means what it means there: a
-column that `columns` leaves out is not read, whatever the file has.
+column that `columns` leaves out is not read, whatever the file has. One thing is different, and said when it happens: a
+`num_samples` that is more than there are rows takes each once, where LLaMA-Factory draws some of them again.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 from ...config.registry import did_you_mean
 from ...errors import DataError
 from ..formats.base import Format, format_
+from .configs import chosen, configs
 from .json_rows import fault, value
 from .source import Named, checked, files_of, splits
 from .stream import opened
@@ -142,6 +144,8 @@ class Said:
 
     def of_hub(self, root: Path) -> dict[str, list[Path]]:
         """The files of a folder that was downloaded."""
+        if configs(root) and not self.text("folder"):
+            return {"train": chosen(root, self.text("subset"), self.text("split"))["train"]}
         for key in ("folder", "subset"):
             if inner := self.text(key):
                 root = checked(root / inner, root)
@@ -152,14 +156,14 @@ class Said:
             raise self.wrong(f"'split' must be a name (got {split!r}); for fewer rows set num_samples")
         if split == "train":
             return splits(root)
-        chosen = [
+        fit = [
             file
             for file in files_of(root)
             if re.split(r"[-.]", file.name)[0] == split or split in file.relative_to(root).parts[:-1]
         ]
-        if not chosen:
+        if not fit:
             raise self.wrong(f"'split': no file of the repository has the name {split}")
-        return {"train": chosen}
+        return {"train": fit}
 
     # --- how a row is read --------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from ...errors import DataError
+from ..formats.base import shown
 from .row import LONGEST, Bad, Row, too_long
 from .stream import Characters, lines, opened, readline, text_of
 
@@ -38,7 +39,7 @@ def row(text: bytes) -> dict[str, Any]:
     """The object that a text is; a ValueError says what is wrong with it."""
     found = value(text)
     if not isinstance(found, dict):
-        raise ValueError(f"must be an object of columns (got {found!r:.60})")
+        raise ValueError(f"must be an object of columns (got {shown(found)})")
     return found
 
 

@@ -14,8 +14,9 @@ from ...errors import DataError, RecipeError
 from ...files import sha256
 from ..formats.auto import Auto
 from ..formats.base import Format
+from .configs import chosen
 from .detect import LOOKED_AT, detect
-from .source import Named, Where, read, splits
+from .source import Named, Where, read
 
 if TYPE_CHECKING:
     from ...run import Data, Source
@@ -37,6 +38,8 @@ class Place:
     """How its rows are read, and why so."""
     most: int | None = None
     """How many of its rows are trained on."""
+    asked: str = "data.max_samples"
+    """Which key says so."""
     share: float = 0.0
     """How much of the rows to train on is held out instead."""
     media: Path | None = None
@@ -90,7 +93,7 @@ def places(data: Data, locate: Callable[[str, str | None], Where]) -> list[Place
             " more in data.also and set data.mixing=interleave_under, or leave them out"
         )
     where = [locate(source.path, source.sha256) for source in sources]
-    files = [dict(splits(one)) for one in where]
+    files = [dict(chosen(one, source.name, source.split)) for one, source in zip(where, sources, strict=True)]
     if data.eval_path:
         for found in files:
             found.pop("test", None)
@@ -100,7 +103,7 @@ def places(data: Data, locate: Callable[[str, str | None], Where]) -> list[Place
     made = [replace(one, share=0.0 if apart else data.eval_size) for one in made]
     if data.eval_path:
         one = locate(data.eval_path, None)
-        rows = [file for found in splits(one).values() for file in found]
+        rows = [file for found in chosen(one).values() for file in found]
         made.append(replace(place("eval_path", data, one, {"test": rows}), name=data.eval_path, most=None))
     return made
 
@@ -111,11 +114,13 @@ def place(key: str, source: Source, where: Where, files: dict[str, list[Path]]) 
     first = [row.values for row in islice(read(next(iter(files.values())), bad.append), LOOKED_AT)]
     if not first:
         raise DataError(bad[0] if bad else f"{where}: holds no rows; expected at least one")
-    known, most = source.format, source.max_samples
+    known, most, asked = source.format, source.max_samples, f"data.{f'{key}.' if key else ''}max_samples"
     root = where.path.parent if isinstance(where, Named) else where
     if isinstance(where, Named):
-        known, most = where.format if isinstance(known, Auto) else known, most or where.max_samples
+        known = where.format if isinstance(known, Auto) else known
+        if most is None:
+            most, asked = where.max_samples, "num_samples in its dataset_info.json"
     way, reading = detect(first, str(where)) if isinstance(known, Auto) else (known, known.described())
     unread = tuple(column for column in first[0] if column not in way.read_columns())
     media = Path(source.media_dir).expanduser() if source.media_dir else None
-    return Place(source.path, key, root, files, way, reading, most=most, unread=unread, media=media)
+    return Place(source.path, key, root, files, way, reading, most, asked, unread=unread, media=media)

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,7 +29,13 @@ PLAIN_TEMPLATE = (
 THOUGHT = re.compile(r"\A\s*<think>.*?</think>\s*", re.DOTALL)
 """What is thought at the beginning of what is said."""
 
+OPENED = re.compile(r"<think>(\s*)\Z")
+"""How a prompt ends that begins a thought, for the answer to go on with: DeepSeek-R1 (arXiv:2501.12948), QwQ."""
+
+EMPTY = re.compile(r"<think>\s*</think>\s*")
 Tools = Sequence[dict[str, Any]]
+Written = tuple[str, list[tuple[int, int]]]
+"""A text, and what of it the template marks."""
 
 
 class Refused(DataError):
@@ -58,6 +65,14 @@ class Writer:
         self.as_text = False
         """Whether the template wants the arguments of calls as JSON text; found out when it fails at an object."""
 
+    @cached_property
+    def opens(self) -> bool:
+        """Whether the template's prompts begin a thought."""
+        try:
+            return bool(OPENED.search(self.rendered((Message("user", "?"),), (), True)[0]))
+        except Refused:
+            return False
+
     def source(self, tools: Tools) -> str:
         """The template; a tokenizer may bring another one for tools."""
         if bool(tools) not in self.sources:
@@ -68,11 +83,41 @@ class Writer:
         """The dialogue as the template writes it; with `answer`, up to where the assistant would speak."""
         return self.written(messages, tools, answer)[0]
 
-    def written(
-        self, messages: Iterable[Message], tools: Tools = (), answer: bool = False
-    ) -> tuple[str, list[tuple[int, int]]]:
+    def written(self, messages: Iterable[Message], tools: Tools = (), answer: bool = False) -> Written:
         """The same, and where the template itself marks what the assistant generates."""
         messages = tuple(messages)
+        made = self.rendered(messages, tools, answer)
+        last = messages[-1] if messages else None
+        if answer or last is None or last.role != "assistant" or not self.opens:
+            return made
+        return self.thought_through(messages, tools, made)
+
+    def thought_through(self, messages: tuple[Message, ...], tools: Tools, made: Written) -> Written:
+        """A dialogue whose last answer goes on with the thought that its prompt begins.
+
+        Templates of such prompts expect the thought within what is said, or leave it out of a dialogue, its beginning
+        with it. A model is given the prompt, so that its text stands here; what is thought, if anything, is closed as
+        it was opened.
+        """
+        text, marks = made
+        asked, _ = self.rendered(messages[:-1], tools, True)
+        opened = OPENED.search(asked)
+        if not opened or text.startswith(asked):
+            return made
+        last, bare = messages[-1], asked[: opened.start()]
+        if inside := last.thinking is None and THOUGHT.match(last.content):
+            text, marks = self.rendered((*messages[:-1], replace(last, content=spoken(last))), tools, False)
+        if not text.startswith(bare):
+            return made
+        empty = EMPTY.match(text, len(bare))  # which a template may write itself
+        rest = empty.end() if empty else len(bare)
+        begun = asked + closed(thought_of(last), inside[0].lstrip() if inside else "", opened)
+        more = len(begun) - rest
+        moved = [(start, end) if end <= rest else (len(asked), end + more) for start, end in marks]
+        return begun + text[rest:], moved
+
+    def rendered(self, messages: tuple[Message, ...], tools: Tools, answer: bool) -> Written:
+        """What the template writes."""
         try:
             return self.attempt(messages, tools, answer)
         except TypeError as error:
@@ -85,7 +130,7 @@ class Writer:
             self.as_text = False
             raise self.refused(messages, error) from error
 
-    def attempt(self, messages: tuple[Message, ...], tools: Tools, answer: bool) -> tuple[str, list[tuple[int, int]]]:
+    def attempt(self, messages: tuple[Message, ...], tools: Tools, answer: bool) -> Written:
         given = {"tools": [*map(wrapped, tools)] or None, "documents": None, "add_generation_prompt": answer}
         given |= self.specials
         try:
@@ -102,9 +147,7 @@ class Writer:
         except Exception as error:  # somebody else's program: it may fail in any way
             raise self.refused(messages, error) from error
 
-    def known(
-        self, template: ChatTemplate, messages: tuple[Message, ...], given: dict[str, Any]
-    ) -> tuple[str, list[tuple[int, int]]] | None:
+    def known(self, template: ChatTemplate, messages: tuple[Message, ...], given: dict[str, Any]) -> Written | None:
         """The same without running the template, where it is known what it makes of texts."""
         if any(m.calls or m.name is not None or m.call_id is not None for m in messages):
             return None
@@ -159,6 +202,13 @@ class Writer:
             )
 
 
+def closed(thought: str, block: str, opened: re.Match[str]) -> str:
+    """What goes on with a thought that was `opened`, up to its end: as the `block` has it that a turn begins with."""
+    if block.startswith(opened[0]):
+        return block.removeprefix(opened[0])
+    return f"{thought}{opened[1]}</think>{opened[1] * 2}"
+
+
 def special_tokens(tokenizer: PreTrainedTokenizerFast) -> re.Pattern[str]:
     """Finds them in a text; some tokenizers name a few of theirs only among the tokens that were added."""
     added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
@@ -169,6 +219,18 @@ def special_tokens(tokenizer: PreTrainedTokenizerFast) -> re.Pattern[str]:
 def wrapped(tool: dict[str, Any]) -> dict[str, Any]:
     """A tool in the shape that templates read, if it is a bare schema."""
     return tool if "function" in tool else {"type": "function", "function": tool}
+
+
+def spoken(message: Message) -> str:
+    """What is said, without what is thought before."""
+    return THOUGHT.sub("", message.content) if message.role == "assistant" else message.content
+
+
+def thought_of(message: Message) -> str:
+    """What the assistant thinks before it speaks, wherever that stands, without space around it."""
+    block = THOUGHT.match(message.content) if message.role == "assistant" else None
+    inside = block[0].strip().removeprefix("<think>").removesuffix("</think>") if block else ""
+    return (message.thinking or inside).strip()
 
 
 def unthinking(message: Message) -> Message:

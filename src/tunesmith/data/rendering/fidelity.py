@@ -6,13 +6,57 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from typing import Literal, NamedTuple
 
 from ..example import Message
-from .dialogue import THOUGHT, Tools, Writer
+from .dialogue import Tools, Writer, spoken, thought_of
 from .turns import absent
 
 
-def unfaithful(writer: Writer, messages: Sequence[Message], tools: Tools = ()) -> str | None:
+class Change(NamedTuple):
+    """What a template does to a turn that its writer did not mean."""
+
+    kind: Literal["drops", "repeats", "moves", "unthinks", "surrounds", "trims", "changes"]
+    template: str
+    """Whose it is."""
+    role: str
+    number: int
+    """Which message it is, from 1 on."""
+
+    def __str__(self) -> str:
+        return f"the chat template of {self.template} {DONE[self.kind][0].format(self)}"
+
+    @property
+    def zh(self) -> str:
+        """The same in Chinese."""
+        return f"{self.template} 的聊天模板{DONE[self.kind][1].format(self)}"
+
+
+DONE = {
+    "drops": ("leaves out the {0.role}'s turn (message {0.number})", "丢弃了第 {0.number} 条消息（{0.role}）"),
+    "repeats": (
+        "writes more than once the {0.role}'s turn (message {0.number})",
+        "把第 {0.number} 条消息（{0.role}）写了不止一次",
+    ),
+    "moves": ("moves the {0.role}'s turn (message {0.number})", "挪动了第 {0.number} 条消息（{0.role}）的位置"),
+    "unthinks": (
+        "leaves out what the assistant thinks (message {0.number})",
+        "丢弃了助手的思考内容（第 {0.number} 条消息）",
+    ),
+    "surrounds": (
+        "writes something else around the {0.role}'s turn (message {0.number}) for what it says",
+        "因第 {0.number} 条消息（{0.role}）的内容而改写了它前后的文字",
+    ),
+    "trims": (
+        "takes space off the ends of the {0.role}'s turn (message {0.number})",
+        "去掉了第 {0.number} 条消息（{0.role}）首尾的空白",
+    ),
+    "changes": ("changes the {0.role}'s turn (message {0.number})", "改写了第 {0.number} 条消息（{0.role}）"),
+}
+"""Each kind of change in English and in Chinese."""
+
+
+def unfaithful(writer: Writer, messages: Sequence[Message], tools: Tools = ()) -> Change | None:
     """How the text of a dialogue differs from what its messages say; None if all of it stands there, in order.
 
     The dialogue is written again with words of our own in place of what is said. What stands between these is the
@@ -27,41 +71,31 @@ def unfaithful(writer: Writer, messages: Sequence[Message], tools: Tools = ()) -
     for n, name in names.items():
         ahead, found, rest = rest.partition(name)
         if not found or name in rest:
-            what = "writes more than once" if found else "moves" if name in other else "leaves out"
-            return f"the chat template of {writer.name} {what} the {messages[n].role}'s turn (message {n + 1})"
+            what = "repeats" if found else "moves" if name in other else "drops"
+            return Change(what, writer.name, messages[n].role, n + 1)
         between.append(ahead)
         if thought_of(messages[n]) not in ahead:
-            return f"the chat template of {writer.name} leaves out what the assistant thinks (message {n + 1})"
+            return Change("unthinks", writer.name, messages[n].role, n + 1)
     return changed(writer.name, messages, names, text, [*between, rest])
 
 
-def changed(name: str, messages: Sequence[Message], turns: Iterable[int], text: str, between: list[str]) -> str | None:
+def changed(
+    name: str, messages: Sequence[Message], turns: Iterable[int], text: str, between: list[str]
+) -> Change | None:
     """How a text differs from what stands between the turns with what is said in these."""
     at = 0
     for n, (ahead, behind) in zip(turns, pairwise(between), strict=True):
-        whose = f"the {messages[n].role}'s turn (message {n + 1})"
         if not text.startswith(ahead, at):
-            return f"the chat template of {name} writes something else around {whose} for what it says"
+            return Change("surrounds", name, messages[n].role, n + 1)
         at += len(ahead)
         said = spoken(messages[n])
         ways = [said, json.dumps(said, ensure_ascii=False)[1:-1]] if messages[n].role == "tool" else [said]
         kept = next((way for way in ways if text.startswith(way + behind, at)), None)
         if kept is None:
-            stripped = text.startswith(said.strip() + behind, at)
-            return f"the chat template of {name} {'takes space off the ends of' if stripped else 'changes'} {whose}"
+            trims = text.startswith(said.strip() + behind, at)
+            return Change("trims" if trims else "changes", name, messages[n].role, n + 1)
         at += len(kept)
     return None
-
-
-def spoken(message: Message) -> str:
-    """What is said, without what is thought before."""
-    return THOUGHT.sub("", message.content) if message.role == "assistant" else message.content
-
-
-def thought_of(message: Message) -> str:
-    block = THOUGHT.match(message.content) if message.role == "assistant" else None
-    inside = block[0].strip().removeprefix("<think>").removesuffix("</think>") if block else ""
-    return (message.thinking or inside).strip()
 
 
 def saying(message: Message, name: str) -> Message:

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from ...errors import DataError
 from ..example import Example, Message
 from .dialogue import Dialogue, Refused, Tools, Writer, unthinking
 from .encoder import Encoded, Encoder, Job
-from .fidelity import injected, unfaithful
+from .fidelity import Change, injected, unfaithful
+from .paired import together
 from .tokens import NoTarget, Tokens, TooLong, Turn, fit, lay
 from .tooling import Tooling
 from .turns import Finder, Span
@@ -87,24 +90,30 @@ class Renderer:
         """The same of many at once, which is faster; an example without a target gives the reason."""
         if targets in ANSWERS:
             return self.dialogues(examples, targets)
-        make = self.whole if targets == "text" else self.labelled
-        return [attempt(make, example) for example in examples]
+        makers = {"text": self.whole, "label": self.labelled, "prompts": self.asked}
+        return [attempt(makers[targets], example) for example in examples]
 
     # --- dialogues ----------------------------------------------------------------------------------------------------
 
     def dialogues(self, examples: Sequence[Example], targets: Targets) -> list[list[Tokens] | NoTarget]:
         """What is learnt of each example's dialogues, one an answer, or of the tokens that it brings."""
-        count = ANSWERS[targets]
-        wanted = [(example, n) for example in examples for n in range(count)]
+        counts = [answers_of(example, targets) for example in examples]
+        wanted = [(example, n) for example, count in zip(examples, counts, strict=True) for n in range(count)]
         drafts = [attempt(self.draft, example, targets, n) for example, n in wanted]
         encoded = iter(self.encoder.encode([draft.job for draft in drafts if isinstance(draft, Draft)]))
         made: list[list[Tokens] | NoTarget] = []
-        for (example, _), draft in zip(wanted, drafts, strict=True):
+        for (example, n), draft in zip(wanted, drafts, strict=True):
             if isinstance(draft, NoTarget):
                 made.append(draft)
-            else:
-                made.append(attempt(self.finished, example, draft, next(encoded) if draft else None))
-        return made if count == 1 else [together(made[at : at + count]) for at in range(0, len(made), count)]
+                continue
+            made.append(attempt(self.finished, example, draft, next(encoded) if draft else None))
+            if targets == "liked" and isinstance(made[-1], list):
+                made[-1] = [replace(one, label=int(example.likes(n))) for one in made[-1]]
+        rest, written = iter(made), targets != "ranked"
+        return [
+            next(rest) if count == 1 else together(example, list(islice(rest, count)), written)
+            for example, count in zip(examples, counts, strict=True)
+        ]
 
     def draft(self, example: Example, targets: Targets, number: int) -> Draft | None:
         """The text of an example's dialogue with one of its answers, and where in it is what is learnt; None if it
@@ -243,6 +252,27 @@ class Renderer:
 
     # --- asking -------------------------------------------------------------------------------------------------------
 
+    def asked(self, example: Example) -> list[Tokens]:
+        """What a model is given so that it answers, or goes on with a text; nothing of it is learnt."""
+        refuse_media(example)
+        check_letters(example.text or "")
+        ids = self.prompt(example.prompt, example.tools) if example.prompt else self.text_begun(example.text or "")
+        if not ids:
+            raise NoTarget("has no prompt to be answered (data.format.name=truth, or prompts of any other format)")
+        if len(ids) > self.data.max_length and self.data.truncation == "drop":
+            raise TooLong(len(ids), 0, self.data.max_length)
+        if len(ids) > self.data.max_length:
+            raise NoTarget(
+                f"has a prompt of {len(ids)} tokens, more than data.max_length={self.data.max_length}; a prompt that is"
+                " cut is another one: make max_length larger, or leave such rows out with data.truncation=drop"
+            )
+        return [Tokens(ids, [False] * len(ids), origin=example.origin)]
+
+    def text_begun(self, text: str) -> list[int]:
+        """The tokens of a text that goes on."""
+        ids: list[int] = self.tokenizer(text, verbose=False)["input_ids"]
+        return ids[:-1] if ids[-1:] == [self.tokenizer.eos_token_id] else ids
+
     def prompt(self, messages: Iterable[Message], tools: Tools = ()) -> list[int]:
         """What a model is given so that it answers."""
         return self.tokenizer(self.text(messages, tools, answer=True), add_special_tokens=False, verbose=False)[
@@ -264,8 +294,8 @@ class Renderer:
 
     # --- what was not meant -------------------------------------------------------------------------------------------
 
-    def unfaithful(self, example: Example) -> str | None:
-        """How the template's text differs from what the example's messages say, in words; None if it does not."""
+    def unfaithful(self, example: Example) -> Change | None:
+        """How the template's text differs from what the example's messages say; None if it does not."""
         dialogues = [self.told((*example.prompt, *answer.messages)) for answer in example.answers]
         found = (unfaithful(self.writer, messages, example.tools) for messages in dialogues)
         return next(filter(None, found), None)
@@ -276,42 +306,32 @@ class Renderer:
         return injected(self.writer, messages)
 
 
-ANSWERS: dict[Targets, int] = {"answers": 1, "liked": 1, "pairs": 2}
-"""How many answers of an example are learnt from, by what is learnt."""
+ANSWERS: tuple[Targets, ...] = "answers", "liked", "pairs", "ranked"
+"""What is learnt of answers, and not of whole texts."""
+
+
+def answers_of(example: Example, targets: Targets) -> int:
+    """How many answers of an example are learnt from; of a pair that is not said to be liked, both may be."""
+    return 2 if targets in ("pairs", "ranked") or (targets == "liked" and example.paired) else 1
 
 
 def check_answers(example: Example, targets: Targets) -> None:
     """Raises NoTarget for an example that has not what is to be learnt."""
-    if targets == "pairs" and (len(example.answers) < 2 or example.tokens):
+    if targets in ("pairs", "ranked") and (len(example.answers) < 2 or example.tokens):
         raise NoTarget(
-            "has no two answers to compare, a better one and a worse one (data.format.name=preference); of single"
-            " answers that were liked or not learns objective=kto, of good ones objective=sft"
+            "has no two answers to compare, a better and a worse one (data.format.name=preference); of single answers"
+            " that were liked or not learns objective=kto, of good ones objective=sft"
         )
-    if targets == "liked" and (example.liked is None or example.tokens):
+    if targets == "liked" and ((example.liked is None and not example.paired) or example.tokens):
         raise NoTarget(
-            "does not say whether its answer was liked (data.format.name=feedback, a column with true or false); of"
-            " pairs learns objective=dpo, of good answers objective=sft"
+            "does not say whether its answer was liked (data.format.name=feedback, a column with true or false), and is"
+            " no pair of answers (data.format.name=preference); of good answers alone learns objective=sft"
         )
     if not example.answers and not example.tokens:
         raise NoTarget(
             "has no answer; objective sft learns answers: give prompts and answers, take objective=classify for"
             " labels or objective=pretrain for plain text, or build prompts with data.format.name=template"
         )
-
-
-def together(made: Sequence[list[Tokens] | NoTarget]) -> list[Tokens] | NoTarget:
-    """The sequences of answers that are compared, if each of them has one."""
-    found: list[Tokens] = []
-    for one in made:
-        if isinstance(one, NoTarget):
-            return one
-        if len(one) > 1:
-            return NoTarget(
-                "is longer than data.max_length, and its answers are compared as they are: data.truncation=split cannot"
-                " be; take right, left or drop"
-            )
-        found += one
-    return found
 
 
 def check_letters(text: str) -> None:

@@ -25,6 +25,14 @@ class Tokens:
     """How many tokens that were to be learnt were cut off, or begin a later piece, where nothing predicts them."""
     unstopped: int = 0
     """How many of its turns to be learnt have no stop token: the template writes none, or, if `cut`, it was cut off."""
+    margin: float = 0.0
+    """Of a pair's sequence, by how much the better answer is better."""
+    agreement: float = 1.0
+    """Of a pair's sequence, the share of raters who hold the better answer to be the better."""
+
+
+RATED = {"margin": Tokens.margin, "agreement": Tokens.agreement}
+"""What raters may say of a pair, and what it is where nobody says it."""
 
 
 class NoTarget(ValueError):

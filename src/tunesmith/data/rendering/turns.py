@@ -16,7 +16,7 @@ from os.path import commonprefix
 from typing import NamedTuple
 
 from ..example import Message
-from .dialogue import THOUGHT, Dialogue, Refused, Tools, Writer
+from .dialogue import OPENED, THOUGHT, Dialogue, Refused, Tools, Writer, spoken, thought_of
 from .tokens import NoTarget
 
 KNOWN = 8
@@ -114,11 +114,11 @@ class Finder:
 
     def ends(self, shape: Shape, place: Place, start: int, text: str) -> int:
         """Where an answer that begins at `start` ends, if it has this shape; else 0."""
-        lead = shape.lead.replace(THINKING, (place.message.thinking or "").strip())
+        lead = shape.lead.replace(THINKING, thought_of(place.message))
         if not (place.last or shape.stops) or not text.startswith(lead, start):
             return 0
         at, content = start + len(lead), place.message.content
-        for said in (content, content.strip()):
+        for said in dict.fromkeys((content, content.strip(), spoken(place.message))):
             end = at + len(said) + len(shape.end)
             fits = text.startswith(said, at) and text.startswith(shape.end, at + len(said))
             if fits and (not place.last or text[end:] == shape.tail):
@@ -149,7 +149,7 @@ class Finder:
 
     def keep(self, message: Message, shape: Shape) -> None:
         """Remember a shape, and the one that a turn has that brings its own beginning."""
-        if thought := (message.thinking or "").strip():
+        if thought := thought_of(message):
             shape = shape._replace(lead=shape.lead.replace(thought, THINKING))
         new = dict.fromkeys((shape, shape._replace(lead="")))
         self.shapes = [*new, *(one for one in self.shapes if one not in new)][:KNOWN]
@@ -182,13 +182,14 @@ class Finder:
         if before is not None and around.lead.startswith(before) and around.ahead.endswith(around.lead[len(before) :]):
             return len(around.ahead) - len(around.lead) + len(before)
         ahead = around.ahead
-        if place.message.calls:
+        if place.message.calls or spoken(place.message) != place.message.content:
             word = absent(text)
             ahead, _ = self.parted(place.saying(replace(place.message, content=word)).messages, word, place.tools)
         if before is None:
             return len(ahead)
         sign = before.removeprefix(self.writer.text(place.messages[: place.n], place.tools))
-        if sign and sign != before and ahead.endswith(sign):
+        signs = sign, OPENED.sub("", sign)  # earlier turns may stand there as if nothing had been thought
+        if sign != before and any(one and ahead.endswith(one) for one in signs):
             return len(ahead)
         raise NoTarget(
             f"the chat template of {self.writer.name} rewrites earlier turns, so the answer cannot be told apart"

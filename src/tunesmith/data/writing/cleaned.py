@@ -34,7 +34,7 @@ def copy(file: Path, out: Path, leave: Set[Spot]) -> list[Any]:
     reader = CUTS.get(file.suffix.lower())
     if reader is None:
         raise DataError(f"{file}: cannot be written again; cleaned copies are made of {', '.join(CUTS)} and .parquet")
-    with file.open(encoding="utf-8", newline="") as opened:
+    with file.open(encoding="utf-8", errors="surrogateescape", newline="") as opened:  # a row may be the other encoding
         text = opened.read()
     mark = "\ufeff" if text.startswith("\ufeff") else ""
     try:
@@ -46,7 +46,7 @@ def copy(file: Path, out: Path, leave: Set[Spot]) -> list[Any]:
     kept = [row for spot, row in cut.rows.items() if spot not in leave]
     if cut.between and kept and kept[0] is not next(iter(cut.rows.values())):
         kept[0] = kept[0].lstrip().removeprefix(",").lstrip()
-    with whole(out) as beside, beside.open("w", encoding="utf-8", newline="") as opened:
+    with whole(out) as beside, beside.open("w", encoding="utf-8", errors="surrogateescape", newline="") as opened:
         opened.writelines([mark, cut.head, *kept, cut.tail])
     return [cut.rows[spot] for spot in sorted(leave)]
 

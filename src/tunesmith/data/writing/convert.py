@@ -13,7 +13,7 @@ from ...config.choice import Choice
 from ...config.record import record
 from ...errors import DataError, RecipeError
 from ...files import whole
-from ..example import Example, Media
+from ..example import Example, Media, Message
 from ..formats.auto import Auto
 from ..formats.base import Format, format_
 from ..formats.messages import Messages
@@ -123,6 +123,7 @@ class Work:
                 kinds.setdefault(column, set()).add(isinstance(value, list))
         self.as_turns = any(len(both) > 1 for both in kinds.values())
         for example in self.examples():
+            self.done.unread |= {f"{key} of turns": None for turn in turns(example) for key in turn.unread}
             self.seals.append(seal(example))
             if example.media != Media():
                 self.done.moved = self.files[0].parent
@@ -145,6 +146,10 @@ class Work:
 
     def lost(self, out: Path) -> str:
         return f"nothing was written, for a {out.suffix} file of {self.target.name} would not read back as it was"
+
+
+def turns(example: Example) -> tuple[Message, ...]:
+    return (*example.prompt, *(turn for answer in example.answers for turn in answer.messages))
 
 
 def seal(example: Example) -> bytes:

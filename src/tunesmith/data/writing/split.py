@@ -10,7 +10,8 @@ from pathlib import Path
 from ...errors import DataError, RecipeError
 from ...files import whole
 from ..dataset import digest, number
-from ..reading.source import Where, read, splits
+from ..reading.configs import chosen
+from ..reading.source import Where, read
 
 
 def part(where: Where, out: Path, shares: dict[str, float]) -> dict[str, int]:
@@ -29,7 +30,7 @@ def part(where: Where, out: Path, shares: dict[str, float]) -> dict[str, int]:
         with ExitStack() as stack:
             paths = {name: beside / f"{name}.jsonl" for name in NAMES}
             files = {name: stack.enter_context(path.open("w", encoding="utf-8")) for name, path in paths.items()}
-            for row in read([file for files in splits(where).values() for file in files]):
+            for row in read([file for files in chosen(where).values() for file in files]):
                 name = side(number(digest(row)) / 2**64, shares)
                 try:
                     text = json.dumps(row.values, ensure_ascii=False, allow_nan=False)

@@ -20,7 +20,11 @@ AT_ONCE = 1000
 
 def line(row: Row) -> str:
     """A row as a line of JSON, in which nothing steers a terminal and half a letter is written as an escape."""
-    text = json.dumps(row, ensure_ascii=False, allow_nan=False)
+    return harmless(json.dumps(row, ensure_ascii=False, allow_nan=False))
+
+
+def harmless(text: str) -> str:
+    """The same JSON without what steers a terminal or has no encoding."""
     return STEERS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 

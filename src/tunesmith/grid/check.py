@@ -1,0 +1,252 @@
+"""What must hold in a cell: it learns, only what should move moves, its numbers are right, and what is saved says the
+same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..data.batch import pad
+from ..errors import RecipeError, Refusal
+from ..methods.base import method
+from ..model.adapter import mergeable
+from ..model.load import save_tuned
+from ..objectives.base import objective
+from ..precision.base import precision
+from ..run import Data, Eval, Model, Run, Train
+from ..schedules.constant import Constant
+from ..training.before import before_learning
+from ..training.doctor import apart, stir
+from ..training.loop import Loop
+from ..training.progress import Progress
+from ..training.train import build, refuse
+from . import plain
+from .cells import Cell
+from .reload import ASKED, FAILED, HEARD, SAID
+from .tiny import Tiny
+
+STEPS = 6
+
+
+class Fault(Exception):
+    """What does not hold in a cell."""
+
+
+@dataclass
+class Outcome:
+    """What a cell came to."""
+
+    name: str
+    status: str = "ok"
+    """ok, refused or failed."""
+    reason: str = ""
+    figures: dict[str, float] = field(default_factory=dict)
+    """How far things were apart."""
+    rounded: bool = False
+    """Whether it computes with less than 32 bits."""
+
+
+class Slack(NamedTuple):
+    """How far two ways may be apart, as a share of the larger."""
+
+    gradient: float
+    logits: float
+
+
+EXACT, ROUNDED = Slack(1e-4, 1e-4), Slack(5e-2, 2e-2)
+
+
+def run_of(cell: Cell, tiny: Tiny) -> Run:
+    return Run(
+        model=Model(path=str(tiny.base), precision=precision[cell.precision]()),
+        data=Data(path="the grid's own rows"),
+        method=method[cell.method](),
+        objective=objective[cell.objective](),
+        train=Train(max_steps=STEPS, learning_rate=5e-3, lr_scheduler_type=Constant(), per_device_train_batch_size=64),
+        eval=Eval(enabled=False),
+    )
+
+
+def refusal(cell: Cell, tiny: Tiny) -> str:
+    """Why a cell is refused before anything is read, if it is."""
+    try:
+        refuse(run_of(cell, tiny))
+    except Refusal as said:
+        return str(said)
+    return ""
+
+
+def examine(cell: Cell, tiny: Tiny, folder: Path) -> Outcome:
+    """Train a cell and look at it; what must be looked at in a new process is saved in `folder`."""
+    outcome = Outcome(cell.name)
+    try:
+        run = run_of(cell, tiny)
+        try:
+            refuse(run)
+            material = tiny.material(run)
+            outputs = run.objective.outputs(material.labels)
+            loop = build(run, tiny.base, material, Progress(quiet=True))
+            lay_out(loop, cell.batch)
+            before_learning(run, loop, [], "the grid's own", lambda text: None)
+        except Refusal as said:
+            return Outcome(cell.name, "refused", str(said))
+        outcome.rounded = rounded(run, loop.policy.model)
+        outcome.figures["gradient"] = compare(run, loop, tiny, outputs, folder / "plain")
+        outcome.figures["loss"] = learn(loop)
+        ask(run, loop, tiny, outputs, folder)
+    except Exception as error:  # noqa: BLE001 - whatever goes wrong in a cell, the others are looked at
+        outcome.status, outcome.reason = "failed", worded(error)
+    return outcome
+
+
+def worded(error: Exception) -> str:
+    said = str(error).strip().split("\n")[0]
+    return said if isinstance(error, Fault) else f"{type(error).__name__}: {said}"
+
+
+def lay_out(loop: Loop, batch: str) -> None:
+    """Take batches of the kind that is to be tried."""
+    if batch == "padded":
+        loop.layout = pad
+    elif loop.layout is pad:
+        raise RecipeError("batches: this model mixes packed rows up, so that its batches are padded")
+
+
+def rounded(run: Run, model: Any) -> bool:
+    """Whether something is computed with less than 32 bits; weights may be held in less."""
+    numbers = {weight.dtype for weight in model.parameters() if weight.is_floating_point()}
+    return run.model.precision.rounds or numbers != {torch.float32}
+
+
+def compare(run: Run, loop: Loop, tiny: Tiny, outputs: tuple[str, ...], folder: Path) -> float:
+    """How far the first step's gradient is from that of plain PEFT and plain torch, as a share of its length.
+
+    Both are taken with weights none of which is zero: a fresh LoRA would have half a gradient.
+    """
+    tuned = loop.policy.model
+    other = plain.plain_model(run, tuned, tiny.base, outputs, folder)
+    begins_like(other, tuned, loop.weights)
+    strangers = loop.rows.strangers
+    given = plain.look_back(other, run, list(loop.sequences), list(strangers.sequences) if strangers else None)
+    start = {name: weight.detach().clone() for name, weight in loop.weights.items()}
+    stir(loop.weights)
+    learning = plain.take_over(other, loop.weights)
+    theirs = plain.gradient(other, loop.objective, given, learning)
+    ours = gradient(loop)
+    with torch.no_grad():
+        for name, weight in loop.weights.items():
+            weight.copy_(start[name])
+    allowed = (ROUNDED if rounded(run, tuned) else EXACT).gradient
+    if (loss := apart(ours[0], theirs[0])) > allowed:
+        raise Fault(f"the first loss is {float(ours[0]):.6g}, and by a plain forward {float(theirs[0]):.6g}")
+    whole = float(torch.stack([slope.float().norm() for slope in theirs[1].values()]).norm())
+    for name, slope in theirs[1].items():
+        gap = float((ours[1][name].float() - slope.float()).norm())
+        if gap > allowed * max(float(slope.float().norm()), 0.1 * whole):
+            raise Fault(f"the gradient of {name} is not that of plain autograd: apart by {gap:.2g} of {whole:.2g}")
+    return max(
+        loss, apart(*(torch.cat([one.flatten().float() for one in part[1].values()]) for part in (ours, theirs)))
+    )
+
+
+def begins_like(other: Any, tuned: Any, weights: dict[str, Any]) -> None:
+    """Refuse a method that has changed what does not learn: a plain model has the same there."""
+    ours, theirs = hashes(tuned), hashes(other)
+    if missing := weights.keys() - theirs.keys():
+        raise Fault(f"a plain model has no {min(missing)}")
+    heads = [name for name in theirs if "original_module" in name]  # new ones at random, and nobody reads them
+    for name in sorted(theirs.keys() - weights.keys() - set(heads)):
+        if ours.get(name) != theirs[name]:
+            raise Fault(f"{name} does not learn, and is not what it is in a plain model")
+
+
+def gradient(loop: Loop) -> tuple[Tensor, dict[str, Tensor]]:
+    """The first step's loss and gradient, as the loop comes to them, both divided."""
+    tallies, _ = loop.gradient(0)
+    loss = tallies["loss"]
+    slopes = {name: weight.grad / loss.count for name, weight in loop.weights.items() if weight.grad is not None}
+    loop.optimizer.zero_grad(set_to_none=False)
+    return torch.tensor(loss.mean()), slopes
+
+
+def learn(loop: Loop) -> float:
+    """Take the steps: the loss falls, and just what learns has moved. How far it falls."""
+    before = hashes(loop.policy.model)
+    losses = [step.loss for step in loop.fit()]
+    if not losses[-1] < losses[0]:
+        raise Fault(f"the loss does not fall: {', '.join(f'{loss:.5g}' for loss in losses)}")
+    after = hashes(loop.policy.model)
+    moved = {name for name in before if before[name] != after[name]}
+    if still := loop.weights.keys() - moved:
+        raise Fault(f"{min(still)} learns and has not moved ({len(still)} of {len(loop.weights)} have not)")
+    if others := moved - loop.weights.keys():
+        raise Fault(f"{min(others)} does not learn and has moved ({len(others)} of these have)")
+    return losses[0] - losses[-1]
+
+
+def hashes(model: Any) -> dict[str, str]:
+    """A hash of the numbers of every parameter and buffer, quantised ones too, by name."""
+    held = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return {name: hashlib.sha256(content(value.detach())).hexdigest() for name, value in held.items()}
+
+
+def content(value: Tensor) -> bytes:
+    inside = getattr(value, "__tensor_flatten__", None)
+    if inside:  # torchao's are made of several
+        parts, _ = inside()
+        return b"".join(content(getattr(value, part)) for part in parts)
+    return value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def ask(run: Run, loop: Loop, tiny: Tiny, outputs: tuple[str, ...], folder: Path) -> None:
+    """Save what was learnt, and what it says, for a new process to say the same."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tuned, tokens = loop.policy.model, loop.sequences[0]
+    save_tuned(tuned, run.method, tiny.tokenizer, folder, str(tiny.base), run.model.precision)
+    batch = pad([tokens])
+    with loop.policy.trying():
+        begun = loop.policy.begun(batch)
+        said = loop.policy.score(batch)[0] if outputs else loop.policy.run(begun.batch).logits[0, begun.at].float()
+    merges = hasattr(tuned, "peft_config") and mergeable(tuned.peft_config["default"])
+    names = {"base": str(tiny.base), "outputs": outputs, "ids": tokens.ids, "precision": run.model.precision.name}
+    more = {"merges": merges, "allowed": (ROUNDED if rounded(run, tuned) else EXACT).logits}
+    (folder / ASKED).write_text(json.dumps(names | more), encoding="utf-8")
+    save_file({"said": said.contiguous()}, folder / SAID)
+
+
+def listen(outcome: Outcome, folder: Path) -> None:
+    """Compare what a new process heard with what was said, and forget both."""
+    from safetensors.torch import load_file
+
+    try:
+        allowed = json.loads((folder / ASKED).read_text(encoding="utf-8"))["allowed"]
+        if (folder / FAILED).exists():
+            raise Fault(f"saved, it cannot be loaded: {(folder / FAILED).read_text(encoding='utf-8')}")
+        said, heard = load_file(folder / SAID)["said"], load_file(folder / HEARD)
+        outcome.figures["reloaded"] = far(said, heard["loaded"])
+        if outcome.figures["reloaded"] > allowed:
+            raise Fault(f"loaded in a new process it says something else: by {outcome.figures['reloaded']:.2g}")
+        if "merged" in heard:
+            outcome.figures["merged"] = far(heard["apart"], heard["merged"])
+            if outcome.figures["merged"] > EXACT.logits:
+                raise Fault(f"merged it says something else: by {outcome.figures['merged']:.2g}")
+    except (Fault, OSError) as error:
+        outcome.status, outcome.reason = "failed", worded(error)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def far(one: Tensor, other: Tensor) -> float:
+    """How far logits are apart at most, as a share of the largest."""
+    if one.shape != other.shape:
+        return float("inf")
+    return float((one - other).abs().max() / other.abs().max())

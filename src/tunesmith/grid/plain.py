@@ -1,0 +1,130 @@
+"""A second way to a step's loss and gradient: a plain model, under plain PEFT, one sequence at a time, by autograd.
+
+Nothing here goes through `Policy`, the loop, packed rows or layers of ours: what both ways come to is right, or the
+same mistake was made twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..data.batch import pad
+from ..data.rendering.tokens import Tokens
+from ..model.load import hushed, load_model
+from ..objectives.base import LogProbs, Objective
+from ..run import Run
+
+
+def plain_model(run: Run, tuned: Any, base: Path, outputs: tuple[str, ...], folder: Path) -> Any:
+    """The model anew, under PEFT's own layers, or as transformers loads what a method without PEFT has made of it."""
+    model, _ = load_model(base, run.model.precision, outputs)
+    if hasattr(tuned, "peft_config"):
+        from peft import get_peft_model
+
+        config = tuned.peft_config["default"]
+        with hushed():
+            model = get_peft_model(model, type(config)(**config.to_dict()))  # without the layers that are ours
+    elif names(model) != names(tuned):
+        run.method.save(tuned, folder)
+        model, _ = load_model(folder, run.model.precision, outputs)
+    model.config.pad_token_id = None  # a row by itself ends where it ends
+    return model.train()
+
+
+def names(model: Any) -> set[str]:
+    return {name for name, _ in model.named_parameters()}
+
+
+def take_over(plain: Any, learning: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give a plain model the weights that learn, by name; they, in it."""
+    there = dict(plain.named_parameters())
+    with torch.no_grad():
+        for name, weight in learning.items():
+            there[name].copy_(weight)
+    return {name: there[name].requires_grad_(True) for name in learning}
+
+
+@dataclass
+class Given:
+    """Sequences, and what is known of them before anything is learnt."""
+
+    sequences: Sequence[Tokens]
+    reference: LogProbs | None = None
+    strangers: Given | None = None
+
+    def looks(self, plain: Any, objective: Objective) -> dict[str, Any]:
+        """What an objective looks at; what it said before is known."""
+        known = {"reference": self.reference}
+        return {
+            name: known[name] if name in known else LOOKS[name](plain, self.sequences) for name in objective.looks()
+        }
+
+
+@contextmanager
+def as_asked(plain: Any) -> Iterator[None]:
+    """Within it, a model answers as it does when nobody trains it."""
+    plain.eval()
+    with torch.no_grad():
+        yield
+    plain.train()
+
+
+def look_back(plain: Any, run: Run, sequences: Sequence[Tokens], strangers: Sequence[Tokens] | None) -> Given:
+    """Find out what an objective wants to know beforehand: what the model says that nothing was put beside yet."""
+    given = Given(sequences)
+    off = run.method.detachable and hasattr(plain, "disable_adapter")
+    if "reference" in run.objective.looks():
+        with as_asked(plain), plain.disable_adapter() if off else nullcontext():
+            given.reference = logp(plain, sequences)
+    if strangers is not None:
+        given.strangers = look_back(plain, run, strangers, None)
+    return given
+
+
+def gradient(
+    plain: Any, objective: Objective, given: Given, learning: dict[str, Tensor]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """A step's loss and its gradient by each weight that learns."""
+    first = {}
+    if given.strangers:
+        with as_asked(plain):
+            others = given.strangers
+            measured = objective.measure(pad(others.sequences), **others.looks(plain, objective))
+        first["baseline"] = measured.mean()
+    judged = objective.loss(pad(given.sequences), **given.looks(plain, objective), **first)
+    whole = torch.as_tensor(judged.sum)  # its slope is divided, for a model may add sums of its own to it
+    slopes = torch.autograd.grad(whole, list(learning.values()), allow_unused=True, materialize_grads=True)
+    divided = (slope / judged.count for slope in slopes)
+    return (whole / judged.count).detach(), dict(zip(learning, divided, strict=True))
+
+
+def logits(plain: Any, tokens: Tokens) -> Tensor:
+    """[T, words] what a model says of a sequence; of virtual tokens before it nothing."""
+    ids = torch.tensor([tokens.ids])
+    return plain(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[0, -ids.shape[1] :].float()
+
+
+def logp(plain: Any, sequences: Sequence[Tokens]) -> LogProbs:
+    found, owners = [], []
+    for number, tokens in enumerate(sequences):
+        chances = logits(plain, tokens)[:-1].log_softmax(-1)
+        said = chances.gather(-1, torch.tensor(tokens.ids[1:])[:, None])[:, 0]
+        found.append(said[torch.tensor(tokens.learn[1:])])
+        owners += [number] * len(found[-1])
+    return LogProbs(torch.cat(found), torch.tensor(owners), len(sequences))
+
+
+def score(plain: Any, sequences: Sequence[Tokens]) -> Tensor:
+    rows = [torch.tensor([tokens.ids]) for tokens in sequences]
+    return torch.cat([plain(input_ids=row, attention_mask=torch.ones_like(row)).logits.float() for row in rows])
+
+
+LOOKS: dict[str, Callable[[Any, Sequence[Tokens]], Any]] = {"logp": logp, "score": score}
+"""What objectives look at, beside what is known."""

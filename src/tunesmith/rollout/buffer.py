@@ -1,0 +1,264 @@
+"""The answers that are being learnt from: given, rewarded, and looked at by the policy before it learns from them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..data.batch import Layout
+from ..data.example import Example
+from ..data.rendering.tokens import Tokens
+from ..methods.base import Method
+from ..model.engine import Engine
+from ..model.policy import Policy
+from ..model.rows import Column, Rows
+from ..objectives._online import Online, Rolled
+from ..objectives.base import Tally
+from .sample import Drawn, sample
+
+AT_ONCE = 1024
+"""Tokens that the policy looks at together."""
+FAR = 0.1
+"""Nats by which sampler and trainer may differ over a token before it is said."""
+FEW = 0.5
+"""Share of answers that may be empty before it is said."""
+
+
+class Scorer(Protocol):
+    """What rewards make of answers: [N] float32, and what is watched of them."""
+
+    def __call__(
+        self, examples: Sequence[Example], texts: Sequence[str], drawn: Sequence[Drawn]
+    ) -> tuple[Tensor, dict[str, Tally]]: ...
+
+
+class Beginning:
+    """What the policy was before it learnt anything, at any later time.
+
+    An adapter is switched off; of what cannot be, the weights that learn are kept a second time.
+    """
+
+    def __init__(self, policy: Policy, method: Method) -> None:
+        self.policy = policy
+        self.off = method.detachable and not method.adapter
+        self.weights = {} if self.off else {name: one.detach().clone() for name, one in policy.trainable().items()}
+
+    @contextmanager
+    def there(self) -> Iterator[None]:
+        """Within it, the policy is what it was."""
+        with self.policy.model.disable_adapter() if self.off else nullcontext():
+            self.swap()
+            try:
+                yield
+            finally:
+                self.swap()
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        now = self.policy.trainable() if self.weights else {}
+        for name, then in self.weights.items():
+            held = now[name].detach().clone()
+            now[name].copy_(then)
+            then.copy_(held)
+
+
+@dataclass
+class Buffer:
+    """Answers to the prompts of one rollout after another, and what the steps that learn from them see."""
+
+    policy: Policy
+    objective: Online
+    engine: Engine
+    layout: Layout
+    prompts: Sequence[Tokens]
+    examples: Sequence[Example]
+    """Of each prompt what rewards look at."""
+    scorer: Scorer
+    seed: int
+    say: Callable[[str], None]
+    beginning: Beginning | None = None
+    """The reference, where the objective looks at one."""
+    number: int = -1
+    """Which rollout the answers are of."""
+    rows: Rows = field(default_factory=lambda: Rows([]))
+    kl_coef: float = 0.0
+    warned: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.kl_coef = getattr(self.objective, "kl_coef", 0.0)
+
+    def batches(self, step: int, parts: int) -> list[list[int]]:
+        """The groups of answers that a step learns from, by number, in so many batches."""
+        objective = self.objective
+        groups = list(range(len(self.rows.sequences) // objective.num_generations))
+        time, part = divmod(step % objective.repeats, objective.num_mini_batches)
+        random.Random(f"{self.seed} {self.number} {time}").shuffle(groups)
+        mine = groups[part :: objective.num_mini_batches]
+        return [mine[at::parts] for at in range(parts) if mine[at::parts]]
+
+    def fill(self, number: int, chosen: Sequence[int]) -> dict[str, Tally]:
+        """Have these prompts answered; what is watched of the answers."""
+        objective, size = self.objective, self.objective.num_generations
+        drawn = sample(
+            self.engine, [self.prompts[n].ids for n in chosen], objective, self.seed * 1_000_003 + number, size
+        )
+        each = [n for n in chosen for _ in range(size)]
+        self.rows = Rows([joined(self.prompts[n], one) for n, one in zip(each, drawn, strict=True)])
+        texts = [self.engine.tokenizer.decode(one.ids, skip_special_tokens=True) for one in drawn]
+        reward, watched = self.scorer([self.examples[n] for n in each], texts, drawn)
+        ended = torch.tensor([one.ended for one in drawn])
+        reward = expected(reward, size)
+        rolled = Rolled(reward, torch.tensor([len(one.ids) for one in drawn]), size, ended, kl_coef=self.kl_coef)
+        rolled.known["sampled"] = torch.tensor([one for row in drawn for one in row.logp])
+        rolled.known |= self.looked_at()
+        columns = rolled.known | objective.advantages(rolled)
+        if "advantage" in columns:  # as if the trainer had drawn each token, not the sampler
+            trust = (rolled.known["old"] - rolled.known["sampled"]).exp().clamp(max=objective.importance_cap)
+            columns["advantage"] = columns["advantage"] * trust
+        ends = [0, *accumulate(len(one.ids) for one in drawn)]
+        used = set(objective.looks()) - {"value"}  # which is looked at anew
+        self.rows.columns = {name: Column(values.float(), ends) for name, values in columns.items() if name in used}
+        self.number = number
+        watched |= self.watch(rolled, drawn, texts)
+        self.adapt(watched, len(drawn))
+        return watched
+
+    def tried(
+        self, prompts: Sequence[list[int]], examples: Sequence[Example]
+    ) -> tuple[list[str], Tensor, dict[str, Tally]]:
+        """One answer to each prompt, by the same draws each time; what it is worth, and what is watched of it."""
+        drawn = sample(self.engine, prompts, self.objective, seed=0)
+        texts = [self.engine.tokenizer.decode(one.ids, skip_special_tokens=True) for one in drawn]
+        return texts, *self.scorer(examples, texts, drawn)
+
+    def looked_at(self) -> dict[str, Tensor]:
+        """[M] each, what the objective wants to know of the policy before it learns from its answers."""
+        before = self.objective.before()
+        names = ["logp", *({"value"} & before)]
+        found = {"old" if name == "logp" else name: values for name, values in self.asked(names).items()}
+        if self.beginning and "reference" in before:
+            with self.beginning.there():
+                found["reference"] = self.asked(["logp"])["logp"]
+        return found
+
+    def asked(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """[M] each, looks at all answers, a few at once."""
+        made: dict[str, list[Tensor]] = {name: [] for name in names}
+        for group in self.groups() if names else ():
+            batch = self.rows.batch(group, self.layout).to(self.policy.device)
+            with self.policy.trying():
+                for name, look in self.policy.look(batch, names).items():
+                    made[name].append((look if isinstance(look, Tensor) else look.token).float().cpu())
+        return {name: torch.cat(values) for name, values in made.items()}
+
+    def groups(self) -> Iterator[list[int]]:
+        size, group = self.objective.num_generations, []
+        for first in range(0, len(self.rows.sequences), size):
+            group += range(first, first + size)
+            if sum(len(self.rows.sequences[n].ids) for n in group) >= AT_ONCE:
+                yield group
+                group = []
+        if group:
+            yield group
+
+    def watch(self, rolled: Rolled, drawn: Sequence[Drawn], texts: Sequence[str]) -> dict[str, Tally]:
+        """What tells whether a policy goes astray: length, repetition, distance, groups that say nothing."""
+        groups = rolled.reward.view(-1, rolled.group)
+        known, count = rolled.known, len(drawn)
+        found = {
+            "reward": Tally(float(rolled.reward.sum()), count),
+            "completion_length": Tally(float(rolled.lengths.sum()), count),
+            "ended": Tally(float(rolled.ended.sum()), count),
+            "empty": Tally(float(sum(not text.strip() for text in texts)), count),
+            "repetition": Tally(sum(repetition(one.ids) for one in drawn), count),
+        }
+        if rolled.group > 1:
+            alike = (groups.amax(1) == groups.amin(1)).sum()
+            found["reward_std"] = Tally(float(groups.std(1).sum()), len(groups))
+            found["groups_alike"] = Tally(float(alike), len(groups))
+        apart = (known["old"] - known["sampled"]).abs()
+        found["sampler_mismatch"] = Tally(float(apart.sum()), len(apart))
+        if "reference" in known:
+            found["kl"] = Tally(float(rolled.total(known["old"] - known["reference"]).sum()), count)
+        self.warn(found)
+        return found
+
+    def warn(self, found: dict[str, Tally]) -> None:
+        """Say once what should stop a person."""
+        mismatch = found["sampler_mismatch"].mean()
+        said = {
+            f"rollout {self.number}: {found['empty'].mean():.0%} of the answers are empty; the policy has collapsed, or"
+            " the rewards pay for silence": found["empty"].mean() > FEW,
+            f"rollout {self.number}: sampler and trainer differ by {mismatch:.2f} nats a token; what is learnt is"
+            " corrected up to importance_cap": mismatch > FAR,
+        }
+        for sentence, true in said.items():
+            kind = sentence.partition(":")[2][:20]
+            if true and kind not in self.warned:
+                self.warned.add(kind)
+                self.say(sentence)
+
+    def adapt(self, watched: dict[str, Tally], count: int) -> None:
+        """Bring the distance from the reference to what is aimed at, where it is."""
+        target = getattr(self.objective, "kl_target", None)
+        if target and "kl" in watched:
+            off = max(-0.2, min(0.2, watched["kl"].mean() / target - 1))
+            self.kl_coef *= 1 + off * count / getattr(self.objective, "kl_horizon", count)
+            watched["kl_coef"] = Tally(self.kl_coef, 1)
+
+    def state(self) -> dict[str, Tensor]:
+        """The answers, for a run that is resumed while it learns from them."""
+        rows = self.rows.sequences
+        facts = {
+            "number": torch.tensor([self.number]),
+            "kl_coef": torch.tensor([self.kl_coef], dtype=torch.float64),
+            "ids": torch.tensor([one for row in rows for one in row.ids]),
+            "sizes": torch.tensor([[len(row.ids), sum(row.learn)] for row in rows]).reshape(-1, 2),
+        }
+        began = self.beginning.weights if self.beginning else {}
+        return (
+            facts
+            | {f"known.{name}": column.values for name, column in self.rows.columns.items()}
+            | {f"began.{name}": weight for name, weight in began.items()}
+        )
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on with what `state` said."""
+        self.number, self.kl_coef = int(state["number"]), float(state["kl_coef"])
+        sizes, rows, at = state["sizes"].tolist(), [], 0
+        for size, learnt in sizes:
+            learn = [False] * (size - learnt) + [True] * learnt
+            rows.append(Tokens(state["ids"][at : at + size].tolist(), learn))
+            at += size
+        ends = [0, *accumulate(learnt for _, learnt in sizes)]
+        columns = {name.removeprefix("known."): one for name, one in state.items() if name.startswith("known.")}
+        self.rows = Rows(rows, columns={name: Column(values, ends) for name, values in columns.items()})
+        if self.beginning:
+            for name, weight in self.beginning.weights.items():
+                weight.copy_(state[f"began.{name}"])
+
+
+def expected(reward: Tensor, group: int) -> Tensor:
+    """[N] rewards; one that nobody could say is the mean of its group, or of all, so that little is learnt from it."""
+    groups = reward.view(-1, group)
+    groups = groups.where(~groups.isnan(), groups.nanmean(1, keepdim=True))
+    return groups.where(~groups.isnan(), groups.nanmean()).flatten()
+
+
+def joined(prompt: Tokens, said: Drawn) -> Tokens:
+    """A prompt and what was said to it, which is learnt."""
+    learn = [False] * len(prompt.ids) + [True] * len(said.ids)
+    return Tokens(prompt.ids + said.ids, learn, origin=prompt.origin)
+
+
+def repetition(ids: Sequence[int], size: int = 4) -> float:
+    """The share of stretches of so many tokens that were there before."""
+    stretches: list[Any] = [tuple(ids[at : at + size]) for at in range(len(ids) - size + 1)]
+    return 1 - len(set(stretches)) / len(stretches) if stretches else 0.0

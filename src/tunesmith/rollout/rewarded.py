@@ -1,0 +1,47 @@
+"""Answers as rewards see them, and what they come to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..data.example import Example
+from ..objectives.base import Tally
+from ..rewards.base import Said
+from .sample import Drawn
+from .score import Scoring
+
+
+@dataclass
+class Rewarded:
+    """Scores answers, and counts those that could not be scored."""
+
+    scoring: Scoring
+    reasons: dict[str, int] = field(default_factory=dict)
+    """Why answers could not be scored, and how many so far."""
+
+    def __call__(
+        self, examples: Sequence[Example], texts: Sequence[str], drawn: Sequence[Drawn]
+    ) -> tuple[Tensor, dict[str, Tally]]:
+        """[N] float32 what each answer is worth, not a number where nobody can say; and what is watched."""
+        said = [seen(*one) for one in zip(examples, texts, drawn, strict=True)]
+        scored = self.scoring.score(said)
+        for name, reasons in scored.reasons.items():
+            for why, count in reasons.items():
+                self.reasons[f"{name}: {why}"] = self.reasons.get(f"{name}: {why}", 0) + count
+        watched = {"rewards/failed": Tally(float(scored.failed), 1)}
+        for name, values in scored.each.items():
+            there = [value for value in values if value is not None]
+            watched[f"rewards/{name}"] = Tally(sum(there), len(there))
+        return torch.tensor([torch.nan if value is None else value for value in scored.total]), watched
+
+
+def seen(example: Example, text: str, drawn: Drawn) -> Said:
+    """An answer as rewards see it; a text that is gone on with stands before it as the user's."""
+    turns = [{"role": turn.role, "content": turn.content} for turn in example.prompt]
+    turns = turns or [{"role": "user", "content": example.text or ""}]
+    asked = next((turn["content"] for turn in reversed(turns) if turn["role"] == "user"), "")
+    return Said(asked, tuple(turns), text, example.truth, {}, len(drawn.ids), drawn.ended)

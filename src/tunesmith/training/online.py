@@ -1,0 +1,54 @@
+"""What a run needs that learns from the model's own answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..data.batch import Layout
+from ..errors import RecipeError
+from ..model.engine import Engine
+from ..objectives._online import Online
+from ..rollout.buffer import Beginning, Buffer
+from ..rollout.rewarded import Rewarded
+from ..rollout.score import Scoring
+from ..rollout.tools import Models
+
+if TYPE_CHECKING:
+    from ..data.keeping.material import Material
+    from ..model.policy import Policy
+    from ..run import Run
+
+
+def refuse_online(run: Run) -> None:
+    """What cannot be, said before anything is read."""
+    online = isinstance(run.objective, Online)
+    if online and not run.rewards:
+        raise RecipeError(
+            f"rewards: objective {run.objective.name} learns from what answers are worth; name at least one reward,"
+            " such as rewards.0.name=exact_match"
+        )
+    if run.rewards and not online:
+        raise RecipeError(
+            f"rewards: objective {run.objective.name} looks at none; take grpo, ppo, rloo, reinforce_pp or online_dpo"
+        )
+    if online and (run.train.packing or run.train.max_tokens_per_batch or run.train.optimizer_in_backward):
+        raise RecipeError(
+            "train: packing, max_tokens_per_batch and optimizer_in_backward need examples whose length is known, and"
+            f" objective {run.objective.name} has its answers given first; leave them out"
+        )
+
+
+def answers(run: Run, material: Material, policy: Policy, layout: Layout, say: Callable[[str], None]) -> Buffer | None:
+    """Where the answers that are learnt from are kept; none for an objective that learns from the data's."""
+    objective = run.objective
+    if not isinstance(objective, Online):
+        return None
+    policy.temperature = objective.temperature
+    if "value" in objective.looks():
+        policy.add_value_head()
+    engine = Engine(policy.model, material.renderer.tokenizer)
+    beginning = Beginning(policy, run.method) if "reference" in objective.before() else None
+    scorer = Rewarded(Scoring(run.rewards, Models()))
+    given = material.sequences, material.asked
+    return Buffer(policy, objective, engine, layout, *given, scorer, run.train.seed, say, beginning)

@@ -1,0 +1,357 @@
+"""Learning from answers of the model's own: what is drawn, what is made of it, what is learnt, how it goes on."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from tinyrun import Words, buffer_of, loop_of, low_first, sequences_for
+
+from tunesmith.config.load import load
+from tunesmith.data.batch import pad
+from tunesmith.methods.base import method
+from tunesmith.model.engine import Engine
+from tunesmith.model.policy import Policy
+from tunesmith.objectives._online import Rolled, k3, whiten
+from tunesmith.objectives.base import objective
+from tunesmith.objectives.grpo import GRPO
+from tunesmith.objectives.ppo import PPO, ahead
+from tunesmith.objectives.reinforce_pp import to_come
+from tunesmith.objectives.rloo import RLOO
+from tunesmith.rollout.buffer import expected, joined, repetition
+from tunesmith.rollout.sample import Drawn, likely, sample
+from tunesmith.run import Run
+from tunesmith.training import checkpoint
+from tunesmith.training.train import train
+
+ONLINE = [name for name, one in objective.all().items() if one.targets == "prompts"]
+PROMPTS = [[7, 8, 9, 40 + n, *range(50, 50 + n)] for n in range(5)]
+
+
+def rolled(reward, lengths, group=2, **known):
+    made = {name: torch.tensor(values) for name, values in known.items()}
+    return Rolled(torch.tensor(reward), torch.tensor(lengths), group, torch.tensor([True] * len(reward)), made)
+
+
+# what is drawn
+
+
+def test_a_token_has_the_log_probability_that_a_full_forward_gives_it(tiny):
+    model, how = tiny().eval(), GRPO(max_completion_length=9, temperature=0.7)
+    model.generation_config.eos_token_id = ends = list(range(60))
+    drawn = sample(Engine(model, Words()), PROMPTS, how, seed=3, size=4)
+    assert len(drawn) == 20 and {len(one.ids) for one in drawn} != {9}  # some end before
+    for number, one in enumerate(drawn):
+        ids = [*PROMPTS[number // 4], *one.ids]
+        logp = (model(torch.tensor([ids])).logits[0].detach() / 0.7).log_softmax(-1)
+        full = [float(logp[at - 1, ids[at]]) for at in range(len(PROMPTS[number // 4]), len(ids))]
+        assert one.logp == pytest.approx(full, abs=1e-4)
+        assert one.ended == (one.ids[-1] in ends)
+
+
+def test_a_seed_gives_its_answers_again_and_another_one_others(tiny):
+    engine, how = Engine(tiny(), Words()), GRPO(max_completion_length=6)
+    first, again, other = (sample(engine, PROMPTS, how, seed, 3) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+
+
+def test_drawn_as_often_as_likely(tiny):
+    model = tiny().eval()
+    logits = model(torch.tensor([PROMPTS[0]])).logits[0, -1].detach()
+    drawn = sample(Engine(model, Words()), PROMPTS[:1], GRPO(max_completion_length=1), 0, 4000)
+    counts = torch.tensor([one.ids[0] for one in drawn]).bincount(minlength=384) / 4000
+    assert (counts - logits.softmax(-1)).abs().max() < 0.012  # four deviations of the likeliest word
+
+
+def test_only_likely_words_are_drawn():
+    logp = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
+    kept = {"top_k": (2, 2), "top_p": (0.6, 2), "min_p": (0.25, 3)}
+    for name, (value, count) in kept.items():
+        assert int(likely(logp, GRPO(**{name: value})).isfinite().sum()) == count
+    assert likely(logp, GRPO(top_p=0.4)).isfinite().tolist() == [[True, False, False, False]]
+
+
+def test_texts_that_end_an_answer(tiny):
+    plain = sample(Engine(tiny(), Words()), PROMPTS, GRPO(max_completion_length=8), 5, 2)
+    mark = Words().decode([next(one for row in plain for one in row.ids[:-1] if one > 1)])
+    drawn = sample(Engine(tiny(), Words()), PROMPTS, GRPO(max_completion_length=8, stop=(mark,)), 5, 2)
+    found = [row for row in drawn if mark in Words().decode(row.ids)]
+    assert found and all(row.ended and Words().decode(row.ids).endswith(mark) for row in found)
+
+
+# what is made of it
+
+
+def test_advantages_with_a_critic_are_those_of_the_definition():
+    """A_t = sum over l of (gamma lam)^l d_(t+l), written out in float64."""
+    draw = torch.Generator().manual_seed(0)
+    lengths, gamma, lam = [3, 1, 5], 0.9, 0.7
+    reward, value = (torch.randn(9, generator=draw, dtype=torch.float64) for _ in range(2))
+    got = ahead(reward, value, torch.tensor([2, 3, 8]), gamma, lam)
+    start, wanted = 0, []
+    for length in lengths:
+        r, v = reward[start : start + length].tolist(), [*value[start : start + length].tolist(), 0.0]
+        deltas = [r[t] + gamma * v[t + 1] - v[t] for t in range(length)]
+        wanted += [sum((gamma * lam) ** (k - t) * deltas[k] for k in range(t, length)) for t in range(length)]
+        start += length
+    assert got.tolist() == pytest.approx(wanted, abs=1e-12)
+
+
+def test_advantages_within_a_group():
+    made = rolled([1.0, 3.0, 5.0, 5.0], [1, 2, 1, 1])
+    gain = GRPO(scale_rewards="none").advantages(made)["advantage"]
+    assert gain.tolist() == [-1.0, 1.0, 1.0, 0.0, 0.0]
+    by_group = GRPO().advantages(made)["advantage"]
+    assert by_group.tolist() == pytest.approx([-1 / (2**0.5 + 1e-4), *[1 / (2**0.5 + 1e-4)] * 2, 0.0, 0.0])
+    by_all, spread = GRPO(scale_rewards="batch").advantages(made)["advantage"], 3.66667**0.5 + 1e-4
+    assert by_all.tolist() == pytest.approx([-1 / spread, *[1 / spread] * 2, 0.0, 0.0], rel=1e-4)
+
+
+def test_a_cut_answer_can_be_left_out():
+    made = rolled([1.0, 3.0], [1, 2])
+    made.ended = torch.tensor([True, False])
+    counts = GRPO(mask_truncated_completions=True).advantages(made)["counts"]
+    assert counts.tolist() == [1.0, 0.0, 0.0]
+
+
+def test_the_others_are_an_answers_baseline():
+    made = rolled([1.0, 2.0, 6.0], [1, 1, 2], 3, old=[0.0, -1.0, -1.0, -1.0], reference=[0.0, -2.0, -1.0, -1.0])
+    assert RLOO(kl_coef=0.0).advantages(made)["advantage"].tolist() == [-3.0, -1.5, 4.5, 4.5]
+    first, *_ = RLOO(kl_coef=0.5).advantages(made)["advantage"].tolist()
+    assert first == pytest.approx(1 - (1.5 + 6) / 2)  # the second one is a nat away from the reference
+
+
+def test_rewards_to_come():
+    assert to_come(torch.tensor([1.0, 2.0, 3.0, 4.0]), rolled([0.0, 0.0], [3, 1], 1)).tolist() == [6.0, 5.0, 3.0, 4.0]
+
+
+def test_a_distance_costs_and_the_reward_comes_at_the_end():
+    known = {"old": [-1.0, -1.0, -2.0], "reference": [-1.0, -3.0, -2.0], "value": [0.0, 0.0, 0.0]}
+    made = replace(rolled([1.0, 5.0], [2, 1], 1, **known), kl_coef=0.1)
+    came = PPO(lam=1.0).advantages(made)["came"]
+    assert came[:, 1].tolist() == pytest.approx([0.8, 0.8, 5.0])
+
+
+def test_estimates_and_whitening():
+    logp, reference = torch.tensor([-1.0, -2.0]), torch.tensor([-1.5, -1.0])
+    assert k3(logp, reference).tolist() == pytest.approx([2.718281828**-0.5 + 0.5 - 1, 2.718281828 - 2])
+    values = whiten(torch.tensor([1.0, 2.0, 6.0]))
+    assert float(values.mean()) == pytest.approx(0, abs=1e-6) and float(values.std(correction=0)) == pytest.approx(1)
+    assert float(whiten(torch.tensor([1.0, 2.0, 6.0]), shift=False).mean()) == pytest.approx(3)
+
+
+def test_what_nobody_could_score_is_the_mean_of_its_group():
+    nan = float("nan")
+    assert expected(torch.tensor([1.0, nan, 3.0, nan, nan, nan]), 3).tolist() == [1.0, 2.0, 3.0, 2.0, 2.0, 2.0]
+
+
+def test_repetition_is_the_share_of_stretches_that_come_again():
+    assert repetition([1, 2, 3, 4, 5, 6]) == repetition([1, 2]) == 0
+    assert repetition([1, 2, 3, 4, 1, 2, 3, 4]) == pytest.approx(1 / 5)
+
+
+# losses
+
+
+def plain_loss(judge, answers, policy):
+    """GRPO's loss of all answers, in float64 and by its definition; one row at a time through plain transformers."""
+    rows, losses, lengths = answers.rows, [], []
+    for n, tokens in enumerate(rows.sequences):
+        columns = {name: column.of([n]).double() for name, column in rows.columns.items()}
+        logits = policy.model(torch.tensor([tokens.ids])).logits[0, :-1].double().log_softmax(-1)
+        learn = torch.tensor(tokens.learn[1:])
+        logp = logits.gather(-1, torch.tensor(tokens.ids[1:])[:, None])[:, 0][learn]
+        ratio = (logp - columns["old"]).exp()
+        if judge.importance_sampling_level == "sequence":
+            ratio = (logp - columns["old"]).mean().exp().expand(len(logp))
+        high = judge.epsilon if judge.epsilon_high is None else judge.epsilon_high
+        gain = columns["advantage"]
+        each = -torch.minimum(ratio * gain, ratio.clamp(1 - judge.epsilon, 1 + high) * gain)
+        if judge.beta:
+            drift = columns["reference"] - logp
+            each = each + judge.beta * (drift.exp() - drift - 1)
+        losses.append(each)
+        lengths.append(len(each))
+    if judge.loss_type == "grpo":
+        return torch.stack([one.mean() for one in losses]).mean()
+    if judge.loss_type == "dapo":
+        return torch.cat(losses).mean()
+    return torch.cat(losses).sum() / (len(losses) * judge.max_completion_length)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"loss_type": "grpo"},
+        {"loss_type": "dapo", "epsilon_high": 0.28},
+        {"loss_type": "dr_grpo", "scale_rewards": "none"},
+        {"loss_type": "grpo", "importance_sampling_level": "sequence", "epsilon": 0.01},
+        {"loss_type": "grpo", "beta": 0.3},
+    ],
+    ids=["grpo", "dapo", "dr_grpo", "gspo", "kl"],
+)
+def test_grpo_is_its_definition(tiny, options):
+    judge = GRPO(num_generations=4, max_completion_length=7, num_iterations=2, **options)
+    loop = loop_of(tiny, method["full"](), judge, sequences_for(judge), learning_rate=3e-3, max_steps=2)
+    steps = loop.fit()
+    next(steps)  # the policy has moved from where its answers were drawn
+    for weight in loop.weights.values():
+        weight.grad = None
+    wanted = plain_loss(judge, loop.answers, loop.policy)
+    wanted.backward()
+    slopes = {name: weight.grad.clone() for name, weight in loop.weights.items()}
+    for weight in loop.weights.values():
+        weight.grad = torch.zeros_like(weight)
+    tallies, _ = loop.gradient(1)
+    loop.divide(float(tallies["loss"].count))
+    assert tallies["loss"].mean() == pytest.approx(float(wanted.detach()), abs=1e-6)
+    apart = sum(float((weight.grad - slopes[name]).square().sum()) for name, weight in loop.weights.items()) ** 0.5
+    assert apart < 1e-5 * max(1.0, sum(float(one.square().sum()) for one in slopes.values()) ** 0.5)
+
+
+def test_a_critic_learns_what_answers_are_worth(tiny):
+    judge = PPO(vf_coef=1.0, max_completion_length=3, kl_coef=0.0, num_iterations=1, lam=1.0)
+    scorer = lambda examples, texts, drawn: (torch.ones(len(drawn)), {})  # noqa: E731 - everything is worth 1
+    loop = loop_of(tiny, method["full"](), judge, sequences_for(judge), max_steps=60, learning_rate=3e-3)
+    loop.answers.scorer = scorer
+    list(loop.fit())
+    [values] = loop.answers.asked(["value"]).values()
+    assert float((values - 1).abs().mean()) < 0.2
+
+
+# learning
+
+
+@pytest.mark.parametrize("name", ["lora", "full", "prompt_tuning"])
+@pytest.mark.parametrize("aim", ONLINE)
+def test_the_better_arm_is_found(tiny, aim, name):
+    """A bandit of two arms: answers that begin with a token of the lower half are paid."""
+
+    def loud(**parts):
+        """Its head is drawn anew at a size at which states decide what is said."""
+        model = tiny(**parts)
+        torch.nn.init.normal_(model.lm_head.weight, std=0.5)
+        return model
+
+    judge = objective[aim](max_completion_length=1, num_generations=8, num_iterations=1)
+    rate = {"lora": 1e-2, "full": 1e-2, "prompt_tuning": 0.3}[name]
+    loop = loop_of(loud, method[name](), judge, sequences_for(judge), max_steps=12, learning_rate=rate)
+    paid = [step.tallies["reward"].mean() for step in loop.fit() if "reward" in step.tallies]
+    assert sum(paid[-4:]) / 4 > paid[0] + 0.12, paid
+
+
+@pytest.mark.parametrize("aim", ONLINE)
+def test_a_run_that_is_resumed_while_it_learns_from_answers_goes_on_exactly(tiny, aim, tmp_path):
+    judge = objective[aim](max_completion_length=4, num_iterations=2, num_mini_batches=2)
+    settings = {"max_steps": 7, "learning_rate": 1e-2, "per_device_train_batch_size": 3}
+
+    def afresh():
+        return loop_of(tiny, method["full"](), judge, sequences_for(judge), **settings)
+
+    whole = afresh()
+    steps = [step.loss for step in whole.fit()]
+    first = afresh()
+    for _, _ in zip(range(3), first.fit(), strict=False):  # in the middle of a rollout
+        pass
+    place = checkpoint.write(tmp_path, 3, checkpoint.state(first), {}, None)
+    resumed = afresh()
+    checkpoint.load(place, resumed, {})
+    assert [step.loss for step in resumed.fit(3)] == steps[3:]
+    assert all(weight.equal(resumed.weights[name]) for name, weight in whole.weights.items())
+
+
+@pytest.mark.parametrize("name", ["full", "lora"])
+def test_the_reference_is_the_model_as_it_began(tiny, name):
+    judge = GRPO(beta=0.1, max_completion_length=4)
+    loop = loop_of(tiny, method[name](), judge, sequences_for(judge), max_steps=3, learning_rate=1e-2)
+    list(loop.fit())
+    answers, began = loop.answers, Policy(tiny().eval())
+    wanted = began.logp(pad(answers.rows.sequences)).token
+    with answers.beginning.there():
+        got = answers.asked(["logp"])["logp"]
+    assert torch.allclose(got, wanted, atol=1e-4)
+    now = answers.asked(["logp"])["logp"]
+    assert not torch.allclose(now, wanted, atol=1e-2)  # it has learnt, and is itself again
+
+
+# what goes astray
+
+
+def test_answers_that_say_nothing_are_said(tiny, capsys):
+    judge = GRPO(max_completion_length=2)
+    prompts = sequences_for(judge)
+    policy = Policy(tiny())
+    answers = buffer_of(policy, judge, method["full"](), prompts)
+    answers.engine.tokenizer.decode = lambda ids, skip_special_tokens=True: " "
+    watched = answers.fill(0, [0, 1])
+    answers.fill(1, [2, 3])
+    assert watched["empty"].mean() == 1
+    assert capsys.readouterr().out.count("the policy has collapsed") == 1
+
+
+def test_a_sampler_that_differs_is_corrected_and_said(tiny, capsys, monkeypatch):
+    judge = GRPO(max_completion_length=3, scale_rewards="none", importance_cap=1.5)
+    answers = buffer_of(Policy(tiny()), judge, method["full"](), sequences_for(judge))
+
+    def off(*given):
+        drawn = sample(*given)
+        for one in drawn:
+            one.logp = [logp - 0.3 for logp in one.logp]  # e^0.3 = 1.35 less likely than the trainer says
+        return drawn
+
+    monkeypatch.setattr("tunesmith.rollout.buffer.sample", off)
+    watched = answers.fill(0, [0])
+    assert watched["sampler_mismatch"].mean() == pytest.approx(0.3, abs=1e-3)
+    assert "differ by 0.30 nats" in capsys.readouterr().out
+    lengths = [sum(one.learn) for one in answers.rows.sequences]
+    said = [Drawn(one.ids[-length:]) for one, length in zip(answers.rows.sequences, lengths, strict=True)]
+    reward, _ = low_first(None, None, said)
+    plain = (reward - reward.mean()).repeat_interleave(torch.tensor(lengths))
+    assert torch.allclose(answers.rows.columns["advantage"].values, plain * 1.3499, atol=1e-2)
+
+
+def test_alike_groups_are_counted(tiny):
+    judge = GRPO(max_completion_length=2)
+    answers = buffer_of(Policy(tiny()), judge, method["full"](), sequences_for(judge))
+    answers.scorer = lambda examples, texts, drawn: (torch.ones(len(drawn)), {})
+    assert answers.fill(0, [0, 1, 2])["groups_alike"].mean() == 1
+
+
+def test_a_distance_is_brought_to_its_target(tiny):
+    judge = PPO(kl_target=0.5, kl_horizon=10.0, kl_coef=0.1, max_completion_length=2)
+    answers = buffer_of(Policy(tiny()), judge, method["full"](), sequences_for(judge))
+    answers.fill(0, [0, 1])
+    assert answers.kl_coef == pytest.approx(0.1 * (1 - 0.2 * 2 / 10))  # too near: it may go further
+
+
+def test_joined_learns_the_answer_alone():
+    made = joined(sequences_for(GRPO())[0], Drawn([4, 1]))
+    assert sum(made.learn) == 2 and made.learn[-2:] == [True, True] and made.ids[-2:] == [4, 1]
+
+
+# whole runs
+
+
+@pytest.mark.parametrize("aim", ONLINE)
+def test_from_recipe_to_report(tmp_path, model_folder, aim, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [{"prompt": f"what is {n}?", "answer": str(n)} for n in range(30)]
+    (tmp_path / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = [f"model.path={model_folder}", "data.path=asked.jsonl", f"objective={aim}"]
+    words += ["objective.max_completion_length=5"]
+    words += [
+        "rewards.0.name=length",
+        "rewards.0.target=3",
+        "train.max_steps=3",
+        "train.learning_rate=0.02",
+        "train.per_device_train_batch_size=4",
+    ]
+    words += ["train.logging_steps=1", "eval.max_samples=4", "output=run"]
+    result = train(load(Run, None, words).value, quiet=True)
+    assert result.before["watched"]["reward"] != result.after["watched"]["reward"]
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert {"reward", "rewards/length", "completion_length", "sampler_mismatch", "repetition"} <= lines[0].keys()
+    assert lines[0]["sampler_mismatch"] < 1e-4
+    assert (tmp_path / "run/report.html").exists()
+    assert any((tmp_path / "run/adapter").iterdir())

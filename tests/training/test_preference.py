@@ -1,0 +1,204 @@
+"""Preferences end to end: steps whose pairs are compared with each other, references, pairs as likes, bad input."""
+
+import gc
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import make_tiny
+from laws.test_split import gradient_of
+from tinyrun import loop_of, sequences_for
+
+from tunesmith.cli import app
+from tunesmith.data.batch import pad, share
+from tunesmith.errors import DataError, RecipeError
+from tunesmith.methods.lora import LoRA
+from tunesmith.objectives.dpo import DPO
+from tunesmith.objectives.kto import KTO
+from tunesmith.optimizers.sgd import SGD
+from tunesmith.runs import RunFolder
+
+TESTS = Path(__file__).parents[1]
+STEPWIDE = {"aot": DPO(loss_type="aot"), "aot_unpaired": DPO(loss_type="aot_unpaired"), "kto": KTO()}
+SCRIPT = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from training.test_preference import STEPWIDE, steps
+found = {}
+for name, aim in STEPWIDE.items():
+    loop, found[name] = steps(aim, 4)
+if loop.accelerator.is_main_process:
+    print(json.dumps(found))
+loop.accelerator.wait_for_everyone()
+loop.accelerator.end_training()
+"""
+
+
+def steps(aim, size):
+    """A loop after three steps of `size` examples on each process, and of each step the loss and the gradient."""
+    settings = {"per_device_train_batch_size": size, "max_steps": 3, "optim": SGD(), "learning_rate": 0.5}
+    loop = loop_of(make_tiny, LoRA(), aim, sequences_for(aim), **settings)
+    return loop, [[step.loss, step.grad_norm] for step in loop.fit()]
+
+
+@pytest.mark.parametrize("name", STEPWIDE)
+def test_what_a_step_compares_does_not_depend_on_its_cuts_or_order(tiny, name):
+    aim = STEPWIDE[name]
+    whole = gradient_of(tiny, LoRA(), aim, pad, 8, 1)
+    for layout, size, cuts in ((pad, 2, 4), (share, 1, 8)):
+        parts = gradient_of(tiny, LoRA(), aim, layout, size, cuts)
+        assert (whole - parts).norm() < 1e-5 * whole.norm()
+    assert whole.any()
+
+
+def test_two_processes_compare_what_one_does(tmp_path):
+    (tmp_path / "steps.py").write_text(SCRIPT)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    ran = subprocess.run([*launch, str(tmp_path / "steps.py"), str(TESTS)], capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout.splitlines()[-1])
+    for name, aim in STEPWIDE.items():
+        _, expected = steps(aim, 8)
+        assert found[name] == [pytest.approx(step, rel=1e-5) for step in expected], name
+
+
+def test_aot_of_one_pair_is_dpo(tiny):
+    """With nothing to be ranked among, a pair meets itself."""
+    found = [gradient_of(tiny, LoRA(), DPO(loss_type=kind), pad, 1, 1) for kind in ("sigmoid", "aot", "aot_unpaired")]
+    assert torch.allclose(found[0], found[1], atol=1e-7) and torch.allclose(found[0], found[2], atol=1e-7)
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    rows = [
+        {"prompt": f"is this film {word}? {n}", "chosen": "positive of course", "rejected": f"negative {n}"}
+        for n in range(12)
+        for word in ("warm", "dull")
+    ]
+    return lines(tmp_path / "pairs.jsonl", rows)
+
+
+def lines(file: Path, rows) -> Path:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return file
+
+
+def other(folder: Path, tokenizer) -> Path:
+    """A model with the same tokens and other weights."""
+    model = make_tiny()
+    draw = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.05 * torch.randn(weight.shape, generator=draw))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def trained(model: Path, data: Path, *words: str) -> list[dict]:
+    """The lines of metrics of a short run."""
+    folder = data.with_name(f"run-{len(list(data.parent.iterdir()))}")
+    steps = ["train.max_steps=2", "train.logging_steps=1", "train.learning_rate=1e-2", f"output={folder}"]
+    app(["train", f"model.path={model}", f"data.path={data}", *steps, *words], standalone_mode=False)
+    return RunFolder(folder).metrics
+
+
+def refused(model: Path, data: Path, kind, *words: str) -> str:
+    with pytest.raises(kind) as refusal:
+        trained(model, data, *words)
+    return str(refusal.value)
+
+
+def test_the_first_loss_is_ln_2_unless_a_reference_is_given(model_folder, pairs, tokenizer, tmp_path):
+    full = ("objective=dpo", "method=full", "eval.enabled=false")
+    assert trained(model_folder, pairs, *full)[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    given = other(tmp_path / "other", tokenizer)
+    first = trained(model_folder, pairs, *full, f"objective.reference={given}")[0]
+    assert first["loss"] == pytest.approx(expected(model_folder, given, first["rewards/margins"]), abs=0.05)
+    assert abs(first["rewards/margins"]) > 1e-3
+    itself = trained(model_folder, pairs, *full, f"objective.reference={model_folder}")[0]
+    assert itself["loss"] == pytest.approx(math.log(2), abs=1e-6)
+
+
+def expected(model: Path, reference: Path, margin: float) -> float:
+    """About what the loss is, when the margins of all pairs are like their mean."""
+    assert model != reference
+    return math.log(1 + math.exp(-margin))
+
+
+def test_a_given_reference_is_never_beside_the_model_that_learns(model_folder, pairs, tokenizer, tmp_path, monkeypatch):
+    from transformers import PreTrainedModel
+
+    from tunesmith.training import train as line
+
+    given, there = other(tmp_path / "other", tokenizer), []
+    build = line.build
+    gc.collect()
+    before = {id(one) for one in gc.get_objects() if isinstance(one, PreTrainedModel)}
+
+    def watched(*args):
+        there.extend(one for one in gc.get_objects() if isinstance(one, PreTrainedModel) and id(one) not in before)
+        return build(*args)
+
+    monkeypatch.setattr(line, "build", watched)
+    trained(model_folder, pairs, "objective=dpo", f"objective.reference={given}", "eval.enabled=false")
+    assert there == []
+
+
+def test_references_that_cannot_be_compared_with_are_refused(model_folder, pairs, tmp_path, tokenizer):
+    words = ("objective=dpo", "eval.enabled=false")
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    said = refused(model_folder, pairs, RecipeError, *words, f"objective.reference={adapter}")
+    assert said.startswith("objective.reference:") and "is an adapter, expected a whole model" in said
+    given = other(tmp_path / "words", tokenizer)
+    text = json.loads((given / "tokenizer.json").read_text(encoding="utf-8"))
+    text["model"]["vocab"]["zz"] = len(text["model"]["vocab"])
+    (given / "tokenizer.json").write_text(json.dumps(text), encoding="utf-8")
+    said = refused(model_folder, pairs, RecipeError, *words, f"objective.reference={given}")
+    assert said.startswith("objective.reference:") and "knows other tokens" in said and "'zz'" in said
+    said = refused(model_folder, pairs, RecipeError, *words, f"objective.reference={tmp_path / 'nowhere'}")
+    assert said.startswith("objective.reference: model")
+    said = refused(model_folder, pairs, RecipeError, "objective=orpo", f"objective.reference={given}")
+    assert "objective.orpo.reference" in said
+
+
+def test_pairs_are_likes_and_dislikes_to_kto(model_folder, pairs):
+    seen = trained(model_folder, pairs, "objective=kto", "train.per_device_train_batch_size=32")
+    assert seen[0]["loss"] == pytest.approx(0.5, abs=1e-4)
+    assert seen[1]["rewards/chosen"] > seen[1]["rewards/rejected"]
+
+
+BAD = {
+    "the same": {"prompt": "a", "chosen": "yes", "rejected": "yes"},
+    "no answer": {"prompt": "a", "chosen": "yes", "rejected": ""},
+    "other prompts": {"chosen": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+                      "rejected": [{"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]},
+}  # fmt: skip
+SAYS = {
+    "the same": "same-pair",
+    "no answer": "pairs.jsonl:2",
+    "other prompts": "pairs.jsonl:2: has no prompt, and chosen and rejected begin with no turn in common",
+}
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_bad_pairs_are_named(model_folder, tmp_path, fault):
+    good = [{"prompt": f"is it {n}?", "chosen": "yes", "rejected": "no"} for n in range(6)]
+    if fault == "other prompts":
+        good = [{side: [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row[side]}]
+                 for side in ("chosen", "rejected")} for row in good]  # fmt: skip
+    data = lines(tmp_path / "pairs.jsonl", [good[0], BAD[fault], *good[1:]])
+    said = refused(model_folder, data, DataError, "objective=dpo", "data.eval_size=0")
+    assert SAYS[fault] in said, said
+
+
+def test_one_kind_of_answer_is_not_enough_for_kto(model_folder, tmp_path):
+    rows = [{"prompt": f"is it {n}?", "completion": "yes", "label": True} for n in range(6)]
+    said = refused(model_folder, lines(tmp_path / "likes.jsonl", rows), DataError, "objective=kto", "data.eval_size=0")
+    assert "are liked" in said and "learns from both kinds" in said
