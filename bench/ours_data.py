@@ -80,7 +80,9 @@ class Memory:
         self.watch.join()
 
     def look(self) -> None:
-        while not self.ended.wait(0.5):
+        pause = 0.5
+        while not self.ended.wait(pause):
+            pause = min(8.0, pause * 1.5)  # to look takes time itself
             children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
             self.peak = max(self.peak, sum(share(pid) for pid in [str(os.getpid()), *children]))
 
