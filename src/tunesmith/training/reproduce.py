@@ -13,6 +13,7 @@ from ..errors import CheckpointError, DataError, RecipeError
 from ..files import sha256
 from ..model.adapter import adapters
 from ..model.hub import locate, locate_data
+from ..rollout.score import code as reward_code
 from ..run import Run
 from ..runs import RunFolder
 from .progress import Progress
@@ -102,7 +103,8 @@ def check(folder: Path, known: passport.Passport, run: Run, say: Callable[[str],
         file = folder / name
         if name != passport.TRAINED and (not file.is_file() or sha256(file) != expected):
             raise CheckpointError(f"{file}: is not what the run wrote; its hash in {passport.NAME} is another")
-    now = passport.inputs(locate(run.model.path), sums(places(run.data, locate_data)), say, adapters(run))
+    data = sums(places(run.data, locate_data)) | reward_code(run.rewards)
+    now = passport.inputs(locate(run.model.path), data, say, adapters(run))
     if changed := passport.unlike(known["base"], now["base"]):
         raise CheckpointError(f"{run.model.path}: has changed since {folder} was trained on it: {', '.join(changed)}")
     rows = {passport.SEQUENCES, passport.MEASURED}

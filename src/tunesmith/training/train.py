@@ -33,6 +33,7 @@ from ..model.offload import elsewhere, refuse_offload
 from ..model.policy import Policy
 from ..owner import hold
 from ..rollout.label import noted
+from ..rollout.score import code as reward_code
 from ..rollout.score import refuse_rewards
 from ..run import Run
 from ..runs import RunFolder, claim, create, now
@@ -127,7 +128,7 @@ def follow(
         signals.resume = going_on(folder)
         loop.kept = keep(loop.policy, material.sequences, loop.order.epochs, folder.path, progress.say)
         loop.policy.saving = elsewhere(run.train.activation_offload, loop.policy.model, folder.path) or remaking
-        inputs = passport.inputs(base, sums(found), progress.say, adapters(run))
+        inputs = passport.inputs(base, sums(found) | reward_code(run.rewards), progress.say, adapters(run))
         said = folder.recipe().value  # as it loads back: in Python 1 may stand for 1.0
         rows = {passport.SEQUENCES: material.fingerprint, passport.MEASURED: material.measured}
         mine = passport.make(said, origins, inputs, rows, surroundings(loop, callbacks))
