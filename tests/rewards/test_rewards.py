@@ -231,3 +231,16 @@ def test_a_run_with_a_reward_that_cannot_be_is_refused_before_anything_is_read()
     run = load(Run, words=["model.path=none", "data.path=none", "rewards.0=regex", "rewards.0.pattern=("]).value
     with pytest.raises(RecipeError, match="rewards.0.pattern"):
         refuse(run)
+
+
+def test_what_decides_a_reward_is_in_the_passport(tmp_path, model_folder, reviews):
+    from tunesmith.cli import main
+
+    (tmp_path / "mine.py").write_text("def good(completion):\n    return 1\n")
+    words = [f"model.path={model_folder}", f"data.path={reviews}", f"output={tmp_path / 'run'}", "objective=classify"]
+    mine = f"rewards=[{{name: function, path: {tmp_path}/mine.py:good}}]"
+    with pytest.raises(SystemExit) as left:
+        main(["train", *words, "train.max_steps=1", "eval.enabled=false", mine])
+    assert not left.value.code
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert f"rewards.0: {tmp_path}/mine.py" in manifest["data"]

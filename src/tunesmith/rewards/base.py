@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from ..config.record import record
@@ -94,6 +95,10 @@ class Reward:
 
     def refuse(self, key: str) -> None:
         """Refuse what cannot be, before anything is read; `key` is where it stands in the recipe."""
+
+    def code(self) -> list[Path]:
+        """Files that decide what it gives."""
+        return []
 
     def one(self, said: Said) -> float:
         """What an answer is worth. Raises Unscored."""

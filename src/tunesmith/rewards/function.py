@@ -48,6 +48,9 @@ class Function(Reward):
         if not Path(file).is_file():
             raise RecipeError(f"{key}.path: {file}: no such file; name the Python file that has the function {name}")
 
+    def code(self):
+        return [Path(self.path.rpartition(":")[0])]
+
     def scorer(self, tools):
         child = Child(self.path, self.batch, self.timeout)
         return Scorer(lambda said: self.scored(child, said), child.end)

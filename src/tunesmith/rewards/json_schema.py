@@ -41,6 +41,9 @@ class JsonSchema(Reward):
             said = str(error).split("\n")[0]
             raise RecipeError(f"{where}: is no JSON Schema: {said}; mend it") from None
 
+    def code(self):
+        return [Path(self.file)] if self.file else []
+
     @cached_property
     def schema(self) -> Any:
         """What checks a value; None if any will do."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import Refusal
+from ..files import sha256
 from ..rewards.base import Reward, Said, Scorer, Tools
 
 
@@ -88,6 +89,11 @@ def refuse_rewards(rewards: Sequence[Reward]) -> None:
     """Refuse what cannot be, before anything is read."""
     for number, one in enumerate(rewards):
         one.refuse(f"rewards.{number}")
+
+
+def code(rewards: Sequence[Reward]) -> dict[str, str]:
+    """The hash of every file that decides what rewards give."""
+    return {f"rewards.{n}: {file}": sha256(file) for n, one in enumerate(rewards) for file in one.code()}
 
 
 def names(rewards: Sequence[Reward]) -> list[str]:

@@ -14,6 +14,7 @@ from ..files import sha256
 from ..model.another import beside
 from ..model.hub import locate, locate_data
 from ..model.teacher import models
+from ..rollout.score import code as reward_code
 from ..run import Run
 from ..runs import RunFolder
 from .progress import Progress
@@ -103,8 +104,8 @@ def check(folder: Path, known: passport.Passport, run: Run, say: Callable[[str],
         file = folder / name
         if name != passport.TRAINED and (not file.is_file() or sha256(file) != expected):
             raise CheckpointError(f"{file}: is not what the run wrote; its hash in {passport.NAME} is another")
-    files = sums(places(run.data, locate_data))
-    now = passport.inputs(locate(run.model.path), files, say, beside(run) | models(run))
+    data = sums(places(run.data, locate_data)) | reward_code(run.rewards)
+    now = passport.inputs(locate(run.model.path), data, say, beside(run) | models(run))
     if changed := passport.unlike(known["base"], now["base"]):
         raise CheckpointError(f"{run.model.path}: has changed since {folder} was trained on it: {', '.join(changed)}")
     rows = {passport.SEQUENCES, passport.MEASURED}

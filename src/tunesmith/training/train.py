@@ -34,6 +34,7 @@ from ..model.policy import Policy
 from ..model.teacher import find, load_teacher, models
 from ..owner import hold
 from ..rollout.label import noted
+from ..rollout.score import code as reward_code
 from ..rollout.score import refuse_rewards
 from ..run import Run
 from ..runs import RunFolder, claim, create, now
@@ -132,7 +133,7 @@ def follow(
         if not loop.answers:
             loop.kept = keep(loop.policy, material.sequences, loop.order.epochs, folder.path, progress.say)
         loop.policy.saving = elsewhere(run.train.activation_offload, loop.policy.model, folder.path) or remaking
-        inputs = passport.inputs(base, sums(found), progress.say, others)
+        inputs = passport.inputs(base, sums(found) | reward_code(run.rewards), progress.say, others)
         said = folder.recipe().value  # as it loads back: in Python 1 may stand for 1.0
         rows = {passport.SEQUENCES: material.fingerprint, passport.MEASURED: material.measured}
         mine = passport.make(said, origins, inputs, rows, surroundings(loop, callbacks))
