@@ -202,3 +202,11 @@ def test_one_kind_of_answer_is_not_enough_for_kto(model_folder, tmp_path):
     rows = [{"prompt": f"is it {n}?", "completion": "yes", "label": True} for n in range(6)]
     said = refused(model_folder, lines(tmp_path / "likes.jsonl", rows), DataError, "objective=kto", "data.eval_size=0")
     assert "are liked" in said and "learns from both kinds" in said
+
+
+def test_the_doctor_looks_at_pairs_too(model_folder, pairs, tmp_path, capsys):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(f"model: {{path: {model_folder}}}\ndata: {{path: {pairs}}}\nobjective: dpo\n")
+    app(["doctor", str(recipe), "--json", "--rows", "2"], standalone_mode=False)
+    findings = json.loads(capsys.readouterr().out)
+    assert findings and all(one["holds"] for one in findings)
