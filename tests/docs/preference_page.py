@@ -19,7 +19,7 @@ Rows say which of two answers is better (`data.format.name=preference`), or whet
 | objective | learns from | reference | main options |
 |-|-|-|-|
 | `dpo` | pairs | yes | `loss_type`, `loss_weights`, `beta`, `beta_end`, `label_smoothing`, `ld_alpha` |
-| `kto` | likes; of pairs, the better is liked and the worse is not | yes | `loss_type`, `beta`, `desirable_weight`, `undesirable_weight` |
+| `kto` | likes, or pairs: liked and not liked | yes | `beta`, `desirable_weight`, `undesirable_weight` |
 | `simpo` | pairs | no | `beta`, `simpo_gamma` |
 | `cpo` | pairs | no | `beta`, `cpo_alpha` |
 | `orpo` | pairs | no | `beta` |
@@ -72,7 +72,7 @@ ZH = """# 从偏好中学习
 | 目标 | 学习对象 | 参考模型 | 主要选项 |
 |-|-|-|-|
 | `dpo` | 成对回答 | 需要 | `loss_type`、`loss_weights`、`beta`、`beta_end`、`label_smoothing`、`ld_alpha` |
-| `kto` | 单个评价；成对回答中较好者视为喜欢，较差者视为不喜欢 | 需要 | `loss_type`、`beta`、`desirable_weight`、`undesirable_weight` |
+| `kto` | 单个评价，或成对回答 | 需要 | `beta`、`desirable_weight`、`undesirable_weight` |
 | `simpo` | 成对回答 | 不需要 | `beta`、`simpo_gamma` |
 | `cpo` | 成对回答 | 不需要 | `beta`、`cpo_alpha` |
 | `orpo` | 成对回答 | 不需要 | `beta` |

@@ -30,7 +30,7 @@ sys.path.insert(0, sys.argv[1])
 from training.test_preference import STEPWIDE, steps
 found = {}
 for name, aim in STEPWIDE.items():
-    loop, found[name] = steps(aim, 4)
+    loop, found[name] = steps(aim, 2)
 if loop.accelerator.is_main_process:
     print(json.dumps(found))
 loop.accelerator.wait_for_everyone()
@@ -38,8 +38,9 @@ loop.accelerator.end_training()
 """
 
 
-def steps(aim, size):
-    """A loop after three steps of `size` examples on each process, and of each step the loss and the gradient."""
+def steps(aim, processes):
+    """A loop after three steps of all examples over so many processes, and of each the loss and the gradient."""
+    size = 8 // aim.side_by_side // processes
     settings = {"per_device_train_batch_size": size, "max_steps": 3, "optim": SGD(), "learning_rate": 0.5}
     loop = loop_of(make_tiny, LoRA(), aim, sequences_for(aim), **settings)
     return loop, [[step.loss, step.grad_norm] for step in loop.fit()]
@@ -62,7 +63,7 @@ def test_two_processes_compare_what_one_does(tmp_path):
     assert ran.returncode == 0, ran.stderr
     found = json.loads(ran.stdout.splitlines()[-1])
     for name, aim in STEPWIDE.items():
-        _, expected = steps(aim, 8)
+        _, expected = steps(aim, 1)
         assert found[name] == [pytest.approx(step, rel=1e-5) for step in expected], name
 
 
@@ -202,3 +203,11 @@ def test_one_kind_of_answer_is_not_enough_for_kto(model_folder, tmp_path):
     rows = [{"prompt": f"is it {n}?", "completion": "yes", "label": True} for n in range(6)]
     said = refused(model_folder, lines(tmp_path / "likes.jsonl", rows), DataError, "objective=kto", "data.eval_size=0")
     assert "are liked" in said and "learns from both kinds" in said
+
+
+def test_the_doctor_looks_at_pairs_too(model_folder, pairs, tmp_path, capsys):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(f"model: {{path: {model_folder}}}\ndata: {{path: {pairs}}}\nobjective: dpo\n")
+    app(["doctor", str(recipe), "--json", "--rows", "2"], standalone_mode=False)
+    findings = json.loads(capsys.readouterr().out)
+    assert findings and all(one["holds"] for one in findings)

@@ -24,14 +24,17 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Try on your own model and rows that every way of computing a step comes to the same: exit code 1 if not."""
+    from .. import passport
     from ..config.load import load
     from ..data.keeping.material import prepare
     from ..data.reading.places import places
     from ..migrate import RENAMED
+    from ..model.adapter import adapters
     from ..model.hub import locate, locate_data
     from ..model.load import load_tokenizer
+    from ..objectives.base import Referred
     from ..run import Run
-    from ..training.before import before_learning, own_oracle
+    from ..training.before import own_oracle
     from ..training.doctor import examine
     from ..training.progress import Progress
     from ..training.quantised import refuse_quantised
@@ -39,6 +42,8 @@ def doctor(
 
     run = load(Run, recipe, context.args, renamed=RENAMED).value
     run = replace(run, eval=replace(run.eval, enabled=False))
+    if isinstance(run.objective, Referred):  # whichever it is, the ways of computing a step are the same
+        run = replace(run, objective=replace(run.objective, reference=None))
     refuse(run)
     if run.objective.targets == "prompts":
         raise RecipeError(
@@ -49,8 +54,10 @@ def doctor(
     material = prepare(run, places(run.data, locate_data), load_tokenizer(base), progress.say)
     material.sequences = material.sequences[: rows * run.objective.rendered]
     loop = build(run, base, material, progress)
-    state = [(file.name, file.stat().st_mtime_ns) for file in sorted(base.iterdir())]
-    before_learning(run, loop, [], own_oracle(run, loop, f"{base} {state}", progress.say))
+    if isinstance(run.objective, Referred):
+        known = passport.digest(passport.inputs(base, {}, progress.say, adapters(run))["base"])
+        oracle, whole = own_oracle(run, loop, known, progress.say), range(len(material.sequences))
+        loop.rows.look_back(run.objective, oracle, whole, run.data.max_length)
     findings = list(examine(loop))
     if as_json:
         json_out([one._asdict() | {"holds": one.holds} for one in findings])

@@ -251,13 +251,14 @@ class Loop:
             weight.grad = summed
 
     def add_up(self, tallies: dict[str, Tally]) -> None:
-        """With several processes, add up their tallies."""
+        """With several processes, add up their tallies; one that had no batch in a step counted less than others."""
         if self.accelerator.num_processes == 1:
             return
-        for name, tally in tallies.items():
-            pair = torch.tensor([float(tally.sum), float(tally.count)], device=self.accelerator.device)
-            summed: Any = self.accelerator.reduce(pair, "sum")
-            tallies[name] = Tally(*summed.tolist())
+        names = sorted({name for counted in gather_object([list(tallies)]) for name in counted})
+        held = [tallies.get(name, Tally(0.0, 0)) for name in names]
+        pairs = torch.tensor([[float(one.sum), float(one.count)] for one in held], device=self.accelerator.device)
+        summed: Any = self.accelerator.reduce(pairs, "sum")
+        tallies |= {name: Tally(*pair) for name, pair in zip(names, summed.tolist(), strict=True)}
 
     def gather(self, values: torch.Tensor) -> tuple[torch.Tensor, int]:
         """The rows of all processes, and where this one's begin."""
