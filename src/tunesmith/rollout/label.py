@@ -19,6 +19,7 @@ from ..errors import DataError, RecipeError
 from ..files import sha256, whole, write
 from ..rewards.base import Unscored
 from ..run import Data, Source
+from ..runs import RunFolder
 from .calibration import Calibration
 from .judge import AT_ONCE, AtWork, Pair
 from .turns import answer, text, turns
@@ -164,6 +165,14 @@ def noted(found: Sequence[Place]) -> list[dict[str, Any]]:
             facts |= {"file": str(file), "unchanged": facts.get("sha256") == place.read_through[name][0]}
             made.append(facts | {"said": trusted(facts)})
     return made
+
+
+def note_judges(folder: RunFolder, found: Sequence[Place], say: Callable[[str], None]) -> None:
+    """Write into a run who made the labels of its data, and say it."""
+    if judges := noted(found):
+        folder.note(judges=judges)
+        for one in judges:
+            say(one["said"])
 
 
 def trusted(facts: dict[str, Any]) -> str:

@@ -33,7 +33,7 @@ from ..model.offload import elsewhere, refuse_offload
 from ..model.policy import Policy
 from ..model.teacher import find, load_teacher, models
 from ..owner import hold
-from ..rollout.label import noted
+from ..rollout.label import note_judges
 from ..rollout.score import code as reward_code
 from ..rollout.score import refuse_rewards
 from ..run import Run
@@ -125,10 +125,7 @@ def follow(
         memory = ask_another(run, material, progress.say)
         loop = build(run, base, material, progress)
         create(folder, run, origins)
-        if judges := noted(found):
-            folder.note(judges=judges)
-            for one in judges:
-                progress.say(one["said"])
+        note_judges(folder, found, progress.say)
         signals.resume = going_on(folder)
         if not loop.answers:
             loop.kept = keep(loop.policy, material.sequences, loop.order.epochs, folder.path, progress.say)
