@@ -14,7 +14,8 @@ from ...errors import DataError
 from ..dataset import Drawn
 from ..example import Example
 from ..reading.places import Place
-from ..rendering.render import ANSWERS, NoTarget, Renderer, Tokens, TooLong
+from ..rendering.answers import ANSWERS
+from ..rendering.render import NoTarget, Renderer, Tokens, TooLong
 from .known import leaks
 from .mix import mix
 from .part import FEW, LIKED, MEND, Part, held
