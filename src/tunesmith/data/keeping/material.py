@@ -134,7 +134,8 @@ def put_together(run: Run, parts: list[Stored], renderer: Renderer, say: Callabl
     if first := next((part.facts["first skipped"] for part in parts if part.facts["first skipped"]), ""):
         say(f"data: the first row left out: {first}")
     asked = [held(one, "train") for one in trained] if run.objective.targets == "prompts" else []
-    prompts = [asked[at][number][1] for at, number in zip(part.tolist(), row.tolist(), strict=True) if asked]
+    numbers = zip(part.tolist(), row.tolist(), strict=True) if asked else ()  # of pairs there are two rows a part
+    prompts = [asked[at][number][1] for at, number in numbers]
     return Material(renderer, sequences, sequences.fingerprint, test, validation or test, choices, counts, prompts)
 
 
