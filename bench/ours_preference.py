@@ -73,7 +73,7 @@ def reference(words: list[str], folder: Path) -> Callable[[int], dict[str, Any]]
     from tunesmith.model.rows import Strangers
 
     loop, asker = begun(words)
-    asked = [loop.sequences, *([Strangers(loop.sequences, loop.cutoff)] if loop.objective.measures_first() else [])]
+    asked = [loop.sequences, *([Strangers(loop.sequences, loop.cutoff)] if loop.objective.asks("baseline") else [])]
 
     def step(number: int) -> dict[str, Any]:
         wanted = sorted(n for part in loop.order.batches(number) for n in loop.sequences_of(part))

@@ -10,11 +10,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from tunesmith.data.batch import pack, share
 from tunesmith.data.example import Example
 from tunesmith.data.rendering.render import Tokens
+from tunesmith.methods.base import method
 from tunesmith.model.engine import Engine
 from tunesmith.model.load import attach
 from tunesmith.model.policy import Policy
 from tunesmith.model.reference import Asker
 from tunesmith.model.teacher import Teacher
+from tunesmith.objectives.base import objective as objectives
 from tunesmith.objectives.distill import Distill
 from tunesmith.rollout.buffer import Beginning, Buffer
 from tunesmith.run import Train
@@ -26,6 +28,15 @@ NEEDS = {"bitfit": {"attention_bias": True, "mlp_bias": True}}
 WHOLE = {"mixture_of_depths"}
 """Methods that look at all of a sequence, so that what several begin with is not the same for all."""
 LENGTHS = (16, 7, 15, 6, 16, 9, 8, 7)
+
+
+OFFLINE = [name for name, one in objectives.all().items() if one.targets != "prompts"]
+"""Objectives whose loss says how far one is; those that learn from the model's own answers see others each time."""
+COVER = sorted(
+    {(name, aim) for name in method.all() for aim in ("sft", "classify", "dpo")}
+    | {(name, aim) for name in ("full", "lora", "prefix_tuning") for aim in OFFLINE}
+)
+"""Pairs in which every method and every objective occurs, and what they could have to do with each other."""
 
 
 def sequences_for(objective) -> list[Tokens]:

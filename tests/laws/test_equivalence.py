@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from conftest import make_tiny
-from tinyrun import loop_of, sequences_for
+from tinyrun import COVER, loop_of, sequences_for
 
 from tunesmith.methods.base import method
 from tunesmith.methods.freeze import Freeze
@@ -15,8 +15,7 @@ from tunesmith.objectives.sft import SFT
 from tunesmith.training.doctor import examine
 
 
-@pytest.mark.parametrize("aim", objective.all())
-@pytest.mark.parametrize("name", method.all())
+@pytest.mark.parametrize(("name", "aim"), COVER)
 def test_equivalence_of_every_way(name, aim):
     judge = objective[aim]()
     loop = loop_of(make_tiny, method[name](), judge, sequences_for(judge)[:6], learning_rate=1e-2)

@@ -3,13 +3,10 @@
 from itertools import product
 
 import pytest
-from tinyrun import loop_of, sequences_for
+from tinyrun import COVER, OFFLINE, loop_of, sequences_for
 
 from tunesmith.methods.base import method
 from tunesmith.objectives.base import objective
-
-OFFLINE = [name for name, one in objective.all().items() if one.targets != "prompts"]
-"""The others' loss says nothing of progress; whether they learn is in tests/rollout/test_online.py."""
 
 
 @pytest.mark.parametrize("name, aim", list(product(method.all(), OFFLINE)))
@@ -20,7 +17,7 @@ def test_every_pair_learns(tiny, name, aim):
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("name, aim", list(product(method.all(), objective.all())))
+@pytest.mark.parametrize("name, aim", COVER)
 def test_only_what_is_trainable_moves(tiny, name, aim):
     judge = objective[aim]()
     loop = loop_of(tiny, method[name](), judge, sequences_for(judge), max_steps=2, learning_rate=1e-2)

@@ -3,29 +3,27 @@
 import json
 import subprocess
 import sys
-from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import make_tiny
 from safetensors.torch import load_file
-from tinyrun import loop_of, sequences_for
+from tinyrun import COVER, loop_of, sequences_for
 
 from tunesmith.methods.base import method
 from tunesmith.objectives.base import objective
 from tunesmith.optimizers.sgd import SGD
 
 TESTS = Path(__file__).parents[1]
-PAIRS = list(product(method.all(), objective.all()))
 STEPS = 2
 SCRIPT = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
-from laws.test_processes import PAIRS, taken
+from laws.test_processes import COVER, taken
 from safetensors.torch import save_file
 losses, weights = {}, {}
-for name, aim in PAIRS:
+for name, aim in COVER:
     loop, losses[f"{name} {aim}"] = taken(name, aim, 4)
     weights |= {f"{name} {aim} {key}": weight.detach() for key, weight in loop.weights.items()}
 if loop.accelerator.is_main_process:
@@ -56,7 +54,7 @@ def two(tmp_path_factory):
     return json.loads(ran.stdout.splitlines()[-1]), load_file(folder / "weights.safetensors")
 
 
-@pytest.mark.parametrize(("name", "aim"), PAIRS)
+@pytest.mark.parametrize(("name", "aim"), COVER)
 def test_equivalence_of_two_processes_and_one(two, name, aim):
     losses, weights = two
     loop, expected = taken(name, aim, 8)

@@ -183,7 +183,7 @@ BAD = {
 }  # fmt: skip
 SAYS = {
     "the same": "same-pair",
-    "no answer": "pairs.jsonl:2",
+    "no answer": "empty-target",
     "other prompts": "pairs.jsonl:2: has no prompt, and chosen and rejected begin with no turn in common",
 }
 

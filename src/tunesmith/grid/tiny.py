@@ -39,7 +39,14 @@ ROWS = {
     "labelled": [{"text": f"{one} is {two}", "label": "abc"[n % 3]} for n, (one, two) in enumerate(PAIRS)],
 }
 """Eight uneven rows of each kind. What an objective learns is the first kind that it can read."""
-FIRST = {"answers": "dialogues", "pairs": "pairs", "liked": "judged", "text": "texts", "label": "labelled"}
+FIRST = {
+    "answers": "dialogues",
+    "pairs": "pairs",
+    "ranked": "pairs",
+    "liked": "judged",
+    "text": "texts",
+    "label": "labelled",
+}
 """By what an objective learns, the kind that is tried first."""
 
 

@@ -6,7 +6,6 @@ import math
 from typing import Any, ClassVar, Protocol
 
 from ..example import Example
-from ..ratings import margin
 from .base import Row, given, json_in, shown
 
 
@@ -31,6 +30,8 @@ class Columns(Protocol):
 
 def rated(row: Row, columns: Columns) -> dict[str, Any]:
     """What of an example raters said."""
+    from ..ratings import margin  # it needs numpy, and formats are listed in the help
+
     pair = columns.chosen_ratings, columns.rejected_ratings
     there = [column for column in pair if column is not None and given(row, column)]
     if len(there) == 1:

@@ -1,7 +1,7 @@
 """Rows of two answers, one better than the other."""
 
 import re
-from os.path import commonprefix
+from itertools import takewhile
 from typing import Any
 
 from ..example import Answer, Example, Message
@@ -97,7 +97,8 @@ class Preference(Prompted):
 
 def begins(better: Messages, worse: Messages) -> Messages:
     """What both begin with, as long as each has something left to say."""
-    return commonprefix([better[:-1], worse[:-1]])  # pyright: ignore[reportReturnType, reportCallIssue, reportArgumentType] - it takes any sequences
+    both = zip(better[:-1], worse[:-1], strict=False)
+    return tuple(one for one, _ in takewhile(lambda turns: turns[0] == turns[1], both))
 
 
 def transcript(text: str) -> Messages:

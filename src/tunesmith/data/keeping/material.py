@@ -14,7 +14,8 @@ from ...errors import DataError
 from ..dataset import Drawn
 from ..example import Example
 from ..reading.places import Place
-from ..rendering.render import ANSWERS, NoTarget, Renderer, Tokens, TooLong
+from ..rendering.answers import ANSWERS
+from ..rendering.render import NoTarget, Renderer, Tokens, TooLong
 from .known import leaks
 from .mix import mix
 from .part import FEW, LIKED, MEND, Part, held
@@ -133,8 +134,8 @@ def put_together(run: Run, parts: list[Stored], renderer: Renderer, say: Callabl
     if first := next((part.facts["first skipped"] for part in parts if part.facts["first skipped"]), ""):
         say(f"data: the first row left out: {first}")
     asked = [held(one, "train") for one in trained] if run.objective.targets == "prompts" else []
-    drawn = zip(part.tolist(), row.tolist(), strict=True) if asked else ()
-    prompts = [asked[at][number][1] for at, number in drawn]
+    numbers = zip(part.tolist(), row.tolist(), strict=True) if asked else ()  # of pairs there are two rows a part
+    prompts = [asked[at][number][1] for at, number in numbers]
     return Material(renderer, sequences, sequences.fingerprint, test, validation or test, choices, counts, prompts)
 
 

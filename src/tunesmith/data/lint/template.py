@@ -3,7 +3,8 @@
 from collections import Counter
 
 from ..example import Message
-from ..rendering.render import ANSWERS, Renderer
+from ..rendering.answers import ANSWERS
+from ..rendering.render import Renderer
 from .base import Item, Rule, Said, Simple, Watch, rule
 
 

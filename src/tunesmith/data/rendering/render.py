@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from ...errors import DataError
 from ..example import Example, Message
+from .answers import ANSWERS, answers_of, check_answers, together
 from .dialogue import Dialogue, Refused, Tools, Writer, unthinking
 from .encoder import Encoded, Encoder, Job
 from .fidelity import Change, injected, unfaithful
-from .paired import together
 from .tokens import NoTarget, Tokens, TooLong, Turn, fit, lay
 from .tooling import Tooling
 from .turns import Finder, Span
@@ -304,34 +304,6 @@ class Renderer:
         """Which turn holds the text of a special token, in words; None if none does."""
         messages = [*example.prompt, *(message for answer in example.answers for message in answer.messages)]
         return injected(self.writer, messages)
-
-
-ANSWERS: tuple[Targets, ...] = "answers", "liked", "pairs", "ranked"
-"""What is learnt of answers, and not of whole texts."""
-
-
-def answers_of(example: Example, targets: Targets) -> int:
-    """How many answers of an example are learnt from; of a pair that is not said to be liked, both may be."""
-    return 2 if targets in ("pairs", "ranked") or (targets == "liked" and example.paired) else 1
-
-
-def check_answers(example: Example, targets: Targets) -> None:
-    """Raises NoTarget for an example that has not what is to be learnt."""
-    if targets in ("pairs", "ranked") and (len(example.answers) < 2 or example.tokens):
-        raise NoTarget(
-            "has no two answers to compare, a better and a worse one (data.format.name=preference); of single answers"
-            " that were liked or not learns objective=kto, of good ones objective=sft"
-        )
-    if targets == "liked" and ((example.liked is None and not example.paired) or example.tokens):
-        raise NoTarget(
-            "does not say whether its answer was liked (data.format.name=feedback, a column with true or false), and is"
-            " no pair of answers (data.format.name=preference); of good answers alone learns objective=sft"
-        )
-    if not example.answers and not example.tokens:
-        raise NoTarget(
-            "has no answer; objective sft learns answers: give prompts and answers, take objective=classify for"
-            " labels or objective=pretrain for plain text, or build prompts with data.format.name=template"
-        )
 
 
 def check_letters(text: str) -> None:
