@@ -22,7 +22,7 @@ from ..objectives.base import objective
 from ..precision.base import precision
 from ..run import Data, Eval, Model, Run, Train
 from ..schedules.constant import Constant
-from ..training.before import before_learning
+from ..training.before import before_learning, own_oracle
 from ..training.doctor import apart, stir
 from ..training.loop import Loop
 from ..training.progress import Progress
@@ -94,7 +94,7 @@ def examine(cell: Cell, tiny: Tiny, folder: Path) -> Outcome:
             outputs = run.objective.outputs(material.labels)
             loop = build(run, tiny.base, material, Progress(quiet=True))
             lay_out(loop, cell.batch)
-            before_learning(run, loop, [], "the grid's own", lambda text: None)
+            before_learning(run, loop, [], own_oracle(run, loop, "the grid's own", lambda text: None))
         except Refusal as said:
             return Outcome(cell.name, "refused", str(said))
         outcome.rounded = rounded(run, loop.policy.model)

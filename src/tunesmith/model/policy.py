@@ -59,6 +59,7 @@ class Policy:
 
     def value(self, batch: Batch) -> Tensor:
         """[M] what a critic expects, in the position that predicts each token to be learnt."""
+        assert self.value_head is not None
         return self.value_head(self.states(batch)[:, :-1][batch.learn[:, 1:]].float()).squeeze(-1)
 
     def add_value_head(self) -> None:

@@ -47,8 +47,8 @@ def examples(source: Source, locate: Callable[[str, str | None], Where]) -> list
     reading = Pass(place, None, "answers", 0, 0)
     found: list[Example] = []
     for split, row in reading.rows():
-        if reading.broken:
-            raise DataError(reading.broken[0])
+        if isinstance(row, str):
+            raise DataError(row)
         if split != "train":
             continue
         made = reading.meant(row)

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ..data.example import Example
 from ..objectives.base import Tally
-from ..rewards.base import Said
 from .sample import Drawn
 from .score import Scoring
+from .turns import said
 
 
 @dataclass
@@ -27,8 +27,9 @@ class Rewarded:
         self, examples: Sequence[Example], texts: Sequence[str], drawn: Sequence[Drawn]
     ) -> tuple[Tensor, dict[str, Tally]]:
         """[N] float32 what each answer is worth, not a number where nobody can say; and what is watched."""
-        said = [seen(*one) for one in zip(examples, texts, drawn, strict=True)]
-        scored = self.scoring.score(said)
+        told = zip(examples, texts, drawn, strict=True)
+        answers = [said(example, text, len(one.ids), one.ended) for example, text, one in told]
+        scored = self.scoring.score(answers)
         for name, reasons in scored.reasons.items():
             for why, count in reasons.items():
                 self.reasons[f"{name}: {why}"] = self.reasons.get(f"{name}: {why}", 0) + count
@@ -37,11 +38,3 @@ class Rewarded:
             there = [value for value in values if value is not None]
             watched[f"rewards/{name}"] = Tally(sum(there), len(there))
         return torch.tensor([torch.nan if value is None else value for value in scored.total]), watched
-
-
-def seen(example: Example, text: str, drawn: Drawn) -> Said:
-    """An answer as rewards see it; a text that is gone on with stands before it as the user's."""
-    turns = [{"role": turn.role, "content": turn.content} for turn in example.prompt]
-    turns = turns or [{"role": "user", "content": example.text or ""}]
-    asked = next((turn["content"] for turn in reversed(turns) if turn["role"] == "user"), "")
-    return Said(asked, tuple(turns), text, example.truth, {}, len(drawn.ids), drawn.ended)

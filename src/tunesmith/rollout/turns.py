@@ -31,6 +31,7 @@ def answer(content: str) -> Answer:
 
 def said(example: Example, completion: str, tokens: int, stopped: bool, row: dict[str, Any] | None = None) -> Said:
     """What a model has answered to an example, for rewards to score; what is right is its truth, or else its answer."""
-    asked = next((message.content for message in reversed(example.prompt) if message.role == "user"), "")
+    prompt = example.prompt or (Message("user", example.text or ""),)  # a text is gone on with
+    asked = next((message.content for message in reversed(prompt) if message.role == "user"), "")
     truth = example.gold if example.truth is None else example.truth
-    return Said(asked, turns(example.prompt), completion, truth, row or {}, tokens, stopped)
+    return Said(asked, turns(prompt), completion, truth, row or {}, tokens, stopped)
