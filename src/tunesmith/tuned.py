@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from .data.example import Answer, Example, Message
-from .data.keeping.material import prepare
+from .data.keeping.material import Material, prepare
 from .data.reading.places import places
 from .data.rendering.render import Renderer
 from .errors import CheckpointError, RecipeError
 from .evaluate.evaluate import Examiner, Measured
+from .machine import facts
+from .methods.full import Full
+from .model.adapter import locate_adapter, under_adapter
 from .model.engine import Engine, reading
 from .model.hub import locate, locate_data
 from .model.load import load_model, load_tokenizer, load_tuned, pad_as
 from .model.policy import Policy
+from .model.reference import Asker
 from .model.teacher import load_teacher
+from .passport import read
 from .run import Run
 from .runs import RunFolder
+from .training.before import ask_another
+from .training.online import answers
 
 
 def load_run(folder: str | Path, words: Sequence[str] = ()) -> Tuned:
@@ -135,4 +142,31 @@ class Tuned:
         policy = Policy(self.model)
         policy.teacher = load_teacher(run, locate(run.model.path), policy.device)
         layout = policy.layout()
-        return Examiner(material, run.objective, run.eval, layout, material.test).measure(policy)
+        own = answers(run, material, policy, layout, say)
+        examiner = Examiner(material, run.objective, run.eval, layout, material.test, own.tried if own else None)
+        if own:
+            with closing(own.scorer):
+                return examiner.measure(policy)
+        self.look_back(examiner, material, say)
+        return examiner.measure(policy)
+
+    def look_back(self, examiner: Examiner, material: Material, say: Callable[[str], None]) -> None:
+        """Find out what the objective wants to know of the model as it was before the run, or of another."""
+        run, many = self.run, range(len(examiner.sequences))
+        if memory := ask_another(run, material, say):
+            examiner.rows.look_back(run.objective, memory, many, run.data.max_length)
+            return
+        with self.before() as model:
+            policy = Policy(model)
+            key = {"base": read(self.folder.path)["hashes"]["base"], "begun": run.method.adapter}
+            asker = Asker(policy, Full(), examiner.layout, key | facts(policy.device), say)
+            examiner.rows.look_back(run.objective, asker, many, run.data.max_length)
+
+    @contextmanager
+    def before(self) -> Iterator[Any]:
+        """The model as it was when the run began, with the adapter that it went on from."""
+        if self.run.method.adapter:
+            yield under_adapter(self.untouched, locate_adapter(self.run.method.adapter, "method.adapter")).eval()
+            return
+        with self.side(base=True) as model:
+            yield model

@@ -42,7 +42,7 @@ def test_every_name_has_a_cell_that_holds():
     missing = {name for name, entry in precision.all().items() if entry.package and not find_spec(entry.package)}
     missing |= set() if torch.cuda.is_available() else {"fp16"}
     missing |= {"distill", *(name for name, one in objective.all().items() if one.targets == "prompts")}
-    # a teacher and rewards are for a recipe to name: tests/training/test_distill.py and tests/rollout have cells of them
+    # a teacher and rewards are for a recipe to name: tests/training/test_distill.py and tests/rollout try these
     assert {name for names in known().values() for name in names} - held == missing
     assert all(one.reason for one in outcomes if one.status == "refused")
 

@@ -237,7 +237,8 @@ def test_what_decides_a_reward_is_in_the_passport(tmp_path, model_folder, review
     from tunesmith.cli import main
 
     (tmp_path / "mine.py").write_text("def good(completion):\n    return 1\n")
-    words = [f"model.path={model_folder}", f"data.path={reviews}", f"output={tmp_path / 'run'}", "objective=classify"]
+    words = [f"model.path={model_folder}", f"data.path={reviews}", f"output={tmp_path / 'run'}", "objective=grpo"]
+    words += ["objective.max_completion_length=2", "data.format=text"]
     mine = f"rewards=[{{name: function, path: {tmp_path}/mine.py:good}}]"
     with pytest.raises(SystemExit) as left:
         main(["train", *words, "train.max_steps=1", "eval.enabled=false", mine])

@@ -21,6 +21,7 @@ from tunesmith.objectives.rloo import RLOO
 from tunesmith.rollout.buffer import expected, joined, repetition
 from tunesmith.rollout.sample import Drawn, likely, sample
 from tunesmith.run import Run
+from tunesmith.runs import RunFolder
 from tunesmith.training import checkpoint
 from tunesmith.training.train import train
 
@@ -339,13 +340,20 @@ def test_from_recipe_to_report(tmp_path, model_folder, aim, monkeypatch):
     rows = [{"prompt": f"what is {n}?", "answer": str(n)} for n in range(30)]
     (tmp_path / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     words = [f"model.path={model_folder}", "data.path=asked.jsonl", f"objective={aim}", "method=full", "output=run"]
-    words += ["objective.max_completion_length=5", "rewards.0.name=length", "rewards.0.target=3", "eval.max_samples=4"]
+    words += [
+        "objective.max_completion_length=5",
+        "rewards.0.name=regex",
+        "rewards.0.pattern=[a-e]",
+        "eval.max_samples=4",
+    ]
     words += [f"train.{word}" for word in ("max_steps=3", "learning_rate=0.05", "per_device_train_batch_size=4")]
     words += ["train.logging_steps=1"]
     result = train(load(Run, None, words).value, quiet=True)
-    assert result.before["watched"]["reward"] != result.after["watched"]["reward"]
+    assert result.before["watched"]["reward_low"] <= result.before["watched"]["reward"]
+    samples = RunFolder(tmp_path / "run").facts["samples"]
+    assert any(one["before"] != one["after"] for one in samples)
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    assert {"reward", "rewards/length", "completion_length", "sampler_mismatch", "repetition"} <= lines[0].keys()
+    assert {"reward", "rewards/regex", "completion_length", "sampler_mismatch", "repetition"} <= lines[0].keys()
     assert lines[0]["sampler_mismatch"] < 1e-4
     assert (tmp_path / "run/report.html").exists()
     assert any((tmp_path / "run/model").iterdir())

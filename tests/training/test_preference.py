@@ -21,6 +21,7 @@ from tunesmith.objectives.dpo import DPO
 from tunesmith.objectives.kto import KTO
 from tunesmith.optimizers.sgd import SGD
 from tunesmith.runs import RunFolder
+from tunesmith.tuned import load_run
 
 TESTS = Path(__file__).parents[1]
 STEPWIDE = {"aot": DPO(loss_type="aot"), "aot_unpaired": DPO(loss_type="aot_unpaired"), "kto": KTO()}
@@ -105,7 +106,8 @@ def trained(model: Path, data: Path, *words: str) -> list[dict]:
     folder = data.with_name(f"run-{len(list(data.parent.iterdir()))}")
     steps = ["train.max_steps=2", "train.logging_steps=1", "train.learning_rate=1e-2", f"output={folder}"]
     app(["train", f"model.path={model}", f"data.path={data}", *steps, *words], standalone_mode=False)
-    return RunFolder(folder).metrics
+    named = next((word.partition("=")[2] for word in words if word.startswith("output=")), folder)
+    return RunFolder(Path(named)).metrics
 
 
 def refused(model: Path, data: Path, kind, *words: str) -> str:
@@ -123,6 +125,33 @@ def test_the_first_loss_is_ln_2_unless_a_reference_is_given(model_folder, pairs,
     assert abs(first["rewards/margins"]) > 1e-3
     itself = trained(model_folder, pairs, *full, f"objective.reference={model_folder}")[0]
     assert itself["loss"] == pytest.approx(math.log(2), abs=1e-6)
+
+
+AGAIN = {
+    "lora": ("objective=dpo", "method=lora"),
+    "full": ("objective=dpo", "method=full"),
+    "kto": ("objective=kto", "method=lora"),
+    "soft": ("objective=dpo", "method=prompt_tuning"),
+}
+
+
+def same(run: Path) -> None:
+    """A finished run measures again what it measured."""
+    again, then = load_run(run).evaluate().scores.as_json(), RunFolder(run).facts["after"]
+    figures = [[found[name] for name in ("loss", "accuracy", "n")] for found in (again, then)]
+    assert again["watched"] == pytest.approx(then["watched"], abs=1e-4)
+    assert figures[0] == pytest.approx(figures[1], abs=1e-4)
+
+
+@pytest.mark.parametrize("words", AGAIN.values(), ids=list(AGAIN))
+def test_a_finished_run_measures_again_what_it_measured(model_folder, pairs, tmp_path, words):
+    trained(model_folder, pairs, *words, "data.eval_size=0.3", f"output={tmp_path / 'first'}")
+    same(tmp_path / "first")
+    if words == ("objective=dpo", "method=lora"):  # the reference of a run that goes on from an adapter has it
+        onwards = f"method.adapter={tmp_path / 'first'}", f"output={tmp_path / 'second'}"
+        found = trained(model_folder, pairs, *words, *onwards, "data.eval_size=0.3")
+        assert found[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
+        same(tmp_path / "second")
 
 
 def expected(model: Path, reference: Path, margin: float) -> float:

@@ -37,6 +37,7 @@ class Scorer(Protocol):
     def __call__(
         self, examples: Sequence[Example], texts: Sequence[str], drawn: Sequence[Drawn]
     ) -> tuple[Tensor, dict[str, Tally]]: ...
+    def close(self) -> None: ...
 
 
 class Beginning:

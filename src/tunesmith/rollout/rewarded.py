@@ -23,6 +23,10 @@ class Rewarded:
     reasons: dict[str, int] = field(default_factory=dict)
     """Why answers could not be scored, and how many so far."""
 
+    def close(self) -> None:
+        """Let go of what rewards hold: processes, models."""
+        self.scoring.__exit__()
+
     def __call__(
         self, examples: Sequence[Example], texts: Sequence[str], drawn: Sequence[Drawn]
     ) -> tuple[Tensor, dict[str, Tally]]:

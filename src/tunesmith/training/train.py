@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,7 +113,7 @@ def follow(
     run: Run, folder: RunFolder, callbacks: Sequence[TrainerCallback], progress: Progress, origins: Mapping[str, str]
 ) -> Result:
     """The line, from the recipe or from the newest checkpoint to the report."""
-    with ending(folder, progress), Signals() as signals:
+    with ending(folder, progress), Signals() as signals, ExitStack() as held:
         hooks = Callbacks(callbacks, run.train, folder.path)
         base = locate(run.model.path)
         others = beside(run) | models(run)  # those that are not there are said before anything is read
@@ -124,6 +124,8 @@ def follow(
         material = prepare(run, found, tokenizer, progress.say)
         memory = ask_another(run, material, progress.say)
         loop = build(run, base, material, progress)
+        if loop.answers:
+            held.callback(loop.answers.scorer.close)
         create(folder, run, origins)
         note_judges(folder, found, progress.say)
         signals.resume = going_on(folder)
@@ -175,11 +177,11 @@ def refuse(run: Run) -> None:
         )
     refuse_quantised(run)
     run.objective.refuse()
+    refuse_rewards(run.rewards)
     refuse_online(run)
     refuse_offload(run.train.activation_offload)
     run.train.optim.refuse(run.train)
     run.train.lr_scheduler_type.refuse(run.train)
-    refuse_rewards(run.rewards)
     train, processes = run.train, int(os.environ.get("WORLD_SIZE", "1"))
     alone = "several processes are not supported yet; start tunesmith by itself, not by torchrun"
     early = "train.optimizer_in_backward changes weights before all of the gradient is known"
