@@ -20,7 +20,7 @@ from .methods.full import Full
 from .model.adapter import locate_adapter, under_adapter
 from .model.engine import Engine, reading
 from .model.hub import locate, locate_data
-from .model.load import load_model, load_tokenizer, load_tuned, pad_as
+from .model.load import hushed, load_model, load_tokenizer, load_tuned, pad_as
 from .model.policy import Policy
 from .model.reference import Asker
 from .model.teacher import load_teacher
@@ -166,7 +166,9 @@ class Tuned:
     def before(self) -> Iterator[Any]:
         """The model as it was when the run began, with the adapter that it went on from."""
         if self.run.method.adapter:
-            yield under_adapter(self.untouched, locate_adapter(self.run.method.adapter, "method.adapter")).eval()
+            with hushed():
+                begun = under_adapter(self.untouched, locate_adapter(self.run.method.adapter, "method.adapter"))
+            yield begun.eval()
             return
         with self.side(base=True) as model:
             yield model
