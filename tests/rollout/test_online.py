@@ -343,7 +343,7 @@ def test_from_recipe_to_report(tmp_path, model_folder, aim, monkeypatch):
     words += [
         "objective.max_completion_length=5",
         "rewards.0.name=regex",
-        "rewards.0.pattern=[a-e]",
+        "rewards.0.pattern=a|e|o",
         "eval.max_samples=4",
     ]
     words += [f"train.{word}" for word in ("max_steps=3", "learning_rate=0.05", "per_device_train_batch_size=4")]
