@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -103,5 +104,6 @@ def put(folder: Path, target: Path, made_of: str) -> None:
 def sweep(folder: Path) -> None:
     """Remove what killed processes left half made, once it is a day old."""
     for path in folder.glob(".*.tmp"):
-        if path.stat().st_mtime < time.time() - 86_400:
-            remove(path)
+        with suppress(FileNotFoundError):  # of another process, which has put it in its place
+            if path.stat().st_mtime < time.time() - 86_400:
+                remove(path)

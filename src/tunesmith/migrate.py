@@ -34,7 +34,7 @@ RENAMED = (
     overwrite_output_dir: is not needed here; a folder that holds something is never written over
     dataset dataset_name datasets train_file: is called data.path here
     dataset_dir: is not a key here; name the file or folder in data.path
-    dataset_config dataset_config_name: is called data.name here
+    dataset_config dataset_config_name: is called data.subset here
     dataset_split split: is called data.split here
     max_samples: is called data.max_samples here (eval.max_samples for the rows that are measured)
     eval_dataset validation_file test_datasets: is called data.eval_path here

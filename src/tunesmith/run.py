@@ -71,7 +71,7 @@ class Source:
     path: str
     """A file, a folder, a pattern such as data/*.jsonl, FOLDER/NAME of a dataset_info.json, an https:// address,
     org/name on the Hub, modelscope:org/name, demo/NAME."""
-    name: str | None = None
+    subset: str | None = None
     """Which of the configs that the README.md of a dataset's folder lists; needed where there are several."""
     split: str | None = None
     """Which of its splits to train on, if not train: train_sft, and test_sft is held out."""

@@ -70,7 +70,7 @@ WANTED = [
 def test_a_config_has_the_files_that_the_readme_says(folder, name, split, wanted):
     """As `datasets` 5.2 finds them, which is no part of what Tunesmith needs and so is not asked here."""
     assert names(chosen(folder, name, split)) == wanted
-    [place] = places(Data(path=str(folder), name=name, split=split), locate_data)
+    [place] = places(Data(path=str(folder), subset=name, split=split), locate_data)
     assert names(place.files) == wanted
 
 
@@ -89,15 +89,15 @@ def test_a_folder_that_lists_no_configs_is_read_as_before(folder):
     (folder / "README.md").write_text("---\nlicense: mit\n---\nconfigs:\n- config_name: x\n")
     assert names(chosen(folder / "en", split="test")) == {"train": ["en/test-0.jsonl"]}
     assert "test" in chosen(folder)
-    with pytest.raises(RecipeError, match=r"data.name: .* has no README.md that lists configs"):
+    with pytest.raises(RecipeError, match=r"data.subset: .* has no README.md that lists configs"):
         chosen(folder, "en")
 
 
 @pytest.mark.parametrize(
     ("name", "split", "sentence"),
     [
-        (None, None, "choose a config with data.name; it has en, de, zh, chat$"),
-        ("english", None, "choose a config with data.name; it has en, de, zh, chat, and no 'english'"),
+        (None, None, "choose a config with data.subset; it has en, de, zh, chat$"),
+        ("english", None, "choose a config with data.subset; it has en, de, zh, chat, and no 'english'"),
         ("chat", None, "choose a split to train on with data.split; it has train_sft, test_sft, train_gen, test_gen"),
         ("en", "validation", "choose a split to train on with data.split; it has train, test"),
     ],

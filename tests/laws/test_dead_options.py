@@ -19,12 +19,15 @@ from tunesmith.grid.tiny import NUMBERS, tiny
 from tunesmith.run import Run
 
 ELSEWHERE = {
+    "objective.": "what each does is held against its formula: tests/parity, tests/rollout, tests/model",
     "rewards": "tests/rewards look at each: a training run reads none yet",
     "train.optim.": "tests/optimizers/test_options.py walks these",
     "model.precision.": "tests/parity/test_precision.py: what is said with another value",
     "data.format.": "test_another_way_to_read_reads_otherwise, below",
 }
 EXEMPT = {
+    "data.subset": "chooses among the lists of a README.md: tests/data/test_configs.py",
+    "data.split": "chooses among the lists of a README.md: tests/data/test_configs.py",
     "model.liger": "needs a GPU and a package",
     "model.max_memory": "where weights wait changes no number: tests/model/test_offload.py",
     "train.activation_offload": "where activations wait changes no number: tests/model/test_offload.py",

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from conftest import make_tiny
-from tinyrun import loop_of, sequences_for
+from tinyrun import OFFLINE, loop_of, sequences_for
 
 from tunesmith.methods.freeze import Freeze
 from tunesmith.methods.full import Full
@@ -24,7 +24,7 @@ def gpt2(labels=0):
 
 
 @pytest.mark.parametrize("make", [make_tiny, gpt2])
-@pytest.mark.parametrize("aim", objective.all())
+@pytest.mark.parametrize("aim", OFFLINE)
 def test_steps_are_those_of_the_whole_model(make, aim, tmp_path, monkeypatch):
     monkeypatch.setattr("tunesmith.model.kept.AT_ONCE", 20)
     judge = objective[aim]()

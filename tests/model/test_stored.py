@@ -88,6 +88,7 @@ def test_what_needs_a_gpu_says_so(said, model_folder):
 @pytest.mark.parametrize("said", [GPTQ, AWQ, AQLM, EETQ], ids=lambda said: said["quant_method"])
 def test_on_a_gpu_a_missing_package_is_named(said, model_folder, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: True)
     monkeypatch.setattr("tunesmith.precision.base.find_spec", lambda package: None)
     say(model_folder, quantization_config=said)
     with pytest.raises(RecipeError, match=r"is quantised by \w+, and needs (\w+), .* pip install 'tunesmith\[\1\]'"):

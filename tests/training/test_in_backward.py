@@ -3,7 +3,7 @@
 import pytest
 import torch
 from conftest import make_tiny
-from tinyrun import loop_of, sequences_for
+from tinyrun import OFFLINE, loop_of, sequences_for
 from training.test_resume import StopsAfter, run_of, weights
 
 from tunesmith.errors import Diverged, RecipeError, Stopped
@@ -24,7 +24,7 @@ def tied(labels=0):
     return model
 
 
-@pytest.mark.parametrize("aim", objective.all())
+@pytest.mark.parametrize("aim", OFFLINE)
 @pytest.mark.parametrize("make", [make_tiny, tied], ids=["apart", "tied"])
 @pytest.mark.parametrize("method", [Full(), LoRA()], ids=["full", "lora"])
 def test_steps_are_the_same(make, method, aim):

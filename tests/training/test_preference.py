@@ -213,9 +213,9 @@ BAD = {
                       "rejected": [{"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]},
 }  # fmt: skip
 SAYS = {
-    "the same": "same-pair",
+    "the same": "pairs.jsonl:2: has two answers that come to the same tokens",
     "no answer": "empty-target",
-    "other prompts": "pairs.jsonl:2: has no prompt, and chosen and rejected begin with no turn in common",
+    "other prompts": "pairs.jsonl:2: cannot be read as preference: has no prompt, and chosen and rejected begin",
 }
 
 

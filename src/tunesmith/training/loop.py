@@ -237,7 +237,7 @@ class Loop:
         sequences = [self.rows.sequences[n] for n in self.sequences_of(examples)]
         lengths = np.array([len(tokens.ids) for tokens in sequences])
         if self.layout is share:
-            lengths -= np.array(branches(sequences))
+            lengths -= np.array(alike(branches(sequences), self.objective.side_by_side))
         return lengths.reshape(len(examples), -1).sum(1).tolist()
 
     def add_up_gradients(self) -> None:
@@ -305,6 +305,19 @@ def sequences_of(examples: Sequence[int], objective: Objective) -> list[int]:
     """The numbers of the sequences that examples have."""
     size = objective.side_by_side
     return [example * size + n for example in examples for n in range(size)]
+
+
+def alike(borrowed: Sequence[int], together: int) -> list[int]:
+    """What each sequence borrows, and what those lend that others of another example borrow from: wherever a family is
+    cut apart, its beginning is needed again, and is no weight of one of them."""
+    made = list(borrowed)
+    for at in range(1, len(borrowed)):
+        lender = at - 1
+        while borrowed[lender]:
+            lender -= 1
+        if borrowed[at] and at // together != lender // together:
+            made[lender] = borrowed[at]
+    return made
 
 
 def diverged(step: Step, early: bool) -> str:

@@ -28,14 +28,14 @@ def chosen(where: Where, name: str | None = None, split: str | None = None) -> F
     """The files of a source by what they are for: of the config `name`, learnt from `split`, where these are given."""
     known = configs(where) if isinstance(where, Path) and where.is_dir() else {}
     if name and not known:
-        raise RecipeError(f"data.name: {where} has no README.md that lists configs; leave it out, and name its files")
+        raise RecipeError(f"data.subset: {where} has no README.md that lists configs; leave it out, and name its files")
     if not known:
         return meant(where, splits(where), split) if split else splits(where)
     assert isinstance(where, Path)
     if name is None:
         name = next(iter(known)) if len(known) == 1 else next((n for n, one in known.items() if one.get(USUAL)), USUAL)
     if name not in known:
-        raise DataError(f"{where}: choose a config with data.name; it has {', '.join(known)}{near(name, known)}")
+        raise DataError(f"{where}: choose a config with data.subset; it has {', '.join(known)}{near(name, known)}")
     return meant(where, files(where, name, known[name]), split)
 
 

@@ -93,7 +93,7 @@ def places(data: Data, locate: Callable[[str, str | None], Where]) -> list[Place
             " more in data.also and set data.mixing=interleave_under, or leave them out"
         )
     where = [locate(source.path, source.sha256) for source in sources]
-    files = [dict(chosen(one, source.name, source.split)) for one, source in zip(where, sources, strict=True)]
+    files = [dict(chosen(one, source.subset, source.split)) for one, source in zip(where, sources, strict=True)]
     if data.eval_path:
         for found in files:
             found.pop("test", None)
