@@ -34,9 +34,9 @@ OFFLINE = [name for name, one in objectives.all().items() if one.targets != "pro
 """Objectives whose loss says how far one is; those that learn from the model's own answers see others each time."""
 COVER = sorted(
     {(name, aim) for name in method.all() for aim in ("sft", "classify", "dpo")}
-    | {(name, aim) for name in ("full", "lora", "prefix_tuning") for aim in OFFLINE}
+    | {(name, aim) for name in ("full", "lora") for aim in OFFLINE}
 )
-"""Pairs in which every method and every objective occurs, and what they could have to do with each other."""
+"""Pairs in which every method and every objective occurs."""
 
 
 def sequences_for(objective) -> list[Tokens]:
