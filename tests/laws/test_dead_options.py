@@ -26,6 +26,8 @@ ELSEWHERE = {
     "data.format.": "test_another_way_to_read_reads_otherwise, below",
 }
 EXEMPT = {
+    "eval.batch_size": "how many rows are asked at once changes no figure: tests/model/test_engine.py",
+    "eval.max_new_tokens": "a tiny model's answers to these rows are no longer than any limit: tests/model/test_engine.py",
     "data.subset": "chooses among the lists of a README.md: tests/data/test_configs.py",
     "data.split": "chooses among the lists of a README.md: tests/data/test_configs.py",
     "model.liger": "needs a GPU and a package",
@@ -39,7 +41,6 @@ EXEMPT = {
     "model.rope_scaling.factor [dynamic]": "acts on texts longer than the model's own length, which only asking has",
 }
 REFUSED = {
-    "eval.task=choice": "for answers that are few and come time and again",
     "data.format": "these rows are of one format",
     "data.on_lint": "one of the two stops",
     "method.adapter [adalora]": "ranks that were dropped do not come back",
@@ -111,7 +112,7 @@ VALUES = {
     "train.save_total_limit": "1",
     "train.max_skipped_steps": "1",
     "eval.max_samples": "2",
-    "eval.max_new_tokens": "2",
+    "eval.task": "exact_match",
 }
 TWO = ("data.also=[{{path: {folder}/also.jsonl}}]",)
 MIXED = (*TWO, "data.mixing=interleave_over")
@@ -145,7 +146,6 @@ WITH = {
     "train.save_total_limit": ("train.save_steps=2",),
     "train.on_nan": MAKES_NO_NUMBERS,
     "train.max_skipped_steps": (*MAKES_NO_NUMBERS, "train.on_nan=skip"),
-    "eval.max_new_tokens": ("eval.task=exact_match",),
 }
 
 
