@@ -27,7 +27,7 @@ ELSEWHERE = {
 }
 EXEMPT = {
     "eval.batch_size": "how many rows are asked at once changes no figure: tests/model/test_engine.py",
-    "eval.max_new_tokens": "a tiny model's answers to these rows are no longer than any limit: tests/model/test_engine.py",
+    "eval.max_new_tokens": "not to be seen of these rows; what it limits: tests/model/test_engine.py",
     "data.subset": "chooses among the lists of a README.md: tests/data/test_configs.py",
     "data.split": "chooses among the lists of a README.md: tests/data/test_configs.py",
     "model.liger": "needs a GPU and a package",
