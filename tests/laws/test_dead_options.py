@@ -20,7 +20,7 @@ from tunesmith.run import Run
 
 ELSEWHERE = {
     "objective.": "what each does is held against its formula: tests/parity, tests/rollout, tests/model",
-    "rewards": "tests/rewards look at each: a training run reads none yet",
+    "rewards": "tests/rewards look at each; tests/rollout train by them",
     "train.optim.": "tests/optimizers/test_options.py walks these",
     "model.precision.": "tests/parity/test_precision.py: what is said with another value",
     "data.format.": "test_another_way_to_read_reads_otherwise, below",

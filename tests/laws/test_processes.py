@@ -63,4 +63,4 @@ def test_equivalence_of_two_processes_and_one(two, name, aim):
         assert torch.allclose(weights[f"{name} {aim} {key}"], weight, atol=1e-6), key
     judge = objective[aim]()
     start = loop_of(make_tiny, method[name](), judge, sequences_for(judge)).weights
-    assert any(not torch.allclose(weight, start[key], atol=1e-5) for key, weight in loop.weights.items())
+    assert any(not torch.allclose(weight, start[key], atol=1e-4) for key, weight in loop.weights.items())
