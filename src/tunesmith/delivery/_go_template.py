@@ -78,9 +78,11 @@ def around(writer: Writer) -> Around:
     if not whole.startswith(unasked) or pair[1].content not in whole:
         raise refused("it writes earlier turns differently when the dialogue goes on")
     lead, _, rest = whole[len(unasked) :].partition(pair[1].content)
-    again, _, _ = rest.partition(three[2].content)
-    lead_user = common_end(before, again)
-    turns = {"user": (lead_user, behind), "assistant": (lead, again[: len(again) - len(lead_user)])}
+    _, _, ended = writer.text(pair).partition(pair[1].content)
+    lead_user, _, _ = rest.removeprefix(ended).partition(three[2].content)
+    if not before.endswith(lead_user):
+        raise refused("the first turn does not begin as later ones do")
+    turns = {"user": (lead_user, behind), "assistant": (lead, ended)}
     begin = before[: len(before) - len(lead_user)]
     try:
         with_system = writer.text(said("system", "user"), answer=True)
@@ -104,13 +106,6 @@ def around(writer: Writer) -> Around:
 
 def said(*roles: str, at: int = 0) -> list[Message]:
     return [Message(role, WORD.format(number)) for number, role in enumerate(roles, at)]
-
-
-def common_end(one: str, other: str) -> str:
-    size = 0
-    while size < min(len(one), len(other)) and one[-1 - size] == other[-1 - size]:
-        size += 1
-    return one[len(one) - size :]
 
 
 def common_begin(one: str, other: str) -> str:

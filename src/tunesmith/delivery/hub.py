@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import BadEnvironment, RecipeError
 from .adapter import Adapter
@@ -14,6 +14,8 @@ from .merged import Merged
 
 if TYPE_CHECKING:
     from .source import Source
+
+MESSAGE = "A model tuned by Tunesmith"
 
 
 @way("hub")
@@ -34,7 +36,7 @@ class Hub(Way):
         return Merged() if self.whole else Adapter()
 
     def check(self, source: Source) -> None:
-        if not re.fullmatch(r"[\w.-]+/[\w.-]+", self.repo):
+        if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", self.repo):
             raise RecipeError(f"repo: must be owner/name, such as repo=me/reviews-lora (got '{self.repo}')")
         package = {"huggingface": "huggingface_hub", "modelscope": "modelscope"}[self.hub]
         if find_spec(package) is None:
@@ -50,25 +52,23 @@ class Hub(Way):
     def finish(self, folder: Path) -> str:
         """Send the folder. Raises BadEnvironment where the hub cannot be reached, or does not let one in."""
         try:
-            return send(self, folder)
+            return self.send(folder)
         except Exception as error:  # noqa: BLE001 - the hubs' libraries and those below them fail in many ways
             said = str(error).strip().split("\n")[0] or type(error).__name__
             raise BadEnvironment(
                 f"repo={self.repo}: could not be sent to {self.hub} ({said}); {folder} is whole and can be sent later"
             ) from None
 
+    def send(self, folder: Path) -> str:
+        """The address under which it is then to be found."""
+        if self.hub == "modelscope":
+            from modelscope.hub.api import HubApi  # pyright: ignore[reportMissingImports]
 
-def send(to: Hub, folder: Path) -> str:
-    """The address under which it is then to be found."""
-    if to.hub == "modelscope":
-        from modelscope.hub.api import HubApi
+            api: Any = HubApi()
+            api.create_repo(self.repo, visibility="private" if self.private else "public", exist_ok=True)
+            api.upload_folder(repo_id=self.repo, folder_path=str(folder), commit_message=MESSAGE)
+            return f"{self.hub}: {self.repo}"
+        from huggingface_hub import HfApi
 
-        api = HubApi()
-        api.create_repo(to.repo, visibility="private" if to.private else "public", exist_ok=True)
-        api.upload_folder(repo_id=to.repo, folder_path=str(folder), commit_message="A model tuned by Tunesmith")
-        return f"{to.hub}: {to.repo}"
-    from huggingface_hub import HfApi
-
-    made = HfApi()
-    made.create_repo(to.repo, private=to.private, exist_ok=True)
-    return str(made.upload_folder(repo_id=to.repo, folder_path=folder, commit_message="A model tuned by Tunesmith"))
+        HfApi().create_repo(self.repo, private=self.private, exist_ok=True)
+        return str(HfApi().upload_folder(repo_id=self.repo, folder_path=folder, commit_message=MESSAGE))
