@@ -6,13 +6,13 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from heapq import heappush, heappushpop
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from .example import Example, Media
+from .example import Example
 from .item import Item
 from .keeping.ahead import ahead
 from .reading.media import check_media
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..objectives.base import Targets
 
 T = TypeVar("T")
-NONE = Media()
+NONE = Example().media
 
 CHUNK = 512
 """Rows that are rendered at once."""
@@ -161,9 +161,9 @@ class Pass:
         """What a row means, or what is wrong with it."""
         way = self.place.format
         try:
-            found = [replace(example, origin=row.origin) for example in way.examples(row.values)]
+            found = [example.read_at(row.origin) for example in way.examples(row.values)]
             for example in found:
-                if example.media != NONE:
+                if example.media is not NONE:
                     check_media(example.media, self.place.media or Path(row.origin).parent)
             return found
         except ValueError as error:
@@ -182,10 +182,12 @@ def origin_of(sentence: str) -> str:
     return found[1] if found else ""
 
 
+spelt = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str).encode
+
+
 def digest(row: Row) -> bytes:
     """A hash of a row's content, whatever its place."""
-    text = json.dumps(row.values, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode(errors="surrogatepass")).digest()
+    return hashlib.sha256(spelt(row.values).encode(errors="surrogatepass")).digest()
 
 
 def number(content: bytes) -> int:
