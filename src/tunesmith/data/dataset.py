@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from heapq import heappush, heappushpop
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .example import Example
 from .item import Item
@@ -28,6 +28,8 @@ NONE = Example().media
 
 CHUNK = 512
 """Rows that are rendered at once."""
+Chunk = list[tuple[str, tuple[str, dict[str, Any]] | str]]
+"""Such rows with their splits, as they are sent to other processes: a plain tuple takes half as long as a Row."""
 
 
 class Drawn(Generic[T]):
@@ -84,13 +86,13 @@ class Pass:
         It is called in processes forked from this one, and what it makes is sent here: the less, the quicker.
         """
 
-        def work(chunk: list[tuple[str, Row | str]]) -> tuple[list[tuple[str, int, Example]], T]:
-            made = self.judged(chunk)
+        def work(chunk: Chunk) -> tuple[list[tuple[str, int, Example]], T]:
+            made = self.judged([(split, row if isinstance(row, str) else Row(*row)) for split, row in chunk])
             held = [item for item in made if item.split != "train"]
             return [(one.split, number(digest(one.row)), one.example) for one in held if one.example], fold(made)
 
-        rows = self.rows()
-        chunks = iter(lambda: list(islice(rows, CHUNK)), [])
+        rows = ((split, row if isinstance(row, str) else tuple(row)) for split, row in self.rows())
+        chunks: Iterator[Chunk] = iter(lambda: list(islice(rows, CHUNK)), [])
         for held, folded in ahead(work, chunks):
             for split, key, example in held:
                 self.held.setdefault(split, Drawn(self.measured)).add(key, example)

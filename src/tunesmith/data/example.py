@@ -79,7 +79,7 @@ class Example:
     """Token ids, and of each the id that is to be learnt there, or -100."""
     tools: tuple[dict[str, Any], ...] = ()
     """JSON schemas of the tools that may be called."""
-    media: Media = Media()  # noqa: RUF009 - it is frozen, and one for all spares making one for each
+    media: Media = Media()
     origin: str = ""
     """Where it was read, as file:line."""
 

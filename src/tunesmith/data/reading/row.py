@@ -22,7 +22,7 @@ class Row(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def place_of(origin: str) -> tuple[str, int]:
-    """The file and the line of an origin; -1 where it names no line. Several ask this of each row, one soon after another."""
+    """The file and the line of an origin; -1 where it names no line. Of one row it is asked several times."""
     file, _, line = origin.rpartition(":")
     return (file, int(line)) if line.isdecimal() else (origin, -1)
 
