@@ -56,8 +56,10 @@ def test_lengths_are_those_of_the_template(ask, data, model_folder, tokenizer):
         assert bar["count"] == sum(bar["from"] <= length <= bar["to"] for length in lengths)
 
 
-@given(sizes=st.lists(st.lists(st.integers(0, 3000), max_size=3), max_size=8), cuts=st.lists(st.integers(0, 8)))
-@settings(max_examples=30, deadline=None)
+@given(
+    sizes=st.lists(st.lists(st.sampled_from([1, 2, 9, 1500]), max_size=3), max_size=8), cuts=st.lists(st.integers(0, 8))
+)
+@settings(max_examples=10, deadline=None)
 def test_pieces_come_to_what_the_whole_comes_to(sizes, cuts):
     """However the rows are shared out among processes."""
     items = [
