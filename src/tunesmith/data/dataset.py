@@ -12,6 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import orjson
+
 from .example import Example
 from .item import Item
 from .keeping.ahead import ahead
@@ -184,12 +186,24 @@ def origin_of(sentence: str) -> str:
     return found[1] if found else ""
 
 
-spelt = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str).encode
+encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str).encode
 
 
 def digest(row: Row) -> bytes:
     """A hash of a row's content, whatever its place."""
-    return hashlib.sha256(spelt(row.values).encode(errors="surrogatepass")).digest()
+    return hashlib.sha256(spelt(row.values)).digest()
+
+
+def spelt(values: dict[str, Any]) -> bytes:
+    """A row as `encode` writes it; most of it are texts, which orjson writes alike and several times faster."""
+    try:
+        parts = [
+            orjson.dumps(key) + b": " + (orjson.dumps(one) if type(one) is str else encode(one).encode())
+            for key, one in sorted(values.items())
+        ]
+    except (TypeError, UnicodeEncodeError):  # half a character, or a key that is no text
+        return encode(values).encode(errors="surrogatepass")
+    return b"{" + b", ".join(parts) + b"}"
 
 
 def number(content: bytes) -> int:
