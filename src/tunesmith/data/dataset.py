@@ -161,7 +161,7 @@ class Pass:
         """What a row means, or what is wrong with it."""
         way = self.place.format
         try:
-            found = [replace(example, origin=row.origin) for example in way.examples(row.values)]
+            found = [replace(example, origin=row.origin, task=self.place.task) for example in way.examples(row.values)]
             for example in found:
                 if example.media != NONE:
                     check_media(example.media, self.place.media or Path(row.origin).parent)

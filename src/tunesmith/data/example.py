@@ -75,6 +75,8 @@ class Example:
     """Its classes, where it may have several or none."""
     score: float | None = None
     """Where it stands on a scale."""
+    task: str | None = None
+    """Which of several tasks it is of, as the recipe calls it."""
     tokens: tuple[tuple[int, ...], tuple[int, ...]] | None = None
     """Token ids, and of each the id that is to be learnt there, or -100."""
     tools: tuple[dict[str, Any], ...] = ()

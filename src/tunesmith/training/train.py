@@ -40,10 +40,11 @@ from ..run import Run
 from ..runs import RunFolder, claim, create, now
 from ..secret import holds_secret
 from . import checkpoint
-from .before import ask_another, before_learning, begin_among, own_oracle, ways
+from .before import ask_another, before_learning, begin_among, own_oracle, recorded, ways
 from .callbacks import Callbacks
 from .loop import Loop
 from .online import answers, refuse_online
+from .order import refuse_order
 from .progress import Progress
 from .quantised import refuse_quantised
 from .signals import Signals
@@ -138,7 +139,7 @@ def follow(
         mine = passport.make(said, origins, inputs, rows, surroundings(loop, callbacks))
         passport.keep(folder.path, mine, progress.say)
         outputs = run.objective.outputs(material.labels)
-        folder.note(status="running", counts=material.counts, labels=outputs, parameters=size(loop.policy))
+        folder.note(status="running", counts=material.counts, labels=outputs, **recorded(loop, material))
 
         parts = material, run.objective, run.eval, loop.layout
         tried = loop.answers.tried if loop.answers else None
@@ -180,6 +181,7 @@ def refuse(run: Run) -> None:
     refuse_rewards(run.rewards)
     refuse_online(run)
     refuse_offload(run.train.activation_offload)
+    refuse_order(run)
     run.train.optim.refuse(run.train)
     run.train.lr_scheduler_type.refuse(run.train)
     train, processes = run.train, int(os.environ.get("WORLD_SIZE", "1"))
@@ -323,13 +325,6 @@ def measure(examiner: Examiner, policy: Policy, side: str, folder: RunFolder, pr
 def length(run: Run) -> list[float]:
     """How long a run goes on, as its recipe says it."""
     return [run.train.num_train_epochs, run.train.max_steps]
-
-
-def size(policy: Policy) -> dict[str, int]:
-    return {
-        "total": sum(weight.numel() for weight in policy.model.parameters()),
-        "trainable": sum(weight.numel() for weight in policy.trainable().values()),
-    }
 
 
 def remote(path: str) -> bool:
