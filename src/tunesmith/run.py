@@ -103,7 +103,7 @@ class Data(Source):
     """Interleaved, the shares are the weights times the sources' sizes to the power of 1/temperature; unless it is
     given, the weights alone."""
     eval_path: str | None = None
-    """Held-out rows to measure on, of this source's task; else the source's own test split, else a share of the rows."""
+    """Held-out rows to measure on, of this source's task; else its own test split, else a share of the rows."""
     eval_size: Fraction = 0.1
     """Share of the rows held out, by a hash of their content, where the source has no test split."""
     max_length: Count = 2048

@@ -57,11 +57,17 @@ def chat(
                 history.append(Message("assistant", answer))
 
 
+def asks_what_it_is(tuned: Tuned, text: str) -> bool:
+    """Whether a text is to be told of rather than answered."""
+    return bool(tuned.tasks) and (text.startswith("/tell ") or (not tuned.writes and not text.startswith("/")))
+
+
 def tell(tuned: Tuned, text: str) -> None:
     """What a run's result tells of a text: a line a task, or one where there is one."""
     for task in tuned.tasks:
         found = tuned.tell(text).get(task.name, {})
-        values = [f"{name} {chance:.3g}" if task.kind == "score" else f"{name} {chance:.1%}" for name, chance in found.items()]
+        how = ".3g" if task.kind == "score" else ".1%"
+        values = [f"{name} {chance:{how}}" for name, chance in found.items()]
         if values:
             line(("" if len(tuned.tasks) == 1 else f"{task.name}: ") + ", ".join(values))
 

@@ -125,6 +125,15 @@ def logp(plain: Any, sequences: Sequence[Tokens]) -> LogProbs:
     return LogProbs(torch.cat(found), torch.tensor(owners), len(sequences))
 
 
+def entropy(plain: Any, sequences: Sequence[Tokens]) -> Tensor:
+    """[M] that of what may be said, at each token that is learnt."""
+    found = []
+    for tokens in sequences:
+        chances = logits(plain, tokens)[:-1][torch.tensor(tokens.learn[1:])].softmax(-1)
+        found.append(torch.special.entr(chances).sum(-1).detach())
+    return torch.cat(found)
+
+
 def score(plain: Any, sequences: Sequence[Tokens]) -> Tensor:
     rows = [torch.tensor([tokens.ids]) for tokens in sequences]
     return torch.cat([classes(plain, row) for row in rows])
@@ -143,5 +152,5 @@ def base_of(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-LOOKS: dict[str, Callable[[Any, Sequence[Tokens]], Any]] = {"logp": logp, "score": score}
+LOOKS: dict[str, Callable[[Any, Sequence[Tokens]], Any]] = {"logp": logp, "score": score, "entropy": entropy}
 """What objectives look at, beside what is known."""

@@ -10,7 +10,8 @@ HEAD = "score"
 
 
 def put_beside(model: Any, outputs: tuple[str, ...], folder: Path) -> tuple[str, ...]:
-    """Put a head with these outputs on a language model: the one that its folder has, else a new one, which is named."""
+    """Put a head with these outputs on a language model: the one that its folder has, else a new one, whose name
+    is given."""
     import torch
 
     config = model.config.get_text_config()

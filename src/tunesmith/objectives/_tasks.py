@@ -119,8 +119,8 @@ def refuse_unfit(tasks: Sequence[Task], weights: Mapping[str, float], smoothing:
     names = {task.name for task in tasks}
     if unknown := next((name for name in weights if name not in names), None):
         raise RecipeError(
-            f"objective.weights: there is no task '{unknown}' ({', '.join(sorted(names))}); tasks are named by data.task"
-            " and by the task of each of data.also"
+            f"objective.weights: there is no task '{unknown}' ({', '.join(sorted(names))}); tasks are named by"
+            " data.task and by the task of each of data.also"
         )
     if weights and len(tasks) == 1:
         raise RecipeError("objective.weights: there is one task, and nothing to weigh it against; leave it out")

@@ -99,8 +99,8 @@ class Objective:
 
     def asks(self, given: str) -> bool:
         """Whether `loss` asks for one of these, of a whole step before any of it is judged: `baseline`, which `measure`
-        makes; `partners`, which `values` and `match` make; `whole`, how much of each task there is, by `amount`; `progress`,
-        the share of the run's steps that are taken."""
+        makes; `partners`, which `values` and `match` make; `whole`, how much of each task there is, by `amount`;
+        `progress`, the share of the run's steps that are taken."""
         return given in inspect.signature(self.loss).parameters
 
     def measure(self, *batch: Any, **looks: Any) -> Tally:
