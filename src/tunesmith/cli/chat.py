@@ -45,12 +45,10 @@ def chat(
                 continue
             case "/base" | "/tuned" | "/new":
                 base, history = (base if text == "/new" else text == "/base"), []
-            case _ if text.startswith("/tell ") and tuned.tasks:
+            case _ if asks_what_it_is(tuned, text):
                 tell(tuned, text.removeprefix("/tell "))
             case _ if text.startswith("/"):
                 line(f"no such command: {text}; {HELP}")
-            case _ if tuned.tasks and not tuned.writes:
-                tell(tuned, text)
             case _:
                 history.append(Message("user", text))
                 answer = speak(tuned.stream(history, max_new_tokens, temperature, base))

@@ -290,7 +290,7 @@ def look(made: Tensor, targets: Tensor, way: Way, slopes: bool) -> Iterator[tupl
     kept = logits.clone() if "entropy" in way.wants else logits
     peak = logits.amax(-1)
     share = torch.softmax(logits, -1, out=logits)
-    surprise = torch.special.entr(share).sum(-1) if way.watches else None
+    watched = seen(share, way)
     excess = -share.amax(-1).log()  # of the normaliser over the peak, whose own share is one in the sum
     for name in way.wants:
         fall = None
@@ -310,5 +310,9 @@ def look(made: Tensor, targets: Tensor, way: Way, slopes: bool) -> Iterator[tupl
         else:
             raise KeyError(name)
         yield value, None if fall is None else way.after.slope_(fall, bend)
-    if surprise is not None:
-        yield surprise, None
+    yield from watched
+
+
+def seen(share: Tensor, way: Way) -> list[tuple[Tensor, None]]:
+    """What is watched of chances, [C, V], before a slope takes their place."""
+    return [(torch.special.entr(share).sum(-1), None)] if way.watches else []
