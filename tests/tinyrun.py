@@ -101,7 +101,8 @@ def loop_of(tiny, method, objective, sequences, layout=share, **settings) -> Loo
     torch.manual_seed(0)
     layout = pack if layout is share and method.name in WHOLE else layout
     train = Train(**{"per_device_train_batch_size": 8, "lr_scheduler_type": Constant(), **settings})
-    outputs = objective.outputs(("a", "b", "c"))
+    tasks = sorted({one.task for one in sequences if one.task}, key=lambda task: task.first)
+    outputs = objective.outputs(tuple(name for task in tasks for name in task.names) or ("a", "b", "c"))
     parts = NEEDS.get(method.name, {})
     model = tiny(labels=0 if isinstance(outputs, Beside) else len(outputs), **parts)
     if isinstance(outputs, Beside):

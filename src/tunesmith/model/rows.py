@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..data.batch import Batch, Layout
-from ..data.keeping.store import Many
+from ..data.keeping.store import Many, Mixed
 from ..data.rendering.tokens import Tokens
 from ..errors import RecipeError
 from ..objectives.base import Objective, Tally, looked_at
@@ -113,7 +113,8 @@ class Rows:
 
     def amounts(self, objective: Objective, parts: Sequence[Sequence[int]]) -> dict[str, Tally]:
         """How much of each task some sequences have."""
-        found: dict[str, Tally] = {}
+        tasks = self.sequences.tasks if isinstance(self.sequences, Mixed) else ()
+        found = {task.name: Tally(0.0, 0) for task in tasks if task}
         for number in (number for chosen in parts for number in chosen):
             name, much = objective.amount(self.sequences[number])
             found[name] = found.get(name, Tally(0.0, 0)) + Tally(much, 1)

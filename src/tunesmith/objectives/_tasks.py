@@ -104,12 +104,14 @@ def together(parts: Sequence[Part], amounts: Mapping[str, float], weights: Mappi
     if parts[0].alone:
         only = parts[0].tally
         return Loss(only.sum, only.count, parts[0].metrics)
-    sums, counts, watched = [], [], {}
+    seen = {part.name: part.rows for part in parts}
+    watched = {f"share/{name}": Tally(seen.get(name, 0), rows) for name in amounts}
+    sums, counts = [], []
     for part in parts:
         tally, share = part.tally, weights.get(part.name, 1.0) / amounts[part.name]
         sums.append(share * tally.sum)
         counts.append(share * tally.count)
-        figures = {"loss": tally.tallies()["loss"], "share": Tally(part.rows, rows), **part.metrics}
+        figures = {"loss": tally.tallies()["loss"], **part.metrics}
         watched |= {f"{name}/{part.name}": figure for name, figure in figures.items()}
     return Loss(sum(sums[1:], sums[0]), sum(counts[1:], counts[0]), watched)
 

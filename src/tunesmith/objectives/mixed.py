@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 from ..config.record import Fraction, Positive
+from ..errors import RecipeError
 from ._tasks import Part, called, refuse_unfit, rows_of, together, told
 from .base import Beside, Objective, Targets, objective
 
@@ -28,8 +29,6 @@ class Mixed(Objective):
         return Beside(labels)
 
     def fits(self, tasks):
-        from ..errors import RecipeError
-
         kinds = {task.kind == "answers" for task in tasks}
         if kinds != {True, False}:
             what, other = ("answers", "sft") if True in kinds else ("labels", "classify")

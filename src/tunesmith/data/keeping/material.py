@@ -14,7 +14,7 @@ from ...errors import DataError
 from ..dataset import Drawn
 from ..example import Example
 from ..reading.places import Place
-from ..rendering.answers import ANSWERS
+from ..rendering.answers import WRITTEN
 from ..rendering.render import NoTarget, Renderer, Tokens, TooLong
 from ..task import Task
 from .known import leaks
@@ -71,7 +71,7 @@ def prepare(
     """Read and render a run's data, or take them from the cache; what was left out or cut is counted and said."""
     refuse_tasks(run)
     renderer = Renderer(tokenizer, run.data)
-    if renderer.plain and run.objective.targets in (*ANSWERS, "mixed"):
+    if renderer.plain and run.objective.targets in WRITTEN:
         say(f"{renderer.name} brings no chat template: a plain one is used ('user: ...', 'assistant: ...')")
     for place in found:
         unread = f"; not read: {', '.join(place.unread)}" if place.unread else ""
@@ -93,7 +93,8 @@ def check(run: Run, place: Place, part: Stored, say: Callable[[str], None]) -> N
     for sentence in part.facts["lint"]:
         say(f"data: {place.name}: {sentence}")
     if part.facts["errors"] and run.data.on_lint == "stop":
-        raise DataError(f"{place.name}: the checks found errors: {', '.join(part.facts['errors'])}; {SHOWS}")
+        found, first = ", ".join(part.facts["errors"]), part.facts["first error"]
+        raise DataError(f"{place.name}: the checks found errors: {found}; first {first}; {SHOWS}")
 
 
 def check_leaks(run: Run, parts: Sequence[Stored], say: Callable[[str], None]) -> None:

@@ -125,7 +125,9 @@ class Part:
                 asked += some.asked
             report = checks.report()
             kinds = {found.rule.name for found in report.errors}
-            told = {"errors": sorted(kinds), "lint": report.sentences(), "offered": passing.offered}
+            first = next((f"{origin}: {said.en}" for one in report.errors for origin, said in one.examples), "")
+            told = {"errors": sorted(kinds), "first error": first, "lint": report.sentences()}
+            told["offered"] = passing.offered
             writer.close(found.facts() | told | {"read": noted.close()})
         for split, examples in {"train": asked, **passing.held}.items():
             (folder / f"{split}.json").write_bytes(entries().dump_json(list(examples)))
