@@ -6,9 +6,8 @@ from pathlib import Path
 from tunesmith.config.load import load
 from tunesmith.run import Run
 
-PAGES = [
-    (Path(__file__).parents[2] / "docs" / name).read_text(encoding="utf-8") for name in ("tasks.md", "tasks.zh.md")
-]
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = [(DOCS / name).read_text(encoding="utf-8") for name in ("tasks.md", "tasks.zh.md")]
 
 
 def test_both_languages_show_the_same_recipes_which_load():
