@@ -289,9 +289,9 @@ def look(made: Tensor, targets: Tensor, way: Way, slopes: bool) -> Iterator[tupl
     mean = logits.mean(-1) if "uniform" in way.wants else at_target
     kept = logits.clone() if "entropy" in way.wants else logits
     peak = logits.amax(-1)
-    share = torch.softmax(logits, -1, out=logits)
-    watched = seen(share, way)
+    share = torch.softmax(logits, -1, out=None if way.watches else logits)
     excess = -share.amax(-1).log()  # of the normaliser over the peak, whose own share is one in the sum
+    watched = [(peak + excess - torch.einsum("cv,cv->c", share, logits), None)] if way.watches else []
     for name in way.wants:
         fall = None
         if name == "logp":
@@ -312,7 +312,3 @@ def look(made: Tensor, targets: Tensor, way: Way, slopes: bool) -> Iterator[tupl
         yield value, None if fall is None else way.after.slope_(fall, bend)
     yield from watched
 
-
-def seen(share: Tensor, way: Way) -> list[tuple[Tensor, None]]:
-    """What is watched of chances, [C, V], before a slope takes their place."""
-    return [(torch.special.entr(share).sum(-1), None)] if way.watches else []

@@ -147,7 +147,9 @@ def follow(
         tried = loop.answers.tried if loop.answers else None
         examiner, watch = (Examiner(*parts, rows, tried) for rows in (material.test, material.validation))
         oracle = memory or own_oracle(run, loop, mine["hashes"]["base"], progress.say)
-        before_learning(run, loop, [examiner, watch], oracle)
+        meanwhile = run.train.eval_strategy != "no" or bool(callbacks)  # which may ask for it at any time
+        asked = [one for one, wanted in ((examiner, run.eval.enabled), (watch, meanwhile)) if wanted]
+        before_learning(run, loop, asked, oracle)
         before = measure(examiner, loop.policy, "before", folder, progress)
         facts = {"data": material.fingerprint, "base": mine["hashes"]["base"]} | checkpoint.deciding(run)
         facts["processes"] = loop.accelerator.num_processes
