@@ -165,7 +165,7 @@ class Pass:
         """What a row means, or what is wrong with it."""
         way = self.place.format
         try:
-            found = [example.read_at(row.origin) for example in way.examples(row.values)]
+            found = [example.read_at(row.origin, self.place.task) for example in way.examples(row.values)]
             for example in found:
                 if example.media is not NONE:
                     check_media(example.media, self.place.media or Path(row.origin).parent)

@@ -75,6 +75,8 @@ class Example:
     """Its classes, where it may have several or none."""
     score: float | None = None
     """Where it stands on a scale."""
+    task: str | None = None
+    """Which of several tasks it is of, as the recipe calls it."""
     tokens: tuple[tuple[int, ...], tuple[int, ...]] | None = None
     """Token ids, and of each the id that is to be learnt there, or -100."""
     tools: tuple[dict[str, Any], ...] = ()
@@ -83,10 +85,10 @@ class Example:
     origin: str = ""
     """Where it was read, as file:line."""
 
-    def read_at(self, origin: str) -> Example:
-        """The same, read there; quicker than dataclasses.replace, for this is done with every row."""
+    def read_at(self, origin: str, task: str) -> Example:
+        """The same, read there for a task; quicker than dataclasses.replace, for this is done with every row."""
         made = object.__new__(type(self))
-        vars(made).update(vars(self), origin=origin)
+        vars(made).update(vars(self), origin=origin, task=task)
         return made
 
     @property

@@ -136,7 +136,7 @@ def page(facts: Facts) -> str:
         facts=facts,
         headline=headline(facts.before, facts.after),
         rows=summary(facts.before, facts.after),
-        matrices=[(side, scores) for side, scores in sides.items() if scores and scores.labels],
+        matrices=[(name, scores) for name, scores in each(sides).items() if scores.labels],
         reliability=[(side, scores) for side, scores in sides.items() if scores and scores.reliability],
         chart=chart(facts),
         chosen=[row for row in facts.settings if row[2] != "default"],
@@ -163,8 +163,22 @@ def headline(before: Scores | None, after: Scores | None) -> str:
     return f"Accuracy {change}{after.accuracy:.1%} on {after.n:,} held-out rows{spread}{raters}"
 
 
+def each(sides: Mapping[str, Scores | None]) -> dict[str, Scores]:
+    """The scores of each side, and of each task on it."""
+    found = {side: scores for side, scores in sides.items() if scores}
+    return found | {f"{side}: {name}": one for side, scores in found.items() for name, one in scores.tasks.items()}
+
+
 def summary(before: Scores | None, after: Scores | None) -> list[tuple[str, str, str]]:
-    """The figures in words, a row a measure: its name, before, after."""
+    """The figures in words, a row a measure: its name, before, after; those of each task behind those of all."""
+    names = [*dict.fromkeys(name for side in (before, after) if side for name in side.tasks)]
+    own = {name: [side.tasks.get(name) if side else None for side in (before, after)] for name in names}
+    rows = [(f"{name}: {row[0]}", *row[1:]) for name, sides in own.items() for row in measures(*sides)]
+    return [row for row in measures(before, after) if not (names and row[0] == "perplexity")] + rows
+
+
+def measures(before: Scores | None, after: Scores | None) -> list[tuple[str, str, str]]:
+    """The figures of one task in words."""
 
     def spread(interval: Interval | None, times: int = 100, digits: int = 1) -> str:
         return f" ({bounds(interval, times, digits)})" if interval else ""
@@ -172,14 +186,19 @@ def summary(before: Scores | None, after: Scores | None) -> list[tuple[str, str,
     def share(figure: float | None, interval: Interval | None) -> str:
         return "" if figure is None else f"{figure:.1%}{spread(interval)}"
 
+    def number(figure: float | None, interval: Interval | None) -> str:
+        return "" if figure is None else f"{figure:.3f}{spread(interval, 1, 3)}"
+
     def perplexity(scores: Scores) -> str:
-        if scores.brier is not None:  # its loss is of pairs, not of tokens
+        if scores.brier is not None or scores.error is not None:  # its loss is of no tokens
             return ""
         return f"{scores.perplexity:,.3f}" if scores.perplexity < 1e6 else f"{scores.perplexity:.2e}"
 
-    measures = {
+    kinds = {
         "accuracy": lambda s: share(s.accuracy, s.interval),
         "macro F1": lambda s: share(s.macro_f1, s.macro_f1_interval),
+        "mean error": lambda s: number(s.error, s.error_interval),
+        "correlation": lambda s: number(s.correlation, s.correlation_interval),
         "one rater agrees": lambda s: share(s.one_rater, s.one_rater_interval),
         "half of the raters agree": lambda s: share(s.half_of_raters, s.half_of_raters_interval),
         "calibration error": lambda s: share(s.calibration_error, s.calibration_error_interval),
@@ -188,7 +207,7 @@ def summary(before: Scores | None, after: Scores | None) -> list[tuple[str, str,
         "perplexity": perplexity,
         "rows": lambda s: f"{s.n:,}",
     }
-    rows = [(name, *(say(side) if side else "" for side in (before, after))) for name, say in measures.items()]
+    rows = [(name, *(say(side) if side else "" for side in (before, after))) for name, say in kinds.items()]
     return [(name, first, second) for name, first, second in rows if first or second]
 
 

@@ -18,7 +18,7 @@ from ..errors import RecipeError, Refusal
 from ..methods.base import method
 from ..model.adapter import mergeable
 from ..model.load import save_tuned
-from ..objectives.base import objective
+from ..objectives.base import Beside, objective
 from ..precision.base import precision
 from ..run import Data, Eval, Model, Run, Train
 from ..schedules.constant import Constant
@@ -218,7 +218,8 @@ def ask(run: Run, loop: Loop, tiny: Tiny, outputs: tuple[str, ...], folder: Path
         said = loop.policy.score(batch)[0] if outputs else loop.policy.run(begun.batch).logits[0, begun.at].float()
     merges = hasattr(tuned, "peft_config") and mergeable(tuned.peft_config["default"])
     names = {"base": str(tiny.base), "outputs": outputs, "ids": tokens.ids, "precision": run.model.precision.name}
-    more = {"merges": merges, "allowed": (ROUNDED if rounded(run, tuned) else EXACT).logits}
+    more = {"beside": isinstance(outputs, Beside), "merges": merges}
+    more["allowed"] = (ROUNDED if rounded(run, tuned) else EXACT).logits
     (folder / ASKED).write_text(json.dumps(names | more), encoding="utf-8")
     save_file({"said": said.contiguous()}, folder / SAID)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from .. import passport
 from ..errors import CheckpointError, RecipeError
 from ..methods._peft import Peft, without_compiler
 from ..methods.base import method
@@ -45,6 +46,23 @@ def locate_adapter(name: str, setting: str) -> Path:
         if (folder / "adapter_config.json").is_file():
             return folder
     raise RecipeError(f"{setting}: {name} holds no adapter; name the folder of an adapter_config.json, or of a run")
+
+
+def refuse_other_base(run: Run, base: Path) -> None:
+    """Raise RecipeError for an adapter that a run of ours made over other weights, as its passport tells: beside a
+    model that it was not made for, it would be compared with one that neither of the two ever was."""
+    for setting, folder in adapters(run).items():
+        if not (folder.parent / "manifest.json").is_file():
+            continue
+        theirs, ours = passport.read(folder.parent)["base"], passport.inputs(base, {}, lambda _: None)["base"]
+        names = {name for name in (*theirs, *ours) if name.endswith(".safetensors") and ": " not in name}
+        if changed := next((name for name in sorted(names) if theirs.get(name) != ours.get(name)), None):
+            its = read_json(folder / "adapter_config.json").get("base_model_name_or_path") or "its base"
+            raise RecipeError(
+                f"{setting}: {folder.parent} was trained over {its}, and {run.model.path} is another model"
+                f" ({changed} differs): what it learnt does not belong there, and no reference would be its base; set"
+                f" model.path={its}"
+            )
 
 
 def under_adapter(model, folder: Path, name: str = "default"):

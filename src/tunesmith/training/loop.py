@@ -13,7 +13,7 @@ import torch
 from accelerate.utils import gather_object
 
 from ..data.batch import Batch, Layout, branches, pad, share
-from ..data.keeping.store import lengths
+from ..data.keeping.store import lengths, sources
 from ..data.rendering.render import Tokens
 from ..errors import Diverged
 from ..machine import random_state, set_random_state
@@ -298,7 +298,7 @@ def order(
 ) -> Order:
     """Which examples each step sees, of one process of so many."""
     together = np.array(lengths(sequences)).reshape(-1, objective.rendered).sum(1).tolist()
-    return Order(train, together, *processes, cutoff, objective.repeats)
+    return Order(train, together, *processes, cutoff, objective.repeats, sources(sequences)[:: objective.rendered])
 
 
 def sequences_of(examples: Sequence[int], objective: Objective) -> list[int]:

@@ -21,6 +21,7 @@ from ..evaluate.evaluate import Examiner
 from ..evaluate.report import write_report
 from ..files import full
 from ..methods.mixture_of_depths import KIND
+from ..model.adapter import refuse_other_base
 from ..model.another import beside
 from ..model.away import place
 from ..model.compiled import compile_blocks
@@ -40,10 +41,11 @@ from ..run import Run
 from ..runs import RunFolder, claim, create, now
 from ..secret import holds_secret
 from . import checkpoint
-from .before import ask_another, before_learning, begin_among, own_oracle, ways
+from .before import ask_another, before_learning, begin_among, own_oracle, recorded, ways
 from .callbacks import Callbacks
 from .loop import Loop
 from .online import answers, refuse_online
+from .order import refuse_order
 from .progress import Progress
 from .quantised import refuse_quantised
 from .signals import Signals
@@ -116,6 +118,7 @@ def follow(
     with ending(folder, progress), Signals() as signals, ExitStack() as held:
         hooks = Callbacks(callbacks, run.train, folder.path)
         base = locate(run.model.path)
+        refuse_other_base(run, base)
         others = beside(run) | models(run)  # those that are not there are said before anything is read
         refuse_quantised(run, base)
         find(run, base)  # a teacher that is not there, or of other words
@@ -138,13 +141,15 @@ def follow(
         mine = passport.make(said, origins, inputs, rows, surroundings(loop, callbacks))
         passport.keep(folder.path, mine, progress.say)
         outputs = run.objective.outputs(material.labels)
-        folder.note(status="running", counts=material.counts, labels=outputs, parameters=size(loop.policy))
+        folder.note(status="running", counts=material.counts, labels=outputs, **recorded(loop, material))
 
         parts = material, run.objective, run.eval, loop.layout
         tried = loop.answers.tried if loop.answers else None
         examiner, watch = (Examiner(*parts, rows, tried) for rows in (material.test, material.validation))
         oracle = memory or own_oracle(run, loop, mine["hashes"]["base"], progress.say)
-        before_learning(run, loop, [examiner, watch], oracle)
+        meanwhile = run.train.eval_strategy != "no" or bool(callbacks)  # which may ask for it at any time
+        asked = [one for one, wanted in ((examiner, run.eval.enabled), (watch, meanwhile)) if wanted]
+        before_learning(run, loop, asked, oracle)
         before = measure(examiner, loop.policy, "before", folder, progress)
         facts = {"data": material.fingerprint, "base": mine["hashes"]["base"]} | checkpoint.deciding(run)
         facts["processes"] = loop.accelerator.num_processes
@@ -180,6 +185,7 @@ def refuse(run: Run) -> None:
     refuse_rewards(run.rewards)
     refuse_online(run)
     refuse_offload(run.train.activation_offload)
+    refuse_order(run)
     run.train.optim.refuse(run.train)
     run.train.lr_scheduler_type.refuse(run.train)
     train, processes = run.train, int(os.environ.get("WORLD_SIZE", "1"))
@@ -323,13 +329,6 @@ def measure(examiner: Examiner, policy: Policy, side: str, folder: RunFolder, pr
 def length(run: Run) -> list[float]:
     """How long a run goes on, as its recipe says it."""
     return [run.train.num_train_epochs, run.train.max_steps]
-
-
-def size(policy: Policy) -> dict[str, int]:
-    return {
-        "total": sum(weight.numel() for weight in policy.model.parameters()),
-        "trainable": sum(weight.numel() for weight in policy.trainable().values()),
-    }
 
 
 def remote(path: str) -> bool:
