@@ -217,7 +217,7 @@ def test_a_critic_learns_what_answers_are_worth(tiny):
     loop = loop_of(tiny, method["full"](), judge, sequences_for(judge), max_steps=60, learning_rate=3e-3)
     loop.answers.scorer = scorer
     list(loop.fit())
-    [values] = loop.answers.asked(["value"]).values()
+    [values] = loop.answers.asked(["value"], loop.answers.rows).values()
     assert float((values - 1).abs().mean()) < 0.2
 
 
@@ -270,9 +270,9 @@ def test_the_reference_is_the_model_as_it_began(tiny, name):
     answers, began = loop.answers, Policy(tiny().eval())
     wanted = began.logp(pad(answers.rows.sequences)).token
     with answers.beginning.there():
-        got = answers.asked(["logp"])["logp"]
+        got = answers.asked(["logp"], answers.rows)["logp"]
     assert torch.allclose(got, wanted, atol=1e-4)
-    now = answers.asked(["logp"])["logp"]
+    now = answers.asked(["logp"], answers.rows)["logp"]
     assert not torch.allclose(now, wanted, atol=1e-2)  # it has learnt, and is itself again
 
 

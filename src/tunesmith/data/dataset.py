@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from heapq import heappush, heappushpop
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .example import Example, Media
 from .item import Item
@@ -21,6 +21,7 @@ from .reading.source import Row, read
 from .rendering.render import NoTarget, Renderer, Tokens, TooLong
 
 if TYPE_CHECKING:
+    from .formats.base import Format
     from ..objectives.base import Targets
 
 T = TypeVar("T")
@@ -161,13 +162,21 @@ class Pass:
         """What a row means, or what is wrong with it."""
         way = self.place.format
         try:
-            found = [replace(example, origin=row.origin) for example in way.examples(row.values)]
+            others = unread(row, way) if self.targets == "prompts" else {}
+            found = [replace(example, origin=row.origin, others=others) for example in way.examples(row.values)]
             for example in found:
                 if example.media != NONE:
                     check_media(example.media, self.place.media or Path(row.origin).parent)
             return found
         except ValueError as error:
             return f"{row.origin}: cannot be read as {way.name}: {error}"
+
+
+def unread(row: Row, way: Format) -> dict[str, Any]:
+    """The columns that a format does not read, as JSON has them."""
+    known = way.read_columns()
+    kept = {name: value for name, value in row.values.items() if name not in known}
+    return json.loads(json.dumps(kept, default=str))
 
 
 def lightened(items: list[Item]) -> list[Item]:

@@ -80,6 +80,8 @@ class Example:
     tools: tuple[dict[str, Any], ...] = ()
     """JSON schemas of the tools that may be called."""
     media: Media = field(default_factory=Media)
+    others: dict[str, Any] = field(default_factory=dict, hash=False)
+    """Columns that its format does not read, for rewards to look at."""
     origin: str = ""
     """Where it was read, as file:line."""
 

@@ -43,6 +43,7 @@ from . import checkpoint
 from .before import ask_another, before_learning, begin_among, own_oracle, ways
 from .callbacks import Callbacks
 from .loop import Loop
+from .measured import measure
 from .online import answers, refuse_online
 from .progress import Progress
 from .quantised import refuse_quantised
@@ -299,25 +300,6 @@ def surroundings(loop: Loop, callbacks: Sequence[TrainerCallback]) -> dict[str, 
     names = [f"{type(one).__module__}.{type(one).__qualname__}" for one in callbacks]
     told = facts(loop.accelerator.device) | {"states kept": loop.kept is not None}
     return told | ({"callbacks": names} if names else {})
-
-
-def measure(examiner: Examiner, policy: Policy, side: str, folder: RunFolder, progress: Progress) -> dict | None:
-    """Measure a side, before or after, and note it in the run folder; what was measured once is not measured again."""
-    if not examiner.settings.enabled:
-        return None
-    if not examiner.examples:
-        progress.say("evaluation: there are no held-out rows; name some with data.eval_path or raise data.eval_size")
-        return None
-    known = folder.facts.get(side)
-    if known:
-        return known
-    progress.say(f"measuring {side} training, on {len(examiner.examples)} held-out rows: {examiner.way}")
-    measured = examiner.measure(policy)
-    scores = measured.scores.as_json()
-    samples = folder.facts.get("samples") or examiner.questions()
-    samples = [sample | {side: said} for sample, said in zip(samples, measured.said, strict=True)]
-    folder.note(**{side: scores}, samples=samples, judged=examiner.way)
-    return scores
 
 
 def length(run: Run) -> list[float]:
