@@ -21,8 +21,8 @@ from .reading.source import Row, read
 from .rendering.render import NoTarget, Renderer, Tokens, TooLong
 
 if TYPE_CHECKING:
-    from .formats.base import Format
     from ..objectives.base import Targets
+    from .formats.base import Format
 
 T = TypeVar("T")
 NONE = Media()

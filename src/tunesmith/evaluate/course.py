@@ -77,8 +77,8 @@ def figure(name: str, value: float | None) -> str:
 
 
 def course(lines: Sequence[Line]) -> list[tuple[str, str, str]]:
-    """What was watched while it learnt: its name, at the beginning, at the end. Both are means over a fifth of the lines
-    that had new answers."""
+    """What was watched while it learnt: its name, at the beginning, at the end; means over a fifth of the lines that
+    had new answers."""
     heard = [line for line in lines if "reward" in line]
     if not heard:
         return []
@@ -111,11 +111,8 @@ def warnings(lines: Sequence[Line], before: Scores | None, after: Scores | None,
             f" the gain may be none ({spread(now, 'gain')}): it may have learnt these prompts alone"
         )
     if now["reward"] > then["reward"]:
-        fell = [
-            one
-            for one in now
-            if one.startswith("rewards/") and one not in WORDS and now[one] < then.get(one, -math.inf)
-        ]
+        own = [name for name in now if name.startswith("rewards/") and name not in WORDS]
+        fell = [name for name in own if now[name] < then.get(name, -math.inf)]
         found += [
             f"{words(name)} fell from {then[name]:.3f} to {now[name]:.3f} while the sum rose: read some answers before"
             " you believe the sum"

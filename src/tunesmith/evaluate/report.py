@@ -280,9 +280,8 @@ def chart(given: Mapping[str, Sequence[Point]], what: str) -> dict[str, Any] | N
         return 100 * point[0] / end, 100 - 100 * (point[1] - up[0]) / (up[-1] - up[0])
 
     def spoken(name: str, points: Sequence[Point]) -> str:
-        return (
-            f"{name} {what} {points[0][1]:.3g} at step {points[0][0]:g}, {points[-1][1]:.3g} at step {points[-1][0]:g}"
-        )
+        (start, one), (end, other) = points[0], points[-1]
+        return f"{name} {what} {one:.3g} at step {start:g}, {other:.3g} at step {end:g}"
 
     return {
         "lines": {name: [place(point) for point in thin(points)] for name, points in drawn.items() if points},

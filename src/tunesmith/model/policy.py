@@ -69,8 +69,8 @@ class Policy:
         return self.value_head(seen.states(batch)[:, :-1][batch.learn[:, 1:]].float()).squeeze(-1)
 
     def add_value_head(self, apart: bool = False) -> None:
-        """Put a critic beside the language model's head, which expects nothing at first. `apart` gives it a trunk of its
-        own: what learns in the model is there a second time, what does not is shared."""
+        """Put a critic beside the language model's head, which expects nothing at first. `apart` gives it a trunk of
+        its own: what learns in the model is there a second time, what does not is shared."""
         if apart:
             self.critic = twin(self)
         width = self.bare.config.get_text_config().hidden_size

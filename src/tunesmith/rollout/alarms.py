@@ -1,5 +1,5 @@
-"""What a person should hear of a policy while it learns: rewards that fail, groups that teach nothing, a policy that goes
-astray. Each is said once, and kept for the run's report."""
+"""What a person should hear of a policy while it learns: rewards that fail, groups that teach nothing, a policy that
+goes astray. Each is said once, and kept for the run's report."""
 
 from __future__ import annotations
 
@@ -85,7 +85,8 @@ class Alarms:
         if now["empty"] > EMPTY:
             yield (
                 "empty",
-                f"{now['empty']:.0%} of the answers are empty; the policy has collapsed, or the rewards pay for silence",
+                f"{now['empty']:.0%} of the answers are empty; the policy has collapsed, or the rewards pay"
+                " for silence",
             )
         if abs(length - began) > FEWER and not 1 / LONGER < length / began < LONGER:
             yield (
@@ -96,14 +97,14 @@ class Alarms:
         if now["repetition"] > self.first["repetition"] + REPEATED:
             yield (
                 "repetition",
-                f"{now['repetition']:.0%} of what is said was said before in the same answer, {self.first['repetition']:.0%}"
-                " in the first rollout; see whether the rewards pay for it",
+                f"{now['repetition']:.0%} of what is said was said before in the same answer,"
+                f" {self.first['repetition']:.0%} in the first rollout; see whether the rewards pay for it",
             )
         if now.get("kl", 0.0) > AWAY:
             yield (
                 "kl",
-                f"answers are {now['kl']:.0f} nats away from the model as it began; read some, and raise kl_coef or beta"
-                " if they only please the rewards",
+                f"answers are {now['kl']:.0f} nats away from the model as it began; read some, and raise kl_coef or"
+                " beta if they only please the rewards",
             )
 
     def as_json(self) -> dict[str, Any]:
