@@ -33,7 +33,7 @@ from ..model.offload import elsewhere, refuse_offload
 from ..model.policy import Policy
 from ..model.teacher import find, load_teacher, models
 from ..owner import hold
-from ..rollout.label import note_judges
+from ..rollout.label import note_judges, on_card
 from ..rollout.score import code as reward_code
 from ..rollout.score import refuse_rewards
 from ..run import Run
@@ -128,7 +128,7 @@ def follow(
         if loop.answers:
             held.callback(loop.answers.scorer.close)
         create(folder, run, origins)
-        note_judges(folder, found, progress.say)
+        note_judges(folder, found, run.rewards, progress.say)
         signals.resume = going_on(folder)
         if not loop.answers:
             loop.kept = keep(loop.policy, material.sequences, loop.order.epochs, folder.path, progress.say)
@@ -155,6 +155,7 @@ def follow(
             loop.kept = None
         named = run.model.path if remote(run.model.path) else str(base)
         saved = save_tuned(loop.policy.model, run.method, tokenizer, folder.path, named, run.model.precision)
+        on_card(saved, folder)
         passport.complete(folder.path, saved, loop.weights, loop.cuts)
         after = measure(examiner, loop.policy, "after", folder, progress)
 
