@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import random
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -117,3 +118,35 @@ them, so that a good model may agree with it a little more often.
 | split | pairs | sentences | one rater | half of them |
 |-|-|-|-|-|
 """
+
+
+# --- sums -------------------------------------------------------------------------------------------------------------
+
+SHOWN = ((6, 8), (7, 15), (4, 9))
+"""Sums that stand before each question, with what is right: how an answer looks is then no riddle."""
+SUMS = {"train": 600, "validation": 100, "test": 300}
+
+
+def write_sums(folder: Path) -> None:
+    """Write sums of two numbers from 2 to 49, none of them in two splits, nor turned round."""
+    draw = random.Random(0)
+    pairs = [
+        (one, other) for one in range(2, 50) for other in range(one, 50) if not {(one, other), (other, one)} & {*SHOWN}
+    ]
+    draw.shuffle(pairs)
+    for name, count in SUMS.items():
+        rows, pairs = pairs[:count], pairs[count:]
+        write_rows((sum_row(draw.sample(pair, 2)) for pair in rows), folder / f"{name}.jsonl")
+
+
+def sum_row(terms: Sequence[int]) -> Row:
+    shown = [turn for pair in SHOWN for turn in (question(pair), said("assistant", str(sum(pair))))]
+    return {"prompt": [*shown, question(terms)], "answer": str(sum(terms)), "terms": list(terms)}
+
+
+def question(terms: Sequence[int]) -> Row:
+    return said("user", f"What is {terms[0]} + {terms[1]}?")
+
+
+def said(role: str, content: str) -> Row:
+    return {"role": role, "content": content}

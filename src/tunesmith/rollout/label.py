@@ -217,7 +217,8 @@ def trusted(facts: dict[str, Any]) -> str:
     """In a sentence, who made the labels of a file, and how far that one agrees with people."""
     over = f"; overridden, though {facts['overridden']}" if facts.get("overridden") else ""
     changed = "" if facts["unchanged"] else "; the file has changed since"
-    return f"{facts['file']}: labels of the judge {facts.get('judge')}, {agreement(facts.get('calibration'))}{over}{changed}"
+    known = agreement(facts.get("calibration"))
+    return f"{facts['file']}: labels of the judge {facts.get('judge')}, {known}{over}{changed}"
 
 
 def agreement(known: Calibration | dict[str, Any] | None) -> str:
