@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import re
 import socket
 import sys
 import tarfile
@@ -561,16 +562,18 @@ def test_every_demo_is_pinned_and_says_whose_it_is():
         assert len(bytes.fromhex(entry.sha256)) == hashlib.sha256().digest_size
 
 
-def test_the_sums_are_right_and_none_stands_in_two_splits(tmp_path):
-    demo.DATA["demo/sums"].make(tmp_path, tmp_path)
-    rows = {
-        file.stem: [json.loads(line) for line in file.read_text().splitlines()] for file in tmp_path.glob("*.jsonl")
-    }
-    assert {name: len(found) for name, found in rows.items()} == {"train": 600, "validation": 100, "test": 300}
-    seen = [tuple(sorted(row["terms"])) for found in rows.values() for row in found]
-    assert len(set(seen)) == len(seen)
-    for row in (row for found in rows.values() for row in found):
-        one, other = row["terms"]
-        assert row["answer"] == str(one + other) and row["prompt"][-1]["content"] == f"What is {one} + {other}?"
-        shown = [*zip(row["prompt"][:-1:2], row["prompt"][1:-1:2], strict=True)]
-        assert all(eval(asked["content"][8:-1]) == int(told["content"]) for asked, told in shown)  # noqa: S307 - ours
+def test_of_two_numbers_the_larger_is_right_and_no_pair_stands_in_two_splits(tmp_path):
+    demo.DATA["demo/numbers"].make(tmp_path, tmp_path)
+    texts = {file.stem: file.read_text().splitlines() for file in tmp_path.glob("*.jsonl")}
+    rows = {name: [json.loads(line) for line in lines] for name, lines in texts.items()}
+    assert {name: len(found) for name, found in rows.items()} == {"train": 1000, "validation": 100, "test": 300}
+    every = [row for found in rows.values() for row in found]
+    assert len({tuple(sorted(row["pair"])) for row in every}) == len(every)
+    first = sum(row["pair"][0] == int(row["answer"]) for row in every) / len(every)
+    assert 0.45 < first < 0.55  # where a number stands says nothing
+    for row in every:
+        asked = [turn["content"] for turn in row["prompt"][::2]]
+        numbers = [[int(word) for word in re.findall(r"\d+", text)] for text in asked]
+        assert numbers[-1] == row["pair"] and int(row["answer"]) == max(row["pair"])
+        assert [max(pair) for pair in numbers[:-1]] == [int(turn["content"]) for turn in row["prompt"][1::2]]
+        assert row["pair"] not in numbers[:-1]

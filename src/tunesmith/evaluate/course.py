@@ -85,9 +85,8 @@ def course(lines: Sequence[Line]) -> list[tuple[str, str, str]]:
     part = math.ceil(len(heard) / 5)
     names = dict.fromkeys(name for line in heard for name in line if name in WORDS or name.startswith("rewards/"))
     order = [*(name for name in names if name not in WORDS), *(name for name in WORDS if name in names)]
-    return [
-        (words(name), *(figure(name, mean(side, name)) for side in (heard[:part], heard[-part:]))) for name in order
-    ]
+    begun, ended = heard[:part], heard[-part:]
+    return [(words(name), figure(name, mean(begun, name)), figure(name, mean(ended, name))) for name in order]
 
 
 def mean(lines: Sequence[Line], name: str) -> float | None:

