@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from rollout_stub import serving, shown, verdict
+from rollout_stub import by, serving
 from tinyrun import loop_of, sequences_for
 
 from tunesmith.cli import main
@@ -99,8 +99,8 @@ def test_a_reward_that_rises_where_it_was_learnt_alone_is_said():
 @pytest.mark.parametrize("name", ["full", "lora"])
 def test_a_critic_apart_leaves_the_policy_alone(tiny, name):
     def weights(weight, critic):
-        judge = PPO(vf_coef=weight, critic=critic, max_completion_length=3, num_iterations=2)
-        settings = {"max_steps": 4, "learning_rate": 1e-2, "max_grad_norm": 0.0}
+        judge = PPO(vf_coef=weight, critic=critic, max_completion_length=3, num_iterations=3)
+        settings = {"max_steps": 3, "learning_rate": 1e-2, "max_grad_norm": 0.0}
         loop = loop_of(tiny, method[name](), judge, sequences_for(judge), **settings)
         list(loop.fit())
         return loop, {name: one for name, one in loop.weights.items() if not name.startswith(("critic", "value"))}
@@ -193,8 +193,7 @@ def test_feedback_from_a_judge_makes_what_the_judge_likes_likelier(tmp_path, mod
         if "response_format" in body and "score" in json.dumps(body["response_format"]):
             [said] = re.findall(r"<answer>\n(.*?)\n</answer>", body["messages"][-1]["content"], re.DOTALL)
             return json.dumps({"reason": "", "score": min(10, 1 + vowels(said))})
-        one, other = map(vowels, shown(body))
-        return verdict("A" if one >= other else "B") if one != other else verdict("A" if number % 2 else "B")
+        return by(vowels)(body, number)
 
     human = [{"prompt": f"q {n}?", "chosen": f"aeiou a {n}", "rejected": f"xyz {n}"} for n in range(40)]
     asked = [{"prompt": f"what is {n}?", "answer": "a"} for n in range(60)]
