@@ -82,13 +82,16 @@ class Example:
     tools: tuple[dict[str, Any], ...] = ()
     """JSON schemas of the tools that may be called."""
     media: Media = Media()
+    others: dict[str, Any] = field(default_factory=dict, hash=False)
+    """Columns that its format does not read, for rewards to look at."""
     origin: str = ""
     """Where it was read, as file:line."""
 
-    def read_at(self, origin: str, task: str) -> Example:
-        """The same, read there for a task; quicker than dataclasses.replace, for this is done with every row."""
+    def read_at(self, origin: str, **more: Any) -> Example:
+        """The same, read there; `more` are other fields of it. Quicker than dataclasses.replace: it is done with every
+        row."""
         made = object.__new__(type(self))
-        vars(made).update(vars(self), origin=origin, task=task)
+        vars(made).update(vars(self), origin=origin, **more)
         return made
 
     @property

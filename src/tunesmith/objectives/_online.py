@@ -92,6 +92,11 @@ class Online(Objective):
     def side_by_side(self) -> int:
         return self.num_generations
 
+    @property
+    def critic_apart(self) -> bool:
+        """Whether what `value` is read from is no part of the policy."""
+        return False
+
     def looks(self):
         return tuple(name for name in super().looks() if self.beta or name != "reference")
 

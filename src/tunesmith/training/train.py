@@ -34,7 +34,7 @@ from ..model.offload import elsewhere, refuse_offload
 from ..model.policy import Policy
 from ..model.teacher import find, load_teacher, models
 from ..owner import hold
-from ..rollout.label import note_judges
+from ..rollout.label import note_judges, on_card
 from ..rollout.score import code as reward_code
 from ..rollout.score import refuse_rewards
 from ..run import Run
@@ -44,6 +44,7 @@ from . import checkpoint
 from .before import ask_another, before_learning, begin_among, own_oracle, recorded, ways
 from .callbacks import Callbacks
 from .loop import Loop
+from .measured import measure
 from .online import answers, refuse_online
 from .order import refuse_order
 from .progress import Progress
@@ -130,7 +131,7 @@ def follow(
         if loop.answers:
             held.callback(loop.answers.scorer.close)
         create(folder, run, origins)
-        note_judges(folder, found, progress.say)
+        note_judges(folder, found, run.rewards, progress.say)
         signals.resume = going_on(folder)
         if not loop.answers:
             loop.kept = keep(loop.policy, material.sequences, loop.order.epochs, folder.path, progress.say)
@@ -159,6 +160,7 @@ def follow(
             loop.kept = None
         named = run.model.path if remote(run.model.path) else str(base)
         saved = save_tuned(loop.policy.model, run.method, tokenizer, folder.path, named, run.model.precision)
+        on_card(saved, folder)
         passport.complete(folder.path, saved, loop.weights, loop.cuts)
         after = measure(examiner, loop.policy, "after", folder, progress)
 
@@ -305,25 +307,6 @@ def surroundings(loop: Loop, callbacks: Sequence[TrainerCallback]) -> dict[str, 
     names = [f"{type(one).__module__}.{type(one).__qualname__}" for one in callbacks]
     told = facts(loop.accelerator.device) | {"states kept": loop.kept is not None}
     return told | ({"callbacks": names} if names else {})
-
-
-def measure(examiner: Examiner, policy: Policy, side: str, folder: RunFolder, progress: Progress) -> dict | None:
-    """Measure a side, before or after, and note it in the run folder; what was measured once is not measured again."""
-    if not examiner.settings.enabled:
-        return None
-    if not examiner.examples:
-        progress.say("evaluation: there are no held-out rows; name some with data.eval_path or raise data.eval_size")
-        return None
-    known = folder.facts.get(side)
-    if known:
-        return known
-    progress.say(f"measuring {side} training, on {len(examiner.examples)} held-out rows: {examiner.way}")
-    measured = examiner.measure(policy)
-    scores = measured.scores.as_json()
-    samples = folder.facts.get("samples") or examiner.questions()
-    samples = [sample | {side: said} for sample, said in zip(samples, measured.said, strict=True)]
-    folder.note(**{side: scores}, samples=samples, judged=examiner.way)
-    return scores
 
 
 def length(run: Run) -> list[float]:
