@@ -163,6 +163,23 @@ def headline(before: Scores | None, after: Scores | None) -> str:
     return f"Accuracy {change}{after.accuracy:.1%} on {after.n:,} held-out rows{spread}{raters}"
 
 
+def doubt(before: Scores | None, after: Scores | None) -> str:
+    """What must be said of a run that has not made things better for certain; nothing of one that has."""
+    if not before or not after:
+        return ""
+    other = "train longer (train.num_train_epochs), or at another train.learning_rate"
+    if before.accuracy is None or after.accuracy is None:
+        return (
+            "" if after.loss < before.loss else f"the loss did not fall: {before.loss:.4f}, {after.loss:.4f}; {other}"
+        )
+    figures = f"{before.accuracy:.1%} before, {after.accuracy:.1%} after"
+    if after.accuracy <= before.accuracy:
+        return f"accuracy did not rise: {figures}; {other}"
+    if after.interval and after.interval[0] <= before.accuracy:
+        return f"accuracy rose by no more than chance may: {figures} ({percents(after.interval)}); {other}"
+    return ""
+
+
 def summary(before: Scores | None, after: Scores | None) -> list[tuple[str, str, str]]:
     """The figures in words, a row a measure: its name, before, after."""
 

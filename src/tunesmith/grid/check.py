@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..data.batch import pad
+from ..data.rendering.tokens import Tokens
 from ..errors import RecipeError, Refusal
 from ..methods.base import method
 from ..model.adapter import mergeable
@@ -33,6 +34,7 @@ from . import plain
 from .answered import Overheard, judged_before
 from .cells import Cell
 from .reload import ASKED, FAILED, HEARD, SAID
+from .rounding import unrounded
 from .tiny import REWARDS, Tiny
 
 STEPS = 6
@@ -64,6 +66,10 @@ class Slack(NamedTuple):
 
 
 EXACT, ROUNDED = Slack(1e-4, 1e-4), Slack(5e-2, 2e-2)
+"""By 32 bits, and by 16. Where products are rounded to 8 (LLM.int8), a number that lies between two steps falls to
+either side for no more than another order of adding up, by a step of 1/127 of the row's largest: two loadings that are
+right may then be as far apart as all this rounding moves what is said, which is measured in each cell, and no farther.
+"""
 
 
 def run_of(cell: Cell, tiny: Tiny) -> Run:
@@ -254,15 +260,23 @@ def ask(run: Run, loop: Loop, tiny: Tiny, folder: Path) -> None:
     tuned, tokens = loop.policy.model, loop.sequences[0]
     outputs = run.objective.outputs(tiny.material(run).labels)
     save_tuned(tuned, run.method, tiny.tokenizer, folder, str(tiny.base), run.model.precision)
-    batch = pad([tokens])
-    with loop.policy.trying():
-        begun = loop.policy.begun(batch)
-        said = loop.policy.score(batch)[0] if outputs else loop.policy.run(begun.batch).logits[0, begun.at].float()
+    said = says(loop, tokens, outputs)
     merges = hasattr(tuned, "peft_config") and mergeable(tuned.peft_config["default"])
     names = {"base": str(tiny.base), "outputs": outputs, "ids": tokens.ids, "precision": run.model.precision.name}
     more = {"merges": merges, "allowed": (ROUNDED if rounded(run, tuned) else EXACT).logits}
+    if run.model.precision.rounds:
+        with unrounded(tuned):
+            more["allowed"] = EXACT.logits + far(said, says(loop, tokens, outputs))
     (folder / ASKED).write_text(json.dumps(names | more), encoding="utf-8")
     save_file({"said": said.contiguous()}, folder / SAID)
+
+
+def says(loop: Loop, tokens: Tokens, outputs: tuple[str, ...]) -> Tensor:
+    """[T, V] or [C] what the trained model says of a sequence."""
+    batch = pad([tokens])
+    with loop.policy.trying():
+        begun = loop.policy.begun(batch)
+        return loop.policy.score(batch)[0] if outputs else loop.policy.run(begun.batch).logits[0, begun.at].float()
 
 
 def listen(outcome: Outcome, folder: Path) -> None:

@@ -79,8 +79,10 @@ class Given:
 
     def looks(self, plain: Any, objective: Objective) -> dict[str, Any]:
         """What an objective looks at; what it said before is known."""
-        return {name: self.known[name] if name in self.known else self.look(name, plain, objective)
-                for name in objective.looks()}
+        return {
+            name: self.known[name] if name in self.known else self.look(name, plain, objective)
+            for name in objective.looks()
+        }
 
     def look(self, name: str, plain: Any, objective: Objective) -> Any:
         if name == "divergence":

@@ -116,7 +116,7 @@ def follow(
     with ending(folder, progress), Signals() as signals, ExitStack() as held:
         hooks = Callbacks(callbacks, run.train, folder.path)
         base = locate(run.model.path)
-        others = beside(run) | models(run)  # those that are not there are said before anything is read
+        others = beside(run, base) | models(run)  # those that are not there are said before anything is read
         refuse_quantised(run, base)
         find(run, base)  # a teacher that is not there, or of other words
         tokenizer = load_tokenizer(base)
