@@ -206,7 +206,7 @@ def test_a_run_that_has_not_made_things_better_for_certain_says_so():
     assert "rose by no more than chance may: 80.0% before, 82.0% after (" in doubt(scores(20), scores(18))
     loss = measure([], [], 0.5, 1200)
     assert doubt(loss, replace(loss, loss=0.4)) == ""
-    assert "the loss did not fall: 0.5000, 0.6000" in doubt(loss, replace(loss, loss=0.6))
+    assert "the loss did not fall: 0.5000 before, 0.6000 after" in doubt(loss, replace(loss, loss=0.6))
 
 
 def test_a_run_made_in_python_tells_what_was_set():

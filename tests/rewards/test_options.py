@@ -64,9 +64,8 @@ def test_another_way_to_score_scores_otherwise(name, option, value, tmp_path, mo
     ]
 
     def told(**options):
-        settings = [
-            f"rewards.0.{key}={item}" for key, item in ({"name": name} | NEEDED.get(name, {}) | options).items()
-        ]
+        every = {"name": name} | NEEDED.get(name, {}) | options
+        settings = [f"rewards.0.{key}={item}" for key, item in every.items()]
         run = load(Run, None, ["model.path=a", "data.path=b", "objective=grpo", *settings]).value
         refuse_rewards(run.rewards)
         with Scoring(run.rewards) as scoring:

@@ -169,9 +169,8 @@ def doubt(before: Scores | None, after: Scores | None) -> str:
         return ""
     other = "train longer (train.num_train_epochs), or at another train.learning_rate"
     if before.accuracy is None or after.accuracy is None:
-        return (
-            "" if after.loss < before.loss else f"the loss did not fall: {before.loss:.4f}, {after.loss:.4f}; {other}"
-        )
+        figures = f"{before.loss:.4f} before, {after.loss:.4f} after"
+        return "" if after.loss < before.loss else f"the loss did not fall: {figures}; {other}"
     figures = f"{before.accuracy:.1%} before, {after.accuracy:.1%} after"
     if after.accuracy <= before.accuracy:
         return f"accuracy did not rise: {figures}; {other}"

@@ -1,4 +1,4 @@
-"""What the grid tries things on: a tiny model with random weights, its tokenizer and a teacher, and eight rows of each kind."""
+"""What the grid tries things on: a tiny model with random weights, its tokenizer, a teacher, rows of each kind."""
 
 from __future__ import annotations
 
