@@ -30,8 +30,6 @@ def test_a_rate_for_another_method_is_said(tiny, name, rate, says):
 @pytest.mark.parametrize("page", ["rates.md", "rates.zh.md"])
 def test_the_page_has_the_rates_of_every_method(page):
     text = (Path(__file__).parents[2] / "docs" / page).read_text(encoding="utf-8")
-    rows = [
-        f"| `{name}` | {low:g} | {high:g} |"
-        for name, (low, high) in sorted((n, e.suits) for n, e in method.all().items())
-    ]
+    every = sorted((name, entry.suits) for name, entry in method.all().items())
+    rows = [f"| `{name}` | {low:g} | {high:g} |" for name, (low, high) in every]
     assert text.rstrip().split("\n")[-len(rows) :] == rows
