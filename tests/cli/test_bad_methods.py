@@ -103,13 +103,15 @@ def text_for_a_rank(folder):
     file.write_text(json.dumps(json.loads(file.read_text()) | {"r": "four"}))
 
 
-@pytest.mark.parametrize("setting", ["model.adapters", "method.adapter"])
-@pytest.mark.parametrize("spoil", [truncated, no_weights, half_a_config, a_list, text_for_a_rank])
-def test_a_damaged_adapter_is_refused(spoil, setting, train, tmp_path):
+SPOILT = [truncated, no_weights, half_a_config, a_list, text_for_a_rank]
+
+
+@pytest.mark.parametrize("spoil", SPOILT)
+def test_a_damaged_adapter_is_refused(spoil, train, tmp_path):
     folder = adapter(tmp_path / "saved")
     spoil(folder)
-    value = f"[{folder}]" if setting == "model.adapters" else folder
-    left, said = train("method.r=4", f"{setting}={value}")
+    setting = f"method.adapter={folder}" if spoil is truncated else f"model.adapters=[{folder}]"
+    left, said = train("method.r=4", setting)
     assert left == 7 and str(folder) in said
     assert re.search("copy (it|them) anew|copy or download it again|must be one of", said), said
 

@@ -311,7 +311,7 @@ def saved_by(seen, place, row, words) -> str:
 
 def marks(row):
     """Methods and objectives are many, and each by itself seldom changes: all but a few wait for `make slow`."""
-    often = {"", "method=lora", "objective=dpo", "objective=grpo"}
+    often = {"", "method=lora", "objective=dpo"}
     return [pytest.mark.slow] if row.when.startswith(("method=", "objective=")) and row.when not in often else []
 
 
