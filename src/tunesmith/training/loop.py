@@ -284,8 +284,11 @@ class Loop:
         return float(norm)
 
     def sound(self, step: Step) -> bool:
-        """Whether loss and gradient are numbers; with loss scaling a gradient may overflow once in a while."""
-        figures = [step.loss] if self.accelerator.scaler else [step.loss, step.grad_norm]
+        """Whether loss and gradient are numbers; with loss scaling a gradient may overflow once in a while. Where
+        nothing counts, such as answers that were all cut short, there is no loss, and nothing is learnt."""
+        loss = step.tallies["loss"]
+        said = step.loss if loss.count else float(loss.sum)
+        figures = [said] if self.accelerator.scaler else [said, step.grad_norm]
         return bool(torch.tensor(figures).isfinite().all())
 
 

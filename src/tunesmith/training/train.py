@@ -21,7 +21,6 @@ from ..evaluate.evaluate import Examiner
 from ..evaluate.report import write_report
 from ..files import full
 from ..methods.mixture_of_depths import KIND
-from ..model.adapter import refuse_other_base
 from ..model.another import beside
 from ..model.away import place
 from ..model.compiled import compile_blocks
@@ -119,8 +118,7 @@ def follow(
     with ending(folder, progress), Signals() as signals, ExitStack() as held:
         hooks = Callbacks(callbacks, run.train, folder.path)
         base = locate(run.model.path)
-        refuse_other_base(run, base)
-        others = beside(run) | models(run)  # those that are not there are said before anything is read
+        others = beside(run, base) | models(run)  # those that are not there are said before anything is read
         refuse_quantised(run, base)
         find(run, base)  # a teacher that is not there, or of other words
         tokenizer = load_tokenizer(base)
