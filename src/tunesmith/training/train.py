@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from ..errors import BadEnvironment, OutOfMemory, RecipeError
 from ..evaluate.evaluate import Examiner
 from ..evaluate.report import write_report
 from ..files import full
+from ..machine import peak_memory_mb
 from ..methods.mixture_of_depths import KIND
 from ..model.another import beside
 from ..model.away import place
@@ -44,6 +44,7 @@ from .before import ask_another, before_learning, begin_among, own_oracle, ways
 from .callbacks import Callbacks
 from .loop import Loop
 from .online import answers, refuse_online
+from .planned import hold_against
 from .progress import Progress
 from .quantised import refuse_quantised
 from .signals import Signals
@@ -158,7 +159,8 @@ def follow(
         after = measure(examiner, loop.policy, "after", folder, progress)
 
         result = Result(before, after, taken.seconds, taken.speed, peak_memory_mb(), str(folder.path))
-        folder.note(status="finished", ended=now(), result=asdict(result), length=length(run))
+        planned = hold_against(run, loop, result, taken.step, progress.say)
+        folder.note(status="finished", ended=now(), result=asdict(result), length=length(run), plan=planned)
         write_report(folder.path)
         progress.say(f"saved {saved} and {folder.path / 'report.html'}")
         return result
@@ -335,16 +337,3 @@ def size(policy: Policy) -> dict[str, int]:
 def remote(path: str) -> bool:
     """Whether the model's name means the same to others: it is a name on a hub, and not one of our demo models."""
     return not Path(path).exists() and not path.startswith("demo/")
-
-
-def peak_memory_mb() -> float:
-    """The most memory that this process held at once."""
-    import psutil
-
-    info = psutil.Process().memory_info()
-    if hasattr(info, "peak_wset"):  # Windows
-        return info.peak_wset / 2**20
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
