@@ -33,10 +33,11 @@ def advise(  # noqa: PLR0913 - each is an option
 ) -> None:
     """Say what is wise for a recipe, why, and by whom it was found; and where the recipe says otherwise."""
     from ..config.load import load
+    from ..config.yaml import read_yaml
     from ..files import write
     from ..migrate import RENAMED
     from ..plan.advise import advise as rules
-    from ..plan.advise import applied
+    from ..plan.advise import settled
     from ..run import Run
 
     loaded = load(Run, recipe, context.args, renamed=RENAMED)
@@ -46,8 +47,10 @@ def advise(  # noqa: PLR0913 - each is an option
     if apply:
         if context.args:
             raise RecipeError(f"--apply: writes into {recipe}; leave out {' '.join(context.args)}")
-        text = applied(recipe.read_text(encoding="utf-8"), conflicts)
-        load(Run, None, (), text=text, renamed=RENAMED)  # what could not be read back is not written
+        if "base" in read_yaml(recipe.read_text(encoding="utf-8"), str(recipe)).value:
+            raise RecipeError(f"--apply: {recipe} is based on another one; apply to that, or write its keys here")
+        known = {key: facts[key] for key in KNOWN if key in facts}
+        text, conflicts = settled(recipe.read_text(encoding="utf-8"), lambda text: objections(text, known))
         write(recipe, text)
     if as_json:
         json_out({"facts": shown(facts), "advice": [one.as_json() for one in found], "applied": apply})
@@ -63,6 +66,21 @@ def advise(  # noqa: PLR0913 - each is an option
         line(f"`tunesmith advise {recipe} --apply` writes these {len(conflicts)} into it")
 
 
+KNOWN = ("parameters", "rows", "far", "device", "room")
+"""Facts that no recipe's text changes."""
+
+
+def objections(text: str, known: dict[str, Any]) -> list[Advice]:
+    """What the advisor has against a recipe's text, given what is known beside it."""
+    from ..config.load import load
+    from ..migrate import RENAMED
+    from ..plan.advise import advise, circumstances
+    from ..run import Run
+
+    made = load(Run, text=text, renamed=RENAMED)
+    return [one for one in advise(made.value, made.origins, circumstances(made.value, **known)) if one.conflict]
+
+
 def row(one: Advice) -> list[str]:
     from ..plan.advise import word
 
@@ -74,14 +92,10 @@ def gathered(run: Run, rows: int | None, device: str | None, far: bool) -> dict[
     """The facts that rules ask for, as far as they can be had: what cannot be told is left out, and rules that need it
     do not hold."""
     from ..plan.advise import circumstances
-    from ..plan.known import count, find
+    from ..plan.known import parameters
 
-    try:
-        parameters = count(find(run.model.path).config)
-    except Refusal:
-        parameters = None
     kind, room = where(device)
-    return circumstances(run, parameters, rows or counted(run), far=far, device=kind, room=room)
+    return circumstances(run, parameters(run.model.path), rows or counted(run), far=far, device=kind, room=room)
 
 
 def where(device: str | None) -> tuple[str, float | None]:

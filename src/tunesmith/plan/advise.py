@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -167,6 +167,21 @@ def worth(value: Any, facts: Facts) -> Any:
 
 
 # --- into a recipe ---
+
+
+def settled(text: str, conflicts: Callable[[str], list[Advice]]) -> tuple[str, list[Advice]]:
+    """A recipe's text with what is advised, until nothing is objected to: one value may ask for another."""
+    done: dict[str, Advice] = {}
+    for _ in range(ROUNDS):
+        found = conflicts(text)
+        if not found:
+            break
+        text = applied(text, found)
+        done = {one.key: one for one in found} | done  # of what is advised twice, what stood there first is told
+    return text, list(done.values())
+
+
+ROUNDS = 4
 
 
 def applied(text: str, advice: list[Advice]) -> str:

@@ -108,6 +108,8 @@ def on_hub(name: str) -> Found | None:
 
 BILLIONS = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)([bm])(?![a-z0-9])")
 
+SCALE = {"b": 1e9, "m": 1e6}
+
 
 def by_size(name: str) -> Found:
     """A Llama of the size that a name tells: the nearest published one, with more or fewer blocks."""
@@ -117,7 +119,7 @@ def by_size(name: str) -> Found:
             f"model.path: the sizes of {name} are unknown: it is no folder here, not in the table, and cannot be looked"
             f" up; name a folder with its config.json, or one of {', '.join(table('models'))}"
         )
-    wanted = float(told[1]) * (1e9 if told[2] == "b" else 1e6)
+    wanted = float(told[1]) * SCALE[told[2]]
     llamas = {key: sizes for key, sizes in table("models").items() if sizes["type"] == "llama"}
     nearest = min(llamas, key=lambda key: abs(size(llamas[key]) / wanted - 1))
     config = published(nearest)
@@ -141,6 +143,17 @@ def size(sizes: dict[str, Any]) -> int:
     keys = sizes.get("num_key_value_heads", heads) * (width // heads)
     block = 2 * width * width + 2 * width * keys + 3 * width * sizes["intermediate_size"] + 2 * width
     return words(sizes) + sizes["num_hidden_layers"] * block + width
+
+
+def parameters(name: str) -> int | None:
+    """About how many weights a model has, where that can be told at once, without fetching anything."""
+    here, said = Path(name).expanduser(), short(name)
+    if (here / "config.json").is_file():
+        return count(in_folder(here).config)
+    if said in table("models"):
+        return count(published(said))
+    told = BILLIONS.search(said)
+    return int(float(told[1]) * SCALE[told[2]]) if told else None
 
 
 def count(config: Any) -> int:

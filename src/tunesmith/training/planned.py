@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 SAMPLED = 24
 """Steps that are looked at."""
-SAYS = 10
-"""Answers that are written out where a model is measured."""
+TELLS = 10.0
+"""Seconds of training from which on a run tells how quick a machine is."""
 
 
 class Rows:
@@ -234,8 +234,10 @@ def remembered(run: Run, policy: Policy, assumed: list[str]) -> float:
 def hold_against(run: Run, loop: Loop, result: Result, steps: int, say: Say) -> dict[str, Any]:
     """The plan of a run that has been done, beside what it took: shown, and kept for the plans to come.
 
-    A plan that fails must not cost a run that is done: it is said, and the run goes on.
+    A run of a few seconds tells nothing of a machine. A plan that fails must not cost a run that is done: it is said.
     """
+    if result.train_seconds < TELLS:
+        return {}
     rows = Rows(loop.sequences)
     rows.layout = loop.layout
     rows.learnt = share_learnt(loop.sequences)
