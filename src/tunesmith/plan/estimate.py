@@ -73,6 +73,7 @@ class Subject:
     setting: Setting
     labels: tuple[str, ...] = ()
     assumed: list[str] = field(default_factory=list)
+    shallows: dict[int, Policy] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.policy: Policy = blank(self.run, self.found, self.setting.device, self.labels)
@@ -93,7 +94,10 @@ class Subject:
             return few.plus(more, (blocks - FEW[0]) / (FEW[1] - FEW[0]))
 
     def shallow(self, blocks: int) -> Policy:
-        return blank(self.run, self.found, self.setting.device, self.labels, blocks)
+        """The policy with so many blocks."""
+        if blocks not in self.shallows:
+            self.shallows[blocks] = blank(self.run, self.found, self.setting.device, self.labels, blocks)
+        return self.shallows[blocks]
 
     def counted(self, part: Part, learnt: float, learns: bool = True) -> Rehearsed:
         """The same, or by a Llama of the same sizes where the model cannot be gone through without its weights."""
@@ -207,9 +211,10 @@ def in_step(subject: Subject, largest: Rehearsed) -> dict[str, float]:
     activations = max(count.peak - head, 0)
     if run.train.activation_offload != "no":
         activations = max(activations - kept, 0) + 0.1 * kept
-    if (run.train.bf16 or run.train.fp16) and str(subject.policy.bare.dtype) == "torch.float32":
-        activations *= 0.75  # what products read is kept in 16 bits, what norms and sums read in 32
     found = {"activations": float(activations), "logits": float(head)}
+    if (run.train.bf16 or run.train.fp16) and str(subject.policy.bare.dtype) == "torch.float32":
+        found["activations"] *= 0.75  # what products read is kept in 16 bits, what norms and sums read in 32
+        found["copies in 16 bits"] = weights.gradients / 2  # autocast keeps those of weights that learn
     if subject.run.model.precision.quantised:
         found["unpacked weights"] = float(weights.largest)
     return found

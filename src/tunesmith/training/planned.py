@@ -20,7 +20,7 @@ from ..model.load import load_tokenizer
 from ..objectives._online import Online
 from ..optimizers.adamw import AdamW, FusedAdamW
 from ..plan import past
-from ..plan.device import here
+from ..plan.device import GB, here
 from ..plan.estimate import Plan, Setting, Subject, estimate
 from ..plan.known import Found, find
 from ..plan.work import Part, Work
@@ -247,8 +247,10 @@ def hold_against(run: Run, loop: Loop, result: Result, steps: int, say: Say) -> 
     except (Refusal, RuntimeError, ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
         say(f"plan: cannot be made of this run ({str(error).splitlines()[0][:100]})")
         return {}
-    measured = result.peak_memory_mb / 1024, result.train_seconds / max(1, steps)
-    told = past.note(made, setting.device, key(run, found), *measured)
+    peak = result.peak_memory_mb / 1024
+    if setting.device.kind == "gpu":
+        peak = torch.cuda.max_memory_reserved() / GB + setting.device.framework
+    told = past.note(made, setting.device, key(run, found), peak, result.train_seconds / max(1, steps))
     words = (f"{what} {one['planned']:.3g} planned, {one['measured']:.3g} measured" for what, one in told.items())
     say(f"plan: {', '.join(words)} (GB, seconds a step); the next plan knows it")
     return told
