@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from ..errors import BadEnvironment, OutOfMemory, RecipeError
 from ..evaluate.evaluate import Examiner
 from ..evaluate.report import write_report
 from ..files import full
+from ..machine import peak_memory_mb
 from ..methods.mixture_of_depths import KIND
 from ..model.another import beside
 from ..model.away import place
@@ -46,6 +46,7 @@ from .loop import Loop
 from .measured import measure
 from .online import answers, refuse_online
 from .order import refuse_order
+from .planned import hold_against
 from .progress import Progress
 from .quantised import refuse_quantised
 from .signals import Signals
@@ -153,9 +154,7 @@ def follow(
         facts = {"data": material.fingerprint, "base": mine["hashes"]["base"]} | checkpoint.deciding(run)
         facts["processes"] = loop.accelerator.num_processes
         taken = Between(loop, folder, hooks, watch, progress, facts, passport.made_by(mine)).take_steps(signals)
-        if loop.kept:
-            loop.kept.close()
-            loop.kept = None
+        let_go(loop)
         named = run.model.path if remote(run.model.path) else str(base)
         saved = save_tuned(loop.policy.model, run.method, tokenizer, folder.path, named, run.model.precision)
         on_card(saved, folder)
@@ -163,10 +162,18 @@ def follow(
         after = measure(examiner, loop.policy, "after", folder, progress)
 
         result = Result(before, after, taken.seconds, taken.speed, peak_memory_mb(), str(folder.path))
-        folder.note(status="finished", ended=now(), result=asdict(result), length=length(run))
+        planned = hold_against(run, loop, result, taken.step, progress.say)
+        folder.note(status="finished", ended=now(), result=asdict(result), length=length(run), plan=planned)
         write_report(folder.path)
         progress.say(f"saved {saved} and {folder.path / 'report.html'}")
         return result
+
+
+def let_go(loop: Loop) -> None:
+    """Remove the states that were kept for the steps."""
+    if loop.kept:
+        loop.kept.close()
+        loop.kept = None
 
 
 def refuse(run: Run) -> None:
@@ -315,16 +322,3 @@ def length(run: Run) -> list[float]:
 def remote(path: str) -> bool:
     """Whether the model's name means the same to others: it is a name on a hub, and not one of our demo models."""
     return not Path(path).exists() and not path.startswith("demo/")
-
-
-def peak_memory_mb() -> float:
-    """The most memory that this process held at once."""
-    import psutil
-
-    info = psutil.Process().memory_info()
-    if hasattr(info, "peak_wset"):  # Windows
-        return info.peak_wset / 2**20
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
