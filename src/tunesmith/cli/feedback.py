@@ -80,7 +80,6 @@ def train(
     to: Annotated[Path, typer.Option("--to", help="A folder for the rows and the recipe.")],
     kind: As = "kto",
     model: Model = None,
-    as_json: Json = False,
 ) -> None:
     """Export rows, write the recipe beside them, and train by it. Takes key=value as train does."""
     from ..files import write
@@ -91,7 +90,6 @@ def train(
     rows, written = to / f"{kind}.jsonl", to / f"{kind}.yaml"
     count = exported(said, kind, rows, model)
     write(written, recipe(kind, rows, base))
-    if not as_json:
-        line(f"{rows}: {count} rows; {written}: the recipe")
-        warn(said.figures())
-    carry_out(written, list(context.args), as_json, named(str(written)))
+    line(f"{rows}: {count} rows; {written}: the recipe")
+    warn(said.figures())
+    carry_out(written, list(context.args), False, named(str(written)))

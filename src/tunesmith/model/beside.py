@@ -1,8 +1,8 @@
 """Adapters beside each other in one model: each row of a batch under its own, in one forward pass.
 
-The base is multiplied once for all rows, as in Punica (arXiv:2310.18547) and S-LoRA (arXiv:2311.03285). What the
-adapters add is one product too: their matrices stand beside each other, and each row keeps what is its own adapter's, so
-that a batch under eight adapters takes the operations of one.
+The base is multiplied once for all rows, as in Punica (arXiv:2310.18547) and S-LoRA (arXiv:2311.03285). What adapters
+add is one product too: their matrices stand beside each other, and each row keeps what is its own adapter's, so that a
+batch under eight adapters takes the operations of one.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ class Beside:
 
     @contextmanager
     def under(self, rows: Sequence[str | None]) -> Iterator[None]:
-        """Within it each row of a batch is under its adapter, or under none; those that do not mix must be all one's."""
+        """Within it each row of a batch is under its adapter, or none; one that does not mix must be that of all."""
         names = {name for name in rows if name is not None}
         if any(not self.names[name] for name in names):
             [name] = names

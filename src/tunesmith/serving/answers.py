@@ -87,7 +87,7 @@ class Asking:
             raise bad("the prompt is empty", "prompt")
         if room < (most or 1):
             raise bad(
-                f"the context is {self.length} tokens long; the prompt has {len(prompt)}, and {most or 1} more are asked for",
+                f"the context is {self.length} tokens; the prompt has {len(prompt)}, {most or 1} more are asked for",
                 "messages" if isinstance(said, Chat) else "prompt",
                 "context_length_exceeded",
             )

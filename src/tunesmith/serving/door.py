@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import logging
 import time
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,7 +24,7 @@ class Door:
 
     def __init__(self, app: Any, settings: Serving, key: str) -> None:
         self.app, self.settings, self.key = app, settings, key.encode()
-        self.hosts = {*HOME, "[::1]", *settings.allowed_hosts} | ({settings.host} - {"0.0.0.0", "::"})  # noqa: S104
+        self.hosts = {*HOME, "[::1]", settings.host, *settings.allowed_hosts}
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -39,6 +40,13 @@ class Door:
                 message = {**message, "headers": [*message["headers"], *self.allowed(headers)]}
             await send(message)
 
+        fault = await self.answered(scope, headers, receive, said)
+        if fault and not status:
+            await reply(said, fault.status, orjson.dumps(fault.body), dict(fault.headers))
+        log.debug("serve: %s %s %s %.3f s", scope["method"], scope["path"], status, time.perf_counter() - began)
+
+    async def answered(self, scope: dict[str, Any], headers: dict[str, str], receive: Any, said: Any) -> Fault | None:
+        """Let a request in; what there is to say where that failed."""
         try:
             self.check(scope, headers)
             if scope["method"] == "OPTIONS" and "origin" in headers:
@@ -46,19 +54,16 @@ class Door:
             else:
                 await self.app(scope, self.bounded(receive), said)
         except Fault as fault:
-            if not status:
-                await reply(said, fault.status, orjson.dumps(fault.body), dict(fault.headers))
-        except Exception as error:  # noqa: BLE001 - the client is told, and the server goes on
+            return fault
+        except Exception as error:
             log.error("serve: %s", type(error).__name__, exc_info=log.isEnabledFor(logging.DEBUG))
-            if not status:
-                await reply(said, 500, orjson.dumps(broken(error).body), {})
-        finally:
-            log.debug("serve: %s %s %s %.3f s", scope["method"], scope["path"], status, time.perf_counter() - began)
+            return broken(error)
+        return None
 
     def check(self, scope: dict[str, Any], headers: dict[str, str]) -> None:
         """Raises Fault for who is not to come in."""
         host = name_of(headers.get("host", ""))
-        if "*" not in self.hosts and host not in self.hosts:
+        if not self.called(host):
             raise Fault(403, f"the host '{host[:80]}' is not served here; name it in allowed_hosts", code="host")
         origin = headers.get("origin")
         if origin is not None and not self.same(origin, headers):
@@ -72,6 +77,16 @@ class Door:
         length = headers.get("content-length", "0")
         if length.isdigit() and int(length) > self.settings.max_body:
             raise self.large()
+
+    def called(self, host: str) -> bool:
+        """Whether the server is called so. A page that leads a browser here under a name of its own is not let in;
+        an address is no name, and no page can make one its own."""
+        if {"*", host} & self.hosts:
+            return True
+        try:
+            return self.settings.host not in HOME and bool(ip_address(host.strip("[]")))
+        except ValueError:
+            return False
 
     def same(self, origin: str, headers: dict[str, str]) -> bool:
         """Whether a page is this server's own, or one that is let in."""

@@ -7,7 +7,6 @@ from typing import Any
 
 from ..secret import masked
 
-
 CLOSED = 499
 """What is noted when the client has left; nobody reads it."""
 

@@ -66,7 +66,13 @@ def hear(store: Store) -> Heard:
     answers, last = store.answers(), {}
     duplicates = changed = 0
     for one in store.verdicts():
-        key = one.id, one.place, one.rater, one.kind, json.dumps(one.value) if one.kind in ("tag", "better_than") else ""
+        key = (
+            one.id,
+            one.place,
+            one.rater,
+            one.kind,
+            json.dumps(one.value) if one.kind in ("tag", "better_than") else "",
+        )
         if key in last:
             duplicates, changed = duplicates + (last[key].value == one.value), changed + (last[key].value != one.value)
         last[key] = one
@@ -155,7 +161,11 @@ def export(heard: Heard, kind: Kind, to: Path, model: str | None = None) -> int:
     return len(found)
 
 
-RECIPES: dict[Kind, tuple[str, str]] = {"kto": ("kto", "feedback"), "preference": ("dpo", "preference"), "sft": ("sft", "messages")}
+RECIPES: dict[Kind, tuple[str, str]] = {
+    "kto": ("kto", "feedback"),
+    "preference": ("dpo", "preference"),
+    "sft": ("sft", "messages"),
+}
 """Of each kind the objective, and the format of its rows."""
 
 

@@ -61,8 +61,9 @@ async def answer(app: Any, settings: Serving, door: socket.socket, loop: Any, re
             yield
 
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, server_header=False, lifespan="on", ws="none", loop="asyncio", http="h11",
-        h11_max_incomplete_event_size=1 << 16, timeout_graceful_shutdown=int(settings.timeout) + 1, timeout_keep_alive=30,
+        app, log_config=None, access_log=False, server_header=False, lifespan="on", ws="none", loop="asyncio",
+        http="h11", h11_max_incomplete_event_size=1 << 16, timeout_keep_alive=30,
+        timeout_graceful_shutdown=int(settings.timeout) + 1,
     )  # fmt: skip
     server, events = Server(config), asyncio.get_running_loop()
 
@@ -93,13 +94,11 @@ def needed() -> None:
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
-        raise BadEnvironment(
-            f"serve needs {error.name}, which is not installed: pip install 'tunesmith[serve]'"
-        ) from None
+        raise BadEnvironment(f"serve needs {error.name}: pip install 'tunesmith[serve]'") from None
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket that listens. It does so before anything is loaded, so that a second server on a port is told at once."""
+    """A socket that listens, before anything is loaded, so that a second server on a port is told at once."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     door = socket.socket(family, socket.SOCK_STREAM)
     try:

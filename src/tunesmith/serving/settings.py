@@ -12,7 +12,7 @@ from ..runs import NAME
 
 HOME = ("127.0.0.1", "::1", "localhost")
 KEY = "TUNESMITH_API_KEY"
-"""The variable of the environment with the key: what stands on a command line can be seen by all who use the machine."""
+"""The variable of the environment with the key: a command line can be read by all who use the machine."""
 SHORTEST_KEY = 16
 
 
