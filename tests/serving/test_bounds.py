@@ -12,15 +12,16 @@ import time
 from urllib.parse import urlsplit
 
 import pytest
+from served import running
 
 from tunesmith.cli import main
 from tunesmith.errors import BadEnvironment, CheckpointError, RecipeError
 from tunesmith.serving.serve import serve
 from tunesmith.serving.settings import Serving
 
-from .conftest import running
-
 ASKED = [{"role": "user", "content": "yes?"}]
+LONG = "context_length_exceeded"
+PICTURE = {"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}
 CHAT = {"model": "tiny", "messages": ASKED, "max_tokens": 4}
 
 
@@ -50,12 +51,12 @@ WRONG = {
     "true": ({**CHAT, "max_tokens": True}, 400, "max_tokens", None),
     "none at all": ({**CHAT, "max_tokens": 0}, 400, "max_tokens", None),
     "too many tokens": ({**CHAT, "max_tokens": 100_000}, 400, "max_tokens", None),
-    "too long": ({**CHAT, "messages": [{"role": "user", "content": "xyz " * 600}]}, 400, "messages", "context_length_exceeded"),
+    "too long": ({**CHAT, "messages": [{"role": "user", "content": "xyz " * 600}]}, 400, "messages", LONG),
     "too many answers": ({**CHAT, "n": 99}, 400, "n", None),
     "no messages": ({**CHAT, "messages": []}, 400, "messages", None),
     "no role": ({**CHAT, "messages": [{"content": "x"}]}, 400, "messages.0.role", None),
     "strange role": ({**CHAT, "messages": [{"role": "wizard", "content": "x"}]}, 400, "messages", None),
-    "an image": ({**CHAT, "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}]}]}, 400, "messages.0.content", None),
+    "an image": ({**CHAT, "messages": [{"role": "user", "content": [PICTURE]}]}, 400, "messages.0.content", None),
     "long stop": ({**CHAT, "stop": "x" * 65}, 400, "stop", None),
     "strange bias": ({**CHAT, "logit_bias": {"99999": 1}}, 400, "logit_bias", None),
     "logprobs": ({**CHAT, "top_logprobs": 3}, 400, "top_logprobs", None),

@@ -28,6 +28,8 @@ CREATE TABLE IF NOT EXISTS verdicts (
 CREATE INDEX IF NOT EXISTS of_answers ON verdicts (id, place);
 """
 VERSION = 1
+PATIENCE = 3.0
+"""Seconds to wait for another process that writes."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Store:
             raise DataError(f"{file}: is not there; `tunesmith serve` writes it with feedback={file.name}")
         self.file, self.lock = file, Lock()
         try:
-            self.base = sqlite3.connect(file, check_same_thread=False, isolation_level=None, timeout=10)
+            self.base = sqlite3.connect(file, check_same_thread=False, isolation_level=None, timeout=PATIENCE)
             version = self.base.execute("PRAGMA user_version").fetchone()[0]
             tables = self.base.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
             if version != VERSION and tables:

@@ -1,0 +1,53 @@
+"""A server in a thread of this process, on a free port, with a tiny model and adapters beside it."""
+
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from conftest import make_tiny
+
+from tunesmith.serving.serve import serve
+from tunesmith.serving.settings import Serving
+
+
+def adapter(folder: Path, seed: int, **config) -> Path:
+    """A LoRA adapter of the tiny model that says something of its own."""
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(make_tiny(), LoraConfig(r=4, target_modules=["q_proj", "v_proj", "up_proj"], **config))
+    torch.manual_seed(seed)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            weight.data.normal_(0, 0.3)
+    model.save_pretrained(folder)
+    return folder
+
+
+@contextmanager
+def running(shelf, **more):
+    """A server; its address. It has ended when this ends, whatever a test does to it."""
+    box, ready = {}, threading.Event()
+
+    def told(address, stop):
+        box.update(address=address, stop=stop)
+        ready.set()
+
+    def work():
+        try:
+            serve(Serving(**{"model": str(shelf / "tiny"), "port": 0, **more}), told)
+        except Exception as error:  # noqa: BLE001 - raised where it is waited for
+            box["error"] = error
+            ready.set()
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    assert ready.wait(120)
+    if "error" in box:
+        raise box["error"]
+    try:
+        yield box["address"]
+    finally:
+        box["stop"]()
+        thread.join(60)
+        assert not thread.is_alive()
