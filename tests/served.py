@@ -1,8 +1,11 @@
 """A server in a thread of this process, on a free port, with a tiny model and adapters beside it."""
 
+import http.client
+import json
 import threading
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import torch
 from conftest import make_tiny
@@ -51,3 +54,15 @@ def running(shelf, **more):
         box["stop"]()
         thread.join(60)
         assert not thread.is_alive()
+
+
+def send(site, path, body=None, headers=None, method=None):
+    """A request by hand; the status, and what was answered."""
+    link = http.client.HTTPConnection(urlsplit(site).netloc, timeout=60)
+    data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+    link.request(method or ("GET" if body is None else "POST"), path, data, headers or {})
+    answer = link.getresponse()
+    text = answer.read()
+    link.close()
+    known = "json" in (answer.headers["content-type"] or "")
+    return answer.status, json.loads(text) if known else text.decode(), answer.headers

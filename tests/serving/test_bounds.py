@@ -12,7 +12,7 @@ import time
 from urllib.parse import urlsplit
 
 import pytest
-from served import running
+from served import running, send
 
 from tunesmith.cli import main
 from tunesmith.errors import BadEnvironment, CheckpointError, RecipeError
@@ -23,18 +23,6 @@ ASKED = [{"role": "user", "content": "yes?"}]
 LONG = "context_length_exceeded"
 PICTURE = {"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}
 CHAT = {"model": "tiny", "messages": ASKED, "max_tokens": 4}
-
-
-def send(site, path, body=None, headers=None, method=None):
-    """A request by hand; the status, and what was answered."""
-    link = http.client.HTTPConnection(urlsplit(site).netloc, timeout=60)
-    data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-    link.request(method or ("GET" if body is None else "POST"), path, data, headers or {})
-    answer = link.getresponse()
-    text = answer.read()
-    link.close()
-    known = "json" in (answer.headers["content-type"] or "")
-    return answer.status, json.loads(text) if known else text.decode(), answer.headers
 
 
 DEEP = b'{"model": "tiny", "messages": ' + b"[" * 900 + b"]" * 900 + b"}"

@@ -5,8 +5,7 @@ import sqlite3
 from contextlib import closing
 
 import pytest
-from served import running
-from test_bounds import send
+from served import running, send
 
 from tunesmith.cli import main
 from tunesmith.errors import DataError
@@ -78,7 +77,8 @@ def test_what_people_say_becomes_rows_that_train_reads(shelf, tmp_path, capsys):
         assert code == 0 and "warm" in said, said
     words = [
         "feedback", "train", file, "--base", shelf / "tiny", "--to", tmp_path / "learnt", "--as", "kto",
-        f"output={tmp_path / 'run'}", "train.max_steps=2", "data.eval_size=0.5", "data.on_lint=warn", "eval.enabled=false",
+        f"output={tmp_path / 'run'}", "train.max_steps=2", "data.eval_size=0.5", "data.on_lint=warn",
+        "eval.enabled=false",
     ]  # fmt: skip
     code, said = run(capsys, *words)
     assert code == 0, said
