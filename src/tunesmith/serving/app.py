@@ -49,21 +49,24 @@ class Site:
 
     def app(self, key: str) -> Door:
         """The application, behind its door."""
-        posts = {
-            "/v1/chat/completions": self.chat, "/v1/completions": self.complete, "/v1/embeddings": self.embed,
-            "/v1/score": self.score, "/v1/load_lora_adapter": self.load, "/v1/unload_lora_adapter": self.unload,
-            "/v1/feedback": self.feedback,
-        }  # fmt: skip
         gets = {
             "/health": self.health,
             "/metrics": self.metrics,
             "/v1/models": self.list,
             "/v1/models/{id:path}": self.one,
         }
-        routes = [Route(path, self.safely(work), methods=["POST"]) for path, work in posts.items()]
+        routes = [Route(path, self.safely(work), methods=["POST"]) for path, work in self.posts().items()]
         routes += [Route(path, self.safely(work), methods=["GET"]) for path, work in gets.items()]
         made = Starlette(routes=routes, exception_handlers={HTTPException: not_there}, lifespan=self.attached)
         return Door(made, self.settings, key)
+
+    def posts(self) -> dict[str, Callable[[Request], Any]]:
+        """What takes a body, by its address."""
+        return {
+            "/v1/chat/completions": self.chat, "/v1/completions": self.complete, "/v1/embeddings": self.embed,
+            "/v1/score": self.score, "/v1/load_lora_adapter": self.load, "/v1/unload_lora_adapter": self.unload,
+            "/v1/feedback": self.feedback,
+        }  # fmt: skip
 
     @asynccontextmanager
     async def attached(self, _: Any) -> AsyncIterator[None]:
