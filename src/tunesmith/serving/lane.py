@@ -7,12 +7,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from ..model.engine import Engine, Ids, Prefilled, reading
 from ..rollout.each import draw_each
-from ..rollout.sample import kept, repeated
-from .memory import WORTHWHILE, Begun, Kept, alike, joined, new_memory, plain, sliced, trimmed
+from .memory import WORTHWHILE, Begun, Kept, after, alike, joined, new_memory, plain, repeated, sliced, staying, trimmed
 from .row import Ask, Piece, Row, rows_of, told
 
 Under = Callable[[Sequence[str]], AbstractContextManager[None]]
@@ -110,7 +107,7 @@ class Lane:
         self.leave(batch, stays)
         if stays:
             with reading(self.engine.model), self.under([row.ask.model for row in batch.rows]):
-                batch.read = self.engine.after(batch.read, torch.tensor(tokens, device=self.engine.device))
+                batch.read = after(self.engine, batch.read, tokens)
         return heard
 
     def leave(self, batch: Batch, stays: list[int]) -> None:
@@ -121,7 +118,7 @@ class Lane:
         self.keep(batch, [at for at in gone if batch.rows[at].finish])
         batch.rows = [batch.rows[at] for at in stays]
         if batch.rows:
-            batch.read = trimmed(kept(batch.read, stays))
+            batch.read = trimmed(staying(batch.read, stays))
         else:
             self.batches.remove(batch)
 

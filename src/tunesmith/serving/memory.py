@@ -32,6 +32,27 @@ def plain(cache: Any) -> bool:
     return isinstance(cache, DynamicCache) and all(type(layer) is DynamicLayer for layer in cache.layers)
 
 
+def repeated(read: Prefilled, size: int) -> Prefilled:
+    """Each prompt that was read, as often as it has answers."""
+    read.cache.batch_repeat_interleave(size)
+    return Prefilled(read.cache, *(one.repeat_interleave(size, 0) for one in (read.attend, read.place, read.logits)))
+
+
+def staying(read: Prefilled, stays: list[int]) -> Prefilled:
+    """Those rows alone."""
+    rows = torch.tensor(stays, device=read.place.device)
+    read.cache.batch_select_indices(rows)
+    return Prefilled(read.cache, read.attend[rows], read.place[rows], read.logits[rows])
+
+
+def after(engine: Engine, read: Prefilled, tokens: list[int]) -> Prefilled:
+    """What the model would say next, once each row has gone on by a token."""
+    attend = torch.cat([read.attend, read.attend.new_ones(len(tokens), 1)], 1)
+    ids = torch.tensor(tokens, device=engine.device)[:, None]
+    out = engine.read(ids, read.place[:, None], attention_mask=attend, past_key_values=read.cache)
+    return Prefilled(out.past_key_values, attend, read.place + 1, out.logits[:, -1].float())
+
+
 def joined(one: Prefilled, other: Prefilled) -> Prefilled:
     """The rows of both, filled up on the left."""
     width = max(one.attend.shape[1], other.attend.shape[1])
