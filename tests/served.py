@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import torch
 from conftest import make_tiny
 
+from tunesmith.model.load import hushed
 from tunesmith.serving.serve import serve
 from tunesmith.serving.settings import Serving
 
@@ -18,7 +19,8 @@ def adapter(folder: Path, seed: int, **config) -> Path:
     """A LoRA adapter of the tiny model that says something of its own."""
     from peft import LoraConfig, get_peft_model
 
-    model = get_peft_model(make_tiny(), LoraConfig(r=4, target_modules=["q_proj", "v_proj", "up_proj"], **config))
+    with hushed():
+        model = get_peft_model(make_tiny(), LoraConfig(r=4, target_modules=["q_proj", "v_proj", "up_proj"], **config))
     torch.manual_seed(seed)
     for name, weight in model.named_parameters():
         if "lora_B" in name:

@@ -2,6 +2,7 @@
 
 import pytest
 from conftest import make_tiny
+from safetensors.torch import load_file, save_file
 from served import adapter, running
 
 
@@ -18,11 +19,13 @@ def shelf(tmp_path_factory, tokenizer):
     adapter(root / "green", 4)
     whole = (adapter(root / "torn", 5) / "adapter_model.safetensors").read_bytes()
     (root / "torn" / "adapter_model.safetensors").write_bytes(whole[:-40])
-    from peft import LoraConfig, get_peft_model
-
-    wide = make_tiny(max_position_embeddings=64)
-    wide.config.hidden_size = 64
-    get_peft_model(type(wide)(wide.config), LoraConfig(r=4)).save_pretrained(root / "wide")
+    torn = root / "torn" / "adapter_config.json"
+    (root / "wide").mkdir()  # as if it had been trained on a model of other sizes
+    (root / "wide" / "adapter_config.json").write_bytes(torn.read_bytes())
+    weights = load_file(root / "green" / "adapter_model.safetensors")
+    save_file(
+        {name: weight.repeat(2, 2) for name, weight in weights.items()}, root / "wide" / "adapter_model.safetensors"
+    )
     (root / "link").symlink_to(home / "red")
     return home
 

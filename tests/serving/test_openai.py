@@ -9,6 +9,8 @@ import pytest
 import torch
 from conftest import make_tiny
 
+from tunesmith.model.load import hushed
+
 ASKED = [{"role": "user", "content": "is this review positive or negative?"}]
 NAMES = ("tiny", "red", "blue", "dora")
 
@@ -19,7 +21,8 @@ def alone(shelf, tokenizer, name, messages, count):
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(shelf / "tiny", trust_remote_code=False).eval()
-    model = model if name == "tiny" else PeftModel.from_pretrained(model, shelf / name).eval()
+    with hushed():
+        model = model if name == "tiny" else PeftModel.from_pretrained(model, shelf / name).eval()
     ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=False)
     made = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=count, do_sample=False)
     return tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True)

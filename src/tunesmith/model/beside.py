@@ -83,7 +83,8 @@ class Beside:
             self.strip()
             return
         if name in self.tuned.peft_config:
-            self.tuned.delete_adapter(name)
+            with hushed():
+                self.tuned.delete_adapter(name)
         for module in self.model.modules():  # where PEFT stopped half-way, it has forgotten its name already
             if isinstance(module, BaseTunerLayer):
                 module.delete_adapter(name)
