@@ -74,12 +74,13 @@ class Asking:
 
     def __init__(self, settings: Serving, loop: Loop, length: int, words: int) -> None:
         self.settings, self.loop, self.length, self.words = settings, loop, length, words
+        self.most_answers = min(settings.max_n, settings.max_rows)
 
     def ask(self, said: Sampled, served: Served, prompt: Ids, most: int | None, logprobs: int | None) -> Ask:
         """One prompt. Raises Fault where it asks for more than may be had."""
         n = said.n or 1
-        if n > self.settings.max_n:
-            raise bad(f"'n': at most {self.settings.max_n} here (got {n})", "n")
+        if n > self.most_answers:
+            raise bad(f"'n': at most {self.most_answers} here (got {n})", "n")
         if most and most > self.settings.max_tokens:
             raise bad(f"'max_tokens': at most {self.settings.max_tokens} here (got {most})", "max_tokens")
         room = self.length - len(prompt)
@@ -176,13 +177,13 @@ class Answers:
     def leave(self) -> None:
         """Nobody waits any longer."""
         for ask in self.asks:
-            if not ask.cancelled:
-                ask.cancelled = True
-        self.loop.metrics.cancelled += 1
+            ask.cancelled = True
         self.loop.wake()
 
     def gone(self) -> None:
         """The client has left."""
+        if None in self.finish:
+            self.loop.metrics.cancelled += 1
         self.queue.put_nowait((0, Fault(CLOSED, "the client has left")))
 
     @property

@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from ..errors import DataError, Refusal
 from . import judged, texts
-from .answers import Answers, Asking, check_letters, dialogue, prompts_of
+from .answers import Answers, Asking, check_letters, dialogue, prompts_of, turn
 from .door import Door
 from .events import Events, json_response, left
 from .fault import Fault, bad
@@ -125,14 +125,15 @@ class Site:
         if said.top_logprobs is not None and not said.logprobs:
             raise bad("'top_logprobs': needs logprobs=true", "top_logprobs")
         speech = Speech(said, served.renderer, self.models.tokenizer)
-        messages = dialogue(said.messages, speech.tools)
+        turns = [turn(one, n) for n, one in enumerate(said.messages)]
+        messages = dialogue(turns, speech.tools)
         prompt = await self.encode(lambda: served.renderer.prompt(messages, speech.shown), "messages")
         most = said.max_completion_tokens or said.max_tokens
         logprobs = (said.top_logprobs or 0) if said.logprobs else None
         ask = self.asking.ask(said, served, prompt, most, logprobs)
         ask.grammar = await asyncio.to_thread(speech.grammar, self.models.words, self.models.ends)
         answers = Answers(self.loop, [ask])
-        keep = self.keeper(said, served, {"messages": said.messages, "tools": said.tools or ()}, answers)
+        keep = self.keeper(said, served, {"messages": turns, "tools": said.tools or ()}, answers)
         if said.stream:
             usage = bool(said.stream_options and said.stream_options.include_usage)
             return self.stream(request, answers, self.chat_chunks(said, answers, speech, keep), usage)

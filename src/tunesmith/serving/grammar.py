@@ -23,6 +23,8 @@ class Held:
 
     def __init__(self, matcher: Any, words: int) -> None:
         self.matcher, self.words = matcher, words
+        self.broken = ""
+        """Why it cannot be held to any longer, if so."""
 
     def allowed(self) -> Tensor:
         bits = torch.frombuffer(bytearray(self.matcher.compute_bitmask()), dtype=torch.uint8)
@@ -32,8 +34,8 @@ class Held:
     def accept(self, token: int) -> bool:
         self.matcher.consume_token(token)
         if self.matcher.is_error():
-            raise ValueError(f"the grammar failed: {self.matcher.get_error()}")
-        return self.matcher.is_stopped()
+            self.broken = self.matcher.get_error().splitlines()[0][:300]
+        return bool(self.broken) or self.matcher.is_stopped()
 
 
 @lru_cache(maxsize=4)

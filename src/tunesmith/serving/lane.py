@@ -9,6 +9,7 @@ from typing import Any
 
 from ..model.engine import Engine, Ids, Prefilled, reading
 from ..rollout.each import draw_each
+from .fault import Fault, bad
 from .memory import WORTHWHILE, Begun, Kept, after, alike, joined, new_memory, plain, repeated, sliced, staying, trimmed
 from .row import Ask, Piece, Row, rows_of, told
 
@@ -92,15 +93,18 @@ class Lane:
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
-    def step(self, batch: Batch) -> list[tuple[Row, Piece]]:
+    def step(self, batch: Batch) -> list[tuple[Row, Piece | Fault]]:
         """A token for each row; rows that have ended leave."""
-        heard: list[tuple[Row, Piece]] = []
+        heard: list[tuple[Row, Piece | Fault]] = []
         tokens = draw_each(batch.read.logits, batch.rows)
         for at, (row, token) in enumerate(zip(batch.rows, tokens, strict=True)):
             most = row.ask.logprobs
             ended = token in self.ends and not row.ask.ignore_end
             likely = None if most is None or ended else told(self.engine.tokenizer, batch.read.logits[at], token, most)
-            if piece := row.take(token, self.ends, likely):
+            piece = row.take(token, self.ends, likely)
+            if row.grammar and row.grammar.broken:
+                heard.append((row, bad(f"the schema asks for too much: {row.grammar.broken}", "response_format")))
+            elif piece:
                 heard.append((row, piece))
         stays = [at for at, row in enumerate(batch.rows) if row.finish is None]
         tokens = [tokens[at] for at in stays]

@@ -152,7 +152,7 @@ class Models:
             self.prompted = under_adapter(self.model, folder).eval()
         engine = Engine(self.prompted, self.tokenizer)
         self.lanes["soft"] = Lane(engine, nothing, self.settings.keep_tokens)
-        renderer = Renderer(self.tokenizer, options)
+        renderer = Renderer(load_tokenizer(folder), options)
         self.served[self.name] = Served(self.name, renderer, "soft", self.base_name, folder)
 
     # --- while it serves ----------------------------------------------------------------------------------------------

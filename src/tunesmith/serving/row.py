@@ -20,6 +20,8 @@ from .text import Text, spelt
 class Grammar(Protocol):
     """What an answer may be made of."""
 
+    broken: str
+
     def allowed(self) -> Tensor | None:
         """[V] the tokens that may come next."""
         ...

@@ -30,6 +30,7 @@ def serve(settings: Serving, ready: Ready = lambda address, stop: None) -> None:
     settings.refuse(key)
     needed()
     with listening(settings.host, settings.port) as door, ExitStack() as stack:
+        from ..machine import settle_in
         from .app import Site
         from .loop import Loop
         from .metrics import Metrics
@@ -37,6 +38,7 @@ def serve(settings: Serving, ready: Ready = lambda address, stop: None) -> None:
         from .store import Store
 
         store = stack.enter_context(closing(Store(Path(settings.feedback)))) if settings.feedback else None
+        settle_in()
         models = Models(settings)
         loop = Loop(settings, models.lane, Metrics())
         app = Site(settings, models, loop, store).app(key)
