@@ -33,7 +33,7 @@ WRONG = {
     "not done here": ({**CHAT, "modalities": ["audio"]}, 400, "modalities", "unsupported_parameter"),
     "no json": (b"{", 400, None, None),
     "no object": ([1], 400, None, None),
-    "half a letter": ({**CHAT, "messages": [{"role": "user", "content": "\ud800"}]}, 400, "messages", None),
+    "half a letter": ({**CHAT, "messages": [{"role": "user", "content": "\ud800"}]}, 400, None, None),
     "hot": ({**CHAT, "temperature": "hot"}, 400, "temperature", None),
     "cold": ({**CHAT, "temperature": -1}, 400, "temperature", None),
     "true": ({**CHAT, "max_tokens": True}, 400, "max_tokens", None),
@@ -134,7 +134,9 @@ def test_a_key_a_small_body_and_a_short_queue(shelf, monkeypatch, caplog):
         chunked = [json.dumps(large).encode()]
         link = http.client.HTTPConnection(urlsplit(site).netloc, timeout=60)
         link.request("POST", "/v1/chat/completions", iter(chunked), key, encode_chunked=True)
-        assert link.getresponse().status == 413
+        answer = link.getresponse()
+        assert answer.status == 413 and answer.read()
+        link.close()
         long = {**CHAT, "max_tokens": 400, "ignore_eos": True, "n": 1, "logit_bias": {"1": -100}}
         found = []
         threads = [
@@ -212,4 +214,5 @@ def test_a_signal_lets_what_was_asked_be_answered(shelf):
         answer.read(10)
         process.send_signal(signal.SIGTERM)
         assert answer.read().endswith(b"data: [DONE]\n\n")
+        link.close()
         assert process.wait(60) == 0

@@ -43,7 +43,7 @@ def test_every_name_is_listed_with_its_base(client):
 
 
 def test_rows_under_unlike_adapters_say_in_one_batch_what_each_says_alone(client, shelf, tokenizer):
-    texts = ["one two three", "what is the capital of france?", "the quick brown fox jumps over the lazy dog"]
+    texts = ["one two three", "the quick brown fox jumps over the lazy dog"]
     jobs = [(name, [{"role": "user", "content": text}]) for text in texts for name in NAMES]
     said = [""] * len(jobs)
 
@@ -203,7 +203,7 @@ def test_a_tool_that_must_be_called_is_called_streamed_too(client):
     assert json.loads(call.function.arguments).keys() == {"mood", "stars"}
     parts = [one.choices[0] for one in client.chat.completions.create(model="red", messages=ASKED, stream=True, **more)]
     streamed = [one.delta.tool_calls[0] for one in parts if one.delta.tool_calls]
-    assert streamed[0].function == call.function and parts[-1].finish_reason == "tool_calls"
+    assert streamed[0].function.model_dump() == call.function.model_dump() and parts[-1].finish_reason == "tool_calls"
     assert not any(one.delta.content for one in parts)
     with pytest.raises(openai.BadRequestError, match="chat template does not write them"):
         client.chat.completions.create(model="red", messages=ASKED, tools=[tool])

@@ -7,10 +7,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from ..model.engine import Engine, Ids, Prefilled, reading
+import torch
+
+from ..model.engine import Engine, Ids, reading
+from ..model.going import Going, Prefilled
 from ..rollout.each import draw_each
 from .fault import Fault, bad
-from .memory import WORTHWHILE, Begun, Kept, after, alike, joined, new_memory, plain, repeated, sliced, staying, trimmed
+from .memory import WORTHWHILE, Begun, Kept, alike, new_memory, remembered
 from .row import Ask, Piece, Row, rows_of, told
 
 Under = Callable[[Sequence[str]], AbstractContextManager[None]]
@@ -21,7 +24,7 @@ Under = Callable[[Sequence[str]], AbstractContextManager[None]]
 class Batch:
     """Rows, and what the model remembers of them."""
 
-    read: Prefilled
+    going: Going
     rows: list[Row]
 
 
@@ -34,7 +37,8 @@ class Lane:
         self.kept = Kept(keep)
         self.ends = engine.stops()
         with reading(engine.model), under([""]):
-            self.fresh = new_memory(engine)
+            self.fresh, self.pads = new_memory(engine)
+            self.together = engine.together  # else only those that were read together go on in one pass
 
     @property
     def rows(self) -> list[Row]:
@@ -56,10 +60,10 @@ class Lane:
         length = min(length, most)
         if length < WORTHWHILE:
             return Begun([], self.fresh)
-        if source:
-            return Begun(prompt[:length], sliced(source[0].read, source[1], length))
-        assert key is not None
-        return self.kept.begun(key, length)
+        if source is None and key is not None:
+            return self.kept.begun(key, length)
+        cache = remembered(source[0].going, source[1], length) if source else None
+        return Begun(prompt[:length], cache) if cache is not None else Begun([], self.fresh)
 
     def read(self, asks: Sequence[Ask], begun: Begun, upto: int | None = None) -> Prefilled:
         """Read prompts after what has been read of all of them; of a single one, only the first `upto` tokens."""
@@ -73,7 +77,7 @@ class Lane:
         length = min(len(prompt) for prompt in prompts) - 1
         for prompt in prompts[1:]:
             length = min(length, alike(prompts[0], prompt))
-        if length < WORTHWHILE or len({ask.model for ask in asks}) > 1:
+        if length < WORTHWHILE or not self.pads or len({ask.model for ask in asks}) > 1:
             return Begun([], self.fresh)
         common = prompts[0][:length]
         with reading(self.engine.model), self.under([asks[0].model]):
@@ -82,25 +86,24 @@ class Lane:
     def join(self, asks: Sequence[Ask], read: Prefilled) -> None:
         """Let the answers to what was read go on with the others."""
         rows = [row for ask in asks for row in rows_of(ask, self.engine.tokenizer)]
-        if any(ask.n > 1 for ask in asks):
-            [ask] = asks  # a request for several answers is read by itself
-            read = repeated(read, ask.n)
-        if self.batches and plain(read.cache) and plain(self.batches[0].read.cache):
-            first = self.batches[0]
-            first.read, first.rows = joined(first.read, read), [*first.rows, *rows]
-            return
-        self.batches.append(Batch(read, rows))
+        size = asks[0].n  # a request for several answers is read by itself
+        if not (self.together and self.batches):
+            self.batches.append(Batch(self.engine.going(), []))
+        batch = self.batches[0 if self.together else -1]
+        batch.going.join(read, size)
+        batch.rows += rows
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
     def step(self, batch: Batch) -> list[tuple[Row, Piece | Fault]]:
         """A token for each row; rows that have ended leave."""
         heard: list[tuple[Row, Piece | Fault]] = []
-        tokens = draw_each(batch.read.logits, batch.rows)
+        logits = batch.going.logits
+        tokens = draw_each(logits, batch.rows)
         for at, (row, token) in enumerate(zip(batch.rows, tokens, strict=True)):
             most = row.ask.logprobs
             ended = token in self.ends and not row.ask.ignore_end
-            likely = None if most is None or ended else told(self.engine.tokenizer, batch.read.logits[at], token, most)
+            likely = None if most is None or ended else told(self.engine.tokenizer, logits[at], token, most)
             piece = row.take(token, self.ends, likely)
             if row.grammar and row.grammar.broken:
                 heard.append((row, bad(f"the schema asks for too much: {row.grammar.broken}", "response_format")))
@@ -111,7 +114,7 @@ class Lane:
         self.leave(batch, stays)
         if stays:
             with reading(self.engine.model), self.under([row.ask.model for row in batch.rows]):
-                batch.read = after(self.engine, batch.read, tokens)
+                batch.going.go_on(torch.tensor(tokens, device=self.engine.device))
         return heard
 
     def leave(self, batch: Batch, stays: list[int]) -> None:
@@ -122,18 +125,18 @@ class Lane:
         self.keep(batch, [at for at in gone if batch.rows[at].finish])
         batch.rows = [batch.rows[at] for at in stays]
         if batch.rows:
-            batch.read = trimmed(staying(batch.read, stays))
+            batch.going.keep(stays)
         else:
             self.batches.remove(batch)
 
     def keep(self, batch: Batch, gone: list[int]) -> None:
-        if not self.kept.tokens or not plain(batch.read.cache):
-            return
         for at in gone:
             row = batch.rows[at]
             ids: Ids = [*self.engine.begun(row.prompt), *row.ids[:-1]]
-            if row.index == 0 and WORTHWHILE <= len(ids) <= self.kept.tokens:
-                self.kept.put(row.ask.model, ids, sliced(batch.read, at, len(ids)))
+            if row.index > 0 or not WORTHWHILE <= len(ids) <= self.kept.tokens:
+                continue
+            if (cache := remembered(batch.going, at, len(ids))) is not None:
+                self.kept.put(row.ask.model, ids, cache)
 
     def drop(self, over: Callable[[Row], Any]) -> list[Row]:
         """Have rows leave that nobody waits for any longer."""

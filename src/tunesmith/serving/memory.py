@@ -1,90 +1,66 @@
-"""What a model remembers of rows: put beside each other, cut down, kept for prompts that begin alike."""
+"""What a model remembers of rows, kept for prompts that begin as they do."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-from ..model.engine import Engine, Ids, Prefilled
+from ..model.engine import Engine, Ids
+from ..model.going import Each, Going, Together
+from ..model.memory import Memory
 
 WORTHWHILE = 16
 """A beginning of fewer tokens is read again."""
-SPARE = 32
-"""Columns that are padding in every row are dropped when there are so many."""
 
 
-def new_memory(engine: Engine) -> DynamicCache | None:
-    """A memory of all that was read, whatever a model's window; None for a model that must have one of its own."""
+def new_memory(engine: Engine) -> tuple[DynamicCache | None, bool]:
+    """A memory of all that was read, or None for a model that must have one of its own; and whether tokens that pad may
+    stand between others, as they may not where a window counts them."""
     word = torch.tensor([[0]], device=engine.device)
     cache = engine.read(word, torch.zeros_like(word), logits_to_keep=1).past_key_values
     kinds = {type(layer) for layer in getattr(cache, "layers", [None])}
-    return DynamicCache() if kinds <= {DynamicLayer, DynamicSlidingWindowLayer} else None
+    return (DynamicCache() if kinds <= {DynamicLayer, DynamicSlidingWindowLayer} else None), kinds == {DynamicLayer}
 
 
-def plain(cache: Any) -> bool:
-    """Whether rows of a memory can be moved."""
-    return isinstance(cache, DynamicCache) and all(type(layer) is DynamicLayer for layer in cache.layers)
+def remembered(going: Going, at: int, length: int) -> DynamicCache | None:
+    """What is remembered of the first tokens of one row, by itself; None where that cannot be told apart."""
+    if isinstance(going, Together):
+        return made_of(of_row(going.memory, at), length)
+    [part] = going.parts if isinstance(going, Each) and len(going.parts) == 1 else [None]
+    if part is None or type(part.cache) is not DynamicCache:
+        return None
+    if any(type(layer) is not DynamicLayer for layer in part.cache.layers):
+        return None
+    first = int(part.attend[at].argmax())
+    layers = part.cache.layers
+    return made_of([[one[at : at + 1, :, first:] for one in (layer.keys, layer.values)] for layer in layers], length)
 
 
-def repeated(read: Prefilled, size: int) -> Prefilled:
-    """Each prompt that was read, as often as it has answers."""
-    read.cache.batch_repeat_interleave(size)
-    return Prefilled(read.cache, *(one.repeat_interleave(size, 0) for one in (read.attend, read.place, read.logits)))
+def of_row(memory: Memory, at: int) -> list[list[Tensor]]:
+    """Keys and values of each layer: the prompt's, if several rows go on from it, and the row's own."""
+    ends = list(accumulate(group.count for group in memory.groups))
+    group = memory.groups[bisect_right(ends, at)]
+    place, own = memory.places[at], memory.lengths[at]
+    made = []
+    for layer, (keys, values) in enumerate(zip(memory.keys, memory.values, strict=True)):
+        parts = [held[place : place + 1, :, :own] for held in (keys, values)]
+        before = [group.keys[layer], group.values[layer]] if group.keys else []
+        made.append([torch.cat(pair, 2) for pair in zip(before, parts, strict=True)] if before else parts)
+    return made
 
 
-def staying(read: Prefilled, stays: list[int]) -> Prefilled:
-    """Those rows alone."""
-    rows = torch.tensor(stays, device=read.place.device)
-    read.cache.batch_select_indices(rows)
-    return Prefilled(read.cache, read.attend[rows], read.place[rows], read.logits[rows])
-
-
-def after(engine: Engine, read: Prefilled, tokens: list[int]) -> Prefilled:
-    """What the model would say next, once each row has gone on by a token."""
-    attend = torch.cat([read.attend, read.attend.new_ones(len(tokens), 1)], 1)
-    ids = torch.tensor(tokens, device=engine.device)[:, None]
-    out = engine.read(ids, read.place[:, None], attention_mask=attend, past_key_values=read.cache)
-    return Prefilled(out.past_key_values, attend, read.place + 1, out.logits[:, -1].float())
-
-
-def joined(one: Prefilled, other: Prefilled) -> Prefilled:
-    """The rows of both, filled up on the left."""
-    width = max(one.attend.shape[1], other.attend.shape[1])
-    for here, there in zip(one.cache.layers, other.cache.layers, strict=True):
-        here.keys = torch.cat([widened(here.keys, width), widened(there.keys, width)])
-        here.values = torch.cat([widened(here.values, width), widened(there.values, width)])
-    attend = [pad(read.attend, (width - read.attend.shape[1], 0)) for read in (one, other)]
-    rest = [torch.cat(pair) for pair in ((one.place, other.place), (one.logits, other.logits))]
-    return Prefilled(one.cache, torch.cat(attend), *rest)
-
-
-def widened(states: Tensor, width: int) -> Tensor:
-    return pad(states, (0, 0, width - states.shape[-2], 0))
-
-
-def trimmed(read: Prefilled) -> Prefilled:
-    """Without the columns that are padding in every row."""
-    first = int(read.attend.any(0).int().argmax())
-    if first < SPARE or not plain(read.cache):
-        return read
-    for layer in read.cache.layers:
-        layer.keys, layer.values = layer.keys[..., first:, :].clone(), layer.values[..., first:, :].clone()
-    return Prefilled(read.cache, read.attend[:, first:], read.place, read.logits)
-
-
-def sliced(read: Prefilled, row: int, length: int) -> DynamicCache:
-    """The memory of the first `length` tokens of one row, by itself."""
-    first = int(read.attend[row].argmax())
+def made_of(layers: Sequence[Sequence[Tensor]], length: int) -> DynamicCache:
+    """A memory of the first tokens of these keys and values, of its own."""
     made = DynamicCache()
-    for number, layer in enumerate(read.cache.layers):
-        parts = (part[row : row + 1, :, first : first + length].clone() for part in (layer.keys, layer.values))
-        made.update(*parts, number)
+    for number, (keys, values) in enumerate(layers):
+        made.update(keys[..., :length, :].clone(), values[..., :length, :].clone(), number)
     return made
 
 
@@ -130,10 +106,7 @@ class Kept:
     def begun(self, key: tuple[str, tuple[int, ...]], length: int) -> Begun:
         """The beginning of a kept row, which stays as it is."""
         self.rows.move_to_end(key)
-        made = DynamicCache()
-        for number, layer in enumerate(self.rows[key].layers):
-            made.update(layer.keys[..., :length, :].clone(), layer.values[..., :length, :].clone(), number)
-        return Begun(list(key[1][:length]), made)
+        return Begun(list(key[1][:length]), made_of([(one.keys, one.values) for one in self.rows[key].layers], length))
 
 
 def alike(one: Sequence[int], other: Sequence[int]) -> int:

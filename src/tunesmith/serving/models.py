@@ -17,6 +17,7 @@ from ..data.rendering.render import Renderer
 from ..errors import CheckpointError, RecipeError, Refusal
 from ..files import sha256
 from ..model.adapter import locate_adapter, under_adapter
+from ..model.attention import keep_apart
 from ..model.beside import Beside
 from ..model.engine import Engine
 from ..model.hub import locate
@@ -129,6 +130,7 @@ class Models:
             self.model = load_model(self.base)[0].eval()
         self.base_name = base_name
         self.tokenizer = load_tokenizer(run.path / "adapter" if run and adapter else self.base)
+        keep_apart(self.model)
         self.beside = Beside(self.model)
         options = recipe.data if recipe else Data(path="none", max_length=LONGEST)
         self.served[base_name] = Served(base_name, Renderer(load_tokenizer(self.base), options), folder=self.base)
@@ -219,9 +221,8 @@ class Models:
                 f"{folder}: adapter {name} was trained on another base than {self.base_name}; serve it with its own"
             )
 
-    def unload(self, name: str) -> None:
+    def unload(self, served: Served) -> None:
         """Let go of an adapter that no row is under any more."""
-        served = self.served.pop(name)
         assert self.beside is not None
         self.beside.unload(served.adapter)
         for lane in self.lanes.values():
