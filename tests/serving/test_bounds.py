@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -71,6 +72,42 @@ def test_each_mistake_is_answered_in_openais_shape(site):
     assert send(site, "/v1/completions", {"model": "tiny", "prompt": [1, 10_000]})[0] == 400
     assert send(site, "/v1/embeddings", {"model": "tiny", "input": ""})[0] == 400
     assert send(site, "/v1/chat/completions", CHAT)[0] == 200
+
+
+def test_what_its_document_allows_never_breaks_it(site):
+    """Bodies made by the document's own types, right and wrong, at random."""
+    draw, document = random.Random(0), send(site, "/openapi.json")[1]
+    values = [
+        "x",
+        "",
+        -1,
+        0,
+        1,
+        2.5,
+        True,
+        None,
+        [],
+        ["x"],
+        [1],
+        [[1, 2]],
+        {},
+        {"type": "text"},
+        {"role": "user"},
+        ASKED,
+    ]
+    for path, ways in document["paths"].items():
+        if "post" not in ways:
+            continue
+        schema = ways["post"]["requestBody"]["content"]["application/json"]["schema"]
+        assert schema["additionalProperties"] is False
+        for _ in range(40):
+            chosen = draw.sample(sorted(schema["properties"]), draw.randint(1, 4))
+            body = {name: draw.choice(values) for name in chosen}
+            body |= {name: value for name, value in {**CHAT, "prompt": "x"}.items() if name in schema["required"]}
+            body |= {"max_tokens": 2} if "max_tokens" in schema["properties"] else {}
+            status, said, _ = send(site, path, body)
+            assert status < 500, (path, body, said)
+            assert status == 200 or said["error"]["message"], (path, body)
 
 
 def test_pages_of_others_and_other_names_are_not_let_in(site):

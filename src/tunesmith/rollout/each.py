@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..model.engine import Ids
-from .sample import likely
+from .sample import likely, picked
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,9 @@ def draw_each(logits: Tensor, rows: Sequence[Drawing]) -> list[int]:
             kinds.setdefault(row.how.kind, []).append(at)
     for alike in kinds.values():
         how = rows[alike[0]].how
-        logp = likely((logits[alike] / how.temperature).log_softmax(-1), how)
-        reach = logp.exp().double().cumsum(-1)
-        chance = torch.tensor([rows[at].chance.random() for at in alike], dtype=reach.dtype, device=reach.device)
-        where = torch.searchsorted(reach, chance.unsqueeze(-1) * reach[:, -1:], right=True).squeeze(-1)
-        tokens[alike] = where.clamp(max=reach.shape[-1] - 1)
+        mass = likely((logits[alike] / how.temperature).log_softmax(-1), how).exp()
+        luck = torch.tensor([rows[at].chance.random() for at in alike], dtype=torch.float64, device=mass.device)
+        tokens[alike] = picked(mass, luck)
     return tokens.tolist()
 
 

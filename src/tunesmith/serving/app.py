@@ -24,12 +24,13 @@ from .events import Events, json_response, left
 from .fault import Fault, bad
 from .loop import Loop, deliver
 from .models import Models, Served
+from .openapi import document
 from .row import Ask
 from .settings import Serving
 from .shapes import chat_logprobs, chunk, head, text_logprobs, whole_chat, whole_text
 from .speech import Speech
 from .store import Answered, Store
-from .wire import Chat, Completion, Embedding, Score, parsed, tree
+from .wire import Chat, Completion, Embedding, Load, Score, Unload, parsed
 from .wire import Said as Feedback
 
 log = logging.getLogger("tunesmith")
@@ -52,6 +53,7 @@ class Site:
         gets = {
             "/health": self.health,
             "/metrics": self.metrics,
+            "/openapi.json": self.openapi,
             "/v1/models": self.list,
             "/v1/models/{id:path}": self.one,
         }
@@ -101,6 +103,9 @@ class Site:
         loop = self.loop
         text = loop.metrics.text(loop.busy(), len(loop.waiting), len(self.models.served))
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
+
+    async def openapi(self, _: Request) -> Response:
+        return json_response(document())
 
     async def list(self, _: Request) -> Response:
         data = [self.models.entry(served) for served in list(self.models.served.values())]
@@ -254,22 +259,21 @@ class Site:
     # --- adapters -----------------------------------------------------------------------------------------------------
 
     async def load(self, request: Request) -> Response:
-        said = tree(await request.body())
-        name, path = said.get("lora_name"), said.get("lora_path")
+        said = parsed(Load, await request.body())
+        name, path = said.lora_name, said.lora_path
         folder = await asyncio.to_thread(self.models.named, name, path)
         async with self.loading:
             if name in self.models.served:
                 raise bad(f"the name '{name}' is taken; unload it first", "lora_name", "name_taken")
             try:
-                await self.done(lambda: self.models.load(str(name), folder))
+                await self.done(lambda: self.models.load(name, folder))
             except Refusal as error:
-                said = str(error).replace(str(folder.parent), "").replace(str(folder), str(path)).lstrip("/")
-                raise bad(said, "lora_path", "adapter_unusable") from None
+                why = str(error).replace(f"{folder}:", f"{path}:").replace(str(folder.parent), "")
+                raise bad(why, "lora_path", "adapter_unusable") from None
         return PlainTextResponse(f"Success: LoRA adapter '{name}' added successfully.")
 
     async def unload(self, request: Request) -> Response:
-        said = tree(await request.body())
-        name = str(said.get("lora_name"))
+        name = parsed(Unload, await request.body()).lora_name
         if self.settings.adapter_root is None:
             raise Fault(403, "adapters are not unloaded at run time; start the server with adapter_root=FOLDER")
         served = self.models.find(name)

@@ -6,7 +6,7 @@ import json
 import re
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
@@ -23,6 +23,7 @@ from ..model.engine import Engine
 from ..model.hub import locate
 from ..model.load import hushed, load_model, load_tokenizer, load_tuned
 from ..model.soft import soft
+from ..model.swift import swift
 from ..passport import digest, of_model, sums
 from ..passport import read as read_passport
 from ..run import Data, Run
@@ -131,6 +132,8 @@ class Models:
         self.base_name = base_name
         self.tokenizer = load_tokenizer(run.path / "adapter" if run and adapter else self.base)
         keep_apart(self.model)
+        self.quick = ExitStack()  # for as long as it is served
+        self.quick.enter_context(swift(self.model))
         self.beside = Beside(self.model)
         options = recipe.data if recipe else Data(path="none", max_length=LONGEST)
         self.served[base_name] = Served(base_name, Renderer(load_tokenizer(self.base), options), folder=self.base)
@@ -229,14 +232,14 @@ class Models:
             lane.kept.forget(served.adapter)
         self.lanes.pop(served.adapter, None)
 
-    def named(self, name: Any, path: Any) -> Path:
+    def named(self, name: str, path: str) -> Path:
         """The folder of an adapter that a client names: one of those in adapter_root, and nothing else."""
         root = self.settings.adapter_root
         if root is None:
             raise Fault(403, "adapters are not loaded at run time; start the server with adapter_root=FOLDER")
-        if not isinstance(name, str) or not re.fullmatch(NAME, name):
+        if not re.fullmatch(NAME, name):
             raise bad("lora_name must be a name of letters, digits, . _ -", "lora_name")
-        if not isinstance(path, str) or not re.fullmatch(NAME, path):
+        if not re.fullmatch(NAME, path):
             raise bad("lora_path must be the name of a folder in adapter_root, and no path", "lora_path")
         there = {entry.name: entry for entry in Path(root).iterdir() if entry.is_dir() and not entry.is_symlink()}
         if path not in there:

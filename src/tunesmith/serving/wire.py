@@ -169,6 +169,24 @@ class Said:
     """Who says so."""
 
 
+@record
+class Load:
+    """/v1/load_lora_adapter"""
+
+    lora_name: str
+    """What it is to be called."""
+    lora_path: str
+    """The name of a folder in adapter_root."""
+
+
+@record
+class Unload:
+    """/v1/unload_lora_adapter"""
+
+    lora_name: str
+    """What it is called."""
+
+
 KNOWN = {
     "audio", "function_call", "functions", "modalities", "prediction", "reasoning_effort", "web_search_options",
     "verbosity", "best_of", "suffix", "moderation",
