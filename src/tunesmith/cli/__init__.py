@@ -17,7 +17,24 @@ from ..errors import BadEnvironment, Interrupted, Refusal
 from ..files import full
 from ..secret import masked
 from ..start import begin_again
-from . import adapters, advise, chat, data, doctor, export, faults, grid, judge, plan, recipes, reproduce, runs, train
+from . import (
+    adapters,
+    advise,
+    chat,
+    data,
+    doctor,
+    export,
+    faults,
+    feedback,
+    grid,
+    judge,
+    plan,
+    recipes,
+    reproduce,
+    runs,
+    serve,
+    train,
+)
 
 app = typer.Typer(
     name="tunesmith",
@@ -42,6 +59,8 @@ for module in (
     doctor,
     faults,
     grid,
+    serve,
+    feedback,
 ):
     module.register(app)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..errors import RecipeError
+from .memory import Unsuited
 from .shifted import group_size, shifted
 
 OURS = {"sdpa": "tunesmith_sdpa", "eager": "tunesmith_eager"}
@@ -127,6 +128,10 @@ def attend(module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | Non
     front = prefix[module.layer_idx] if prefix else None
     if front is not None and usual is shifted:
         raise RecipeError("model.attn: shifted lets no token see a prefix that is not of its group; take lora")
+    if (memory := options.pop("memory", None)) is not None:
+        if beyond(options):
+            raise Unsuited(f"attention of {type(module).__name__} is given more than queries, keys and values")
+        return memory.attend(module.layer_idx, query, (key, value), options.get("scaling"), front), None
     laid = row(module, mask, options)
     if laid is None:
         if front is not None:
@@ -171,15 +176,20 @@ def behind(module, query: Tensor, key: Tensor, mask: Tensor | None, count: int, 
 
 def quick(module, query: Tensor, value: Tensor, options: dict[str, Any]) -> bool:
     """Whether the usual attention would be torch's own for a CPU, with nothing added, dropped or out of reach."""
-    others = ("dropout", "sliding_window", "position_bias", "softcap", "cache")
     return (
         module.config._attn_implementation == OURS["sdpa"]
         and usual_attention(module) is not shifted
         and query.device.type in ("cpu", "meta")  # on meta a plan counts what it takes
         and query.shape[-1] == value.shape[-1]
         and query.dtype == value.dtype  # with train.bf16 they may differ, until torch's own attention makes them alike
-        and not any(options.get(name) is not None and options.get(name) for name in others)
+        and not beyond(options)
     )
+
+
+def beyond(options: dict[str, Any]) -> bool:
+    """Whether attention is asked for more than a softmax over scaled products."""
+    others = ("dropout", "sliding_window", "position_bias", "softcap", "cache")
+    return any(options.get(name) is not None and options.get(name) for name in others)
 
 
 FORWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
