@@ -1,4 +1,4 @@
-"""Rows that are written together: they join when their prompt was read, go on by a token each, and leave when they end."""
+"""Rows that are written together: they join when their prompt was read, go on token by token, and leave at their end."""
 
 from __future__ import annotations
 
