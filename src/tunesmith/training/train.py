@@ -43,7 +43,7 @@ from . import checkpoint
 from .before import ask_another, before_learning, begin_among, own_oracle, recorded, ways
 from .callbacks import Callbacks
 from .loop import Loop
-from .measured import measure
+from .measured import measure, refuse_retention
 from .online import answers, refuse_online
 from .order import refuse_order
 from .planned import hold_against
@@ -193,6 +193,7 @@ def refuse(run: Run) -> None:
     refuse_online(run)
     refuse_offload(run.train.activation_offload)
     refuse_order(run)
+    refuse_retention(run)
     run.train.optim.refuse(run.train)
     run.train.lr_scheduler_type.refuse(run.train)
     train, processes = run.train, int(os.environ.get("WORLD_SIZE", "1"))
