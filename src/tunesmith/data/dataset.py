@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from ..objectives.base import Targets
 
 T = TypeVar("T")
-NONE = Example().media
-
 CHUNK = 512
 """Rows that are rendered at once."""
 Chunk = list[tuple[str, tuple[str, dict[str, Any]] | str]]
@@ -103,7 +101,8 @@ class Pass:
     def read(self, split: str) -> Iterator[Row | str]:
         """The rows of a split's files, and in their places sentences about those that cannot be read."""
         for row in read(self.place.files.get(split, []), self.broken.append):
-            yield from self.unreadable()
+            if self.broken:
+                yield from self.unreadable()
             yield row
         yield from self.unreadable()
 
@@ -167,7 +166,7 @@ class Pass:
         try:
             found = [example.read_at(row.origin) for example in way.examples(row.values)]
             for example in found:
-                if example.media is not NONE:
+                if example.media is not Example.media:
                     check_media(example.media, self.place.media or Path(row.origin).parent)
             return found
         except ValueError as error:

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import regex
 
+from ...script import beyond_ascii
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
@@ -136,9 +138,9 @@ class Words:
 
     def familiar(self, text: str) -> bool:
         """Whether the words of a text are cut here as the tokenizer cuts them."""
-        letters = set(text)
+        letters = set(beyond_ascii(text))
         for letter in letters - self.same.keys():
-            self.same[letter] = letter.isascii() or self.cuts_alike(letter)
+            self.same[letter] = self.cuts_alike(letter)
         alike = all(map(self.same.__getitem__, letters))
         return alike and (self.form is None or unicodedata.is_normalized(self.form, text))
 
