@@ -38,7 +38,9 @@ Pairs = Sequence[tuple[np.ndarray, np.ndarray]]
 
 def in_order(found: Pairs, say: Callable[[Origin, int], Said], origin: Origin) -> Iterator[tuple[int, Words]]:
     """Rows as they stand in the files, each with what makes its sentence."""
-    rows, others = (np.concatenate([np.empty(0, np.int64), *side]) for side in zip(*found, strict=True))
+    if not found:
+        return
+    rows, others = map(np.concatenate, zip(*found, strict=True))
     order = np.argsort(rows)
     for row, other in zip(rows[order].tolist(), others[order].tolist(), strict=True):
         yield row, partial(say, origin, other)
