@@ -173,10 +173,13 @@ class Known(dict[str, Sequence[int]]):
         from tokenizers.pre_tokenizers import ByteLevel
 
         self.bytes, self.model = ByteLevel(add_prefix_space=False, use_regex=False), backend.model
+        self.numbers: dict[int, int] = {}
+        """Each number as one object, which all words share: less memory to go through."""
 
     def __missing__(self, word: str) -> tuple[int, ...]:
         [(spelt, _)] = self.bytes.pre_tokenize_str(word)
-        made = tuple(token.id for token in self.model.tokenize(spelt))
+        found = [token.id for token in self.model.tokenize(spelt)]
+        made = tuple([self.numbers.setdefault(number, number) for number in found])
         if len(word) <= LONGEST:
             if len(self) >= MOST:
                 self.clear()
