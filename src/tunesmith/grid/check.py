@@ -218,8 +218,8 @@ def ask(run: Run, loop: Loop, tiny: Tiny, outputs: tuple[str, ...], folder: Path
         said = loop.policy.score(batch)[0] if outputs else loop.policy.run(begun.batch).logits[0, begun.at].float()
     merges = hasattr(tuned, "peft_config") and mergeable(tuned.peft_config["default"])
     names = {"base": str(tiny.base), "outputs": outputs, "ids": tokens.ids, "precision": run.model.precision.name}
-    more = {"beside": isinstance(outputs, Beside), "merges": merges}
-    more["allowed"] = (ROUNDED if rounded(run, tuned) else EXACT).logits
+    allowed = (ROUNDED if rounded(run, tuned) else EXACT).logits
+    more = {"beside": isinstance(outputs, Beside), "merges": merges, "allowed": allowed}
     (folder / ASKED).write_text(json.dumps(names | more), encoding="utf-8")
     save_file({"said": said.contiguous()}, folder / SAID)
 

@@ -311,4 +311,3 @@ def look(made: Tensor, targets: Tensor, way: Way, slopes: bool) -> Iterator[tupl
             raise KeyError(name)
         yield value, None if fall is None else way.after.slope_(fall, bend)
     yield from watched
-
