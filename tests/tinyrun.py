@@ -90,7 +90,7 @@ def low_first(examples, texts, drawn):
 def buffer_of(policy, objective, method, prompts, layout=share) -> Buffer:
     """Where the answers of a tiny model are kept."""
     if "value" in objective.looks():
-        policy.add_value_head()
+        policy.add_value_head(objective.critic_apart)
     beginning = Beginning(policy, method) if "reference" in objective.before() else None
     engine, examples = Engine(policy.model, Words()), [Example(text="x")] * len(prompts)
     return Buffer(policy, objective, engine, layout, prompts, examples, low_first, 0, print, beginning)

@@ -170,6 +170,8 @@ class Tuned:
         own = answers(run, material, policy, layout, say)
         examiner = Examiner(material, run.objective, run.eval, layout, material.test, own.tried if own else None)
         if own:
+            if own.beginning and not own.beginning.off:
+                own.beginning = None  # the weights that are here have learnt
             with closing(own.scorer):
                 return examiner.measure(policy)
         self.look_back(examiner, material, say)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -41,6 +41,8 @@ class Measured:
 
     scores: Scores
     said: list[str]
+    each: list[float | None] = field(default_factory=list)
+    """What each answer is worth, where rewards say so."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,8 @@ class Examiner:
         assert self.answered is not None
         texts, reward, found = self.answered([self.prompt(example) for example in self.examples], self.examples)
         means = {name: tally.mean() for name, tally in found.items()}
-        return Measured(worth(reward.numpy(), means), texts[:SHOWN])
+        each = [None if math.isnan(value) else value for value in reward.tolist()]
+        return Measured(worth(reward.numpy(), means), texts[:SHOWN], each)
 
     def loss(self, policy: Policy) -> float:
         """The objective's mean over all examples; of answers of its own, how little they are worth."""

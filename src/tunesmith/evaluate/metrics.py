@@ -130,6 +130,17 @@ def worth(reward: np.ndarray, watched: dict[str, float], seed: int = 0) -> Score
     return Scores(-mean, len(there), watched=watched | {"reward": mean, "reward_low": low, "reward_high": high})
 
 
+def gain(before: Sequence[float | None], after: Sequence[float | None], seed: int = 0) -> dict[str, float]:
+    """By how much what answers are worth rose, prompt by prompt: the mean, and its 95% bootstrap interval, for which
+    prompts are drawn anew. Chance that is a prompt's own, and the same before and after, takes no part."""
+    both = zip(before, after, strict=True)
+    rose = np.array([now - then for then, now in both if then is not None and now is not None])
+    if not len(rose):
+        return {}
+    low, high = interval(np.random.default_rng(seed).choice(rose, (RESAMPLES, len(rose))).mean(1))
+    return {"gain": float(rose.mean()), "gain_low": low, "gain_high": high}
+
+
 @dataclass(frozen=True)
 class Table:
     """How often each pair of a right answer and what was said occurs; the number L stands for any other answer."""

@@ -27,6 +27,7 @@ def kinds() -> dict[str, type[Peft]]:
 COUNTS = {"r", "init_r", "oft_block_size", "boft_block_size", "boft_block_num", "num_virtual_tokens", "bottleneck_size"}
 """What decides how much memory an adapter takes."""
 
+WEIGHTS = ".safetensors"
 FIT = "name the model that the adapter was trained on"
 NO_WORDS: dict[str, Any] = {"save_embedding_layers": False}
 UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, IndexError, RuntimeError)
@@ -40,29 +41,28 @@ def adapters(run: Run) -> dict[str, Path]:
     return {setting: locate_adapter(name, setting.rstrip(".0123456789")) for setting, name in names.items()}
 
 
+def refuse_strangers(found: dict[str, Path], base: Path) -> None:
+    """Refuse adapters whose run says that they stood on other weights than those of a model: sizes may be the same."""
+    ours: dict[str, str] = {}
+    for setting, folder in found.items():
+        if not (folder.parent / passport.NAME).is_file():
+            continue
+        said = passport.read(folder.parent).get("base", {})
+        theirs = {name: one for name, one in said.items() if name.endswith(WEIGHTS) and ": " not in name}
+        ours = ours or passport.sums({file.name: file for file in passport.of_model(base) if file.suffix == WEIGHTS})
+        if theirs and theirs != ours:
+            raise CheckpointError(
+                f"{setting}: {folder} was trained on other weights than those in {base}; {FIT}, or copy the adapter's"
+                " folder out of its run to use it here all the same"
+            )
+
+
 def locate_adapter(name: str, setting: str) -> Path:
     """The folder of an adapter, by its own name or by that of the run that made it."""
     for folder in (Path(name) / "adapter", Path(name)):
         if (folder / "adapter_config.json").is_file():
             return folder
     raise RecipeError(f"{setting}: {name} holds no adapter; name the folder of an adapter_config.json, or of a run")
-
-
-def refuse_other_base(run: Run, base: Path) -> None:
-    """Raise RecipeError for an adapter that a run of ours made over other weights, as its passport tells: beside a
-    model that it was not made for, it would be compared with one that neither of the two ever was."""
-    for setting, folder in adapters(run).items():
-        if not (folder.parent / "manifest.json").is_file():
-            continue
-        theirs, ours = passport.read(folder.parent)["base"], passport.inputs(base, {}, lambda _: None)["base"]
-        names = {name for name in (*theirs, *ours) if name.endswith(".safetensors") and ": " not in name}
-        if changed := next((name for name in sorted(names) if theirs.get(name) != ours.get(name)), None):
-            its = read_json(folder / "adapter_config.json").get("base_model_name_or_path") or "its base"
-            raise RecipeError(
-                f"{setting}: {folder.parent} was trained over {its}, and {run.model.path} is another model"
-                f" ({changed} differs): what it learnt does not belong there, and no reference would be its base; set"
-                f" model.path={its}"
-            )
 
 
 def under_adapter(model, folder: Path, name: str = "default"):
@@ -181,7 +181,10 @@ def adapter_config(folder: Path, weights: dict[str, Any]):
     file = folder / "adapter_config.json"
     if not file.is_file():
         raise CheckpointError(f"{file}: is not there; name the folder that an adapter was saved in")
-    said = read_json(file)
+    try:
+        said = read_json(file)
+    except RecipeError as error:
+        raise CheckpointError(str(error)) from None
     known, name = kinds(), said.get("peft_type") if isinstance(said, dict) else said
     if not isinstance(name, str) or name not in known:
         raise CheckpointError(f"{file}: peft_type: must be one of {', '.join(sorted(known))} (got {name!r:.40})")

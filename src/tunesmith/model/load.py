@@ -17,7 +17,7 @@ from ..files import whole, write
 from ..methods.base import largest_list
 from ..methods.mixture_of_depths import KIND, ROUTERS, deepen, mark
 from ..objectives.base import Beside
-from ..precision.base import Precision
+from ..precision.base import FORMATS, Format, Precision
 from ..precision.plain import FP32, Auto
 from ..rope.base import RopeScaling
 from .adapter import go_on, locate_adapter, merged, under_adapter
@@ -273,6 +273,15 @@ def save_tuned(
             write(beside / "trained_on.json", json.dumps(trained_on(model, precision), indent=1))
         tokenizer.save_pretrained(beside)
     return folder
+
+
+def save_whole(model, tokenizer: PreTrainedTokenizerFast, folder: Path, numbers: Format) -> None:
+    """Write a whole model for others, its numbers in this format, with its tokenizer."""
+    import torch
+
+    with quiet():
+        model.to(getattr(torch, FORMATS[numbers])).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def trained_on(model, precision: Precision) -> dict[str, Any]:

@@ -41,6 +41,8 @@ class Policy:
         self.temperature = 1.0
         """What logits are divided by, as those are that answers are drawn from."""
         self.value_head: nn.Linear | None = None
+        self.critic: Policy | None = None
+        """Whose states the critic's head reads, where these are not the policy's own."""
         self.seen: dict[int, Tensor] | None = None
         self.watching = False
         """Whether this look is to see the entropy too, which `logp` then leaves here."""
@@ -64,10 +66,18 @@ class Policy:
     def value(self, batch: Batch) -> Tensor:
         """[M] what a critic expects, in the position that predicts each token to be learnt."""
         assert self.value_head is not None
-        return self.value_head(self.states(batch)[:, :-1][batch.learn[:, 1:]].float()).squeeze(-1)
+        seen = self.critic or self
+        seen.model.train(self.model.training)
+        seen.saving = self.saving
+        return self.value_head(seen.states(batch)[:, :-1][batch.learn[:, 1:]].float()).squeeze(-1)
 
-    def add_value_head(self) -> None:
-        """Put a critic beside the language model's head, which expects nothing at first."""
+    def add_value_head(self, apart: bool = False) -> None:
+        """Put a critic beside the language model's head, which expects nothing at first. `apart` gives it a trunk of
+        its own: what learns in the model is there a second time, what does not is shared."""
+        if apart:
+            from .critic import twin
+
+            self.critic = twin(self)
         width = self.bare.config.get_text_config().hidden_size
         self.value_head = nn.Linear(width, 1, device=self.device)
         nn.init.zeros_(self.value_head.weight)
@@ -217,8 +227,11 @@ class Policy:
     def trainable(self) -> dict[str, nn.Parameter]:
         """The parameters that learn, by name; a critic's among them."""
         learning = {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
-        critic = self.value_head.named_parameters(prefix="value_head") if self.value_head else ()
-        return learning | dict(critic)
+        critic = dict(self.value_head.named_parameters(prefix="value_head")) if self.value_head else {}
+        if self.critic:
+            mine, theirs = {id(weight) for weight in learning.values()}, self.critic.trainable().items()
+            critic |= {f"critic.{name}": weight for name, weight in theirs if id(weight) not in mine}
+        return learning | critic
 
     @property
     def head(self) -> nn.Module:

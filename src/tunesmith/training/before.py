@@ -38,7 +38,20 @@ def ways(loop: Loop) -> Iterator[str]:
         yield "train.bf16: this processor computes bfloat16 in software, several times slower than fp32"
     if "logp" in loop.objective.looks() and loop.policy.bends_logits:
         yield "logits: made by the model itself, of all tokens at once: its head is more than a linear layer"
+    if told := unusual(loop):
+        yield told
     yield laid_out(loop)
+
+
+def unusual(loop: Loop) -> str:
+    """What to say of a learning rate at which a method learns nothing, or forgets: those of recipes for another one."""
+    name, rate = getattr(loop.method, "name", ""), loop.train.learning_rate
+    low, high = loop.method.suits
+    if not name or loop.answers or low <= rate <= high or "adam_beta1" not in loop.train.optim.reads:
+        return ""
+    side, take = ("low", low) if rate < low else ("high", high)
+    within = f"which learns best between {low:g} and {high:g}"
+    return f"train.learning_rate: {rate:g} is {side} for {name}, {within}; try {take:g}"
 
 
 def laid_out(loop: Loop) -> str:

@@ -24,7 +24,7 @@ class EmptyTarget(Rule):
             return None
         for place, answer in enumerate(example.answers):
             last = answer.messages[-1] if answer.messages else None
-            if last is None or not (last.calls or last.content.strip()):
+            if last is None or not last.calls and (not last.content or last.content.isspace()):
                 return Said(*(text.format(place + 1) for text in ("answer {} is empty", "第 {} 个答案为空")))
         if example.answers or example.tokens:
             return None
