@@ -147,7 +147,7 @@ FAR = ("objective.num_iterations=3", "train.learning_rate=0.1")
 MAKES_NO_NUMBERS = ("train.learning_rate=1e30",)
 WITH = {
     "data.mixing": TWO,
-    "data.task": ("objective=mixed", *LABELS, "data.also=[{{path: {folder}/rows.jsonl}}]"),
+    "data.task": ("objective=mixed", *LABELS, "data.also=[{{path: {folder}/rows.jsonl}}]", "data.eval_size=0.0"),
     "data.weight": MIXED,
     "data.temperature": MIXED,
     "data.truncation": ("data.max_length=43",),

@@ -263,11 +263,11 @@ def ask(run: Run, loop: Loop, tiny: Tiny, folder: Path) -> None:
     said = says(loop, tokens, outputs)
     merges = hasattr(tuned, "peft_config") and mergeable(tuned.peft_config["default"])
     names = {"base": str(tiny.base), "outputs": outputs, "ids": tokens.ids, "precision": run.model.precision.name}
-    more = {"beside": isinstance(outputs, Beside), "merges": merges}
-    more["allowed"] = (ROUNDED if rounded(run, tuned) else EXACT).logits
+    allowed = (ROUNDED if rounded(run, tuned) else EXACT).logits
     if run.model.precision.rounds:
         with unrounded(tuned):
-            more["allowed"] = EXACT.logits + far(said, says(loop, tokens, outputs))
+            allowed = EXACT.logits + far(said, says(loop, tokens, outputs))
+    more = {"beside": isinstance(outputs, Beside), "merges": merges, "allowed": allowed}
     (folder / ASKED).write_text(json.dumps(names | more), encoding="utf-8")
     save_file({"said": said.contiguous()}, folder / SAID)
 
