@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 from ..config.record import Count, Fraction, NonNegative, Positive
-from ._online import Online, clipped, whiten
+from ._online import Gaining, clipped, whiten
 from .base import Loss, Tally, objective
 
 
 @objective("ppo")
-class PPO(Online):
+class PPO(Gaining):
     """Proximal policy optimisation with a critic: a value head over the model's own trunk, or over a second one.
 
     Schulman et al. 2017, arXiv:1707.06347; generalised advantages: arXiv:1506.02438; of language models: Ouyang et al.

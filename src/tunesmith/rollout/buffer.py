@@ -20,7 +20,7 @@ from ..methods.base import Method
 from ..model.engine import Engine
 from ..model.policy import Policy
 from ..model.rows import Column, Rows
-from ..objectives._online import Online, Rolled
+from ..objectives._online import Gaining, Online, Rolled
 from ..objectives.base import Tally
 from .alarms import Alarms
 from .sample import Drawn, sample
@@ -122,7 +122,7 @@ class Buffer:
         rolled.known["sampled"] = torch.tensor([one for row in drawn for one in row.logp])
         rolled.known |= self.looked_at()
         columns = rolled.known | objective.advantages(rolled)
-        if "advantage" in columns:  # as if the trainer had drawn each token, not the sampler
+        if isinstance(objective, Gaining):  # as if the trainer had drawn each token, not the sampler
             trust = (rolled.known["old"] - rolled.known["sampled"]).exp().clamp(max=objective.importance_cap)
             columns["advantage"] = columns["advantage"] * trust
         ends = [0, *accumulate(len(one.ids) for one in drawn)]

@@ -175,8 +175,8 @@ class Between:
             self.callbacks.call("on_epoch_end")
 
     def log(self, step: Step, taken: Taken) -> None:
-        """Write a line of metrics: means over the steps since the last one."""
-        figures = {name: tally.mean() for name, tally in taken.window.items()}
+        """Write a line of metrics: means over the steps since the last one, of what there was."""
+        figures = {name: tally.mean() for name, tally in taken.window.items() if tally.count}
         figures |= {"grad_norm": step.grad_norm, "learning_rate": step.learning_rate}
         figures["epoch"] = step.number / self.loop.order.epoch_steps
         taken.window = {}
