@@ -18,7 +18,8 @@ def unrounded(model: Any) -> Iterator[None]:
         weight = dequantize_bnb_weight(layer.weight, state=layer.state).to(inputs[0].dtype)
         return linear(inputs[0], weight, layer.bias).to(output.dtype)
 
-    layers = [module for module in model.modules() if type(module).__name__ == "Linear8bitLt"]
+    rounding = [module for module in model.modules() if type(module).__name__ == "Linear8bitLt"]
+    layers = [module for module in rounding if hasattr(module, "state")]  # PEFT has a layer of that name around it
     if not layers:
         raise LookupError("no layer of the model rounds what it is given")
     hooks = [layer.register_forward_hook(product) for layer in layers]
