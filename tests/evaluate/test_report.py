@@ -6,8 +6,9 @@ from html.parser import HTMLParser
 
 import pytest
 
+from tunesmith.evaluate.chart import thin, ticks
 from tunesmith.evaluate.metrics import measure
-from tunesmith.evaluate.report import Facts, Sample, doubt, headline, page, summary, thin, ticks, write_report
+from tunesmith.evaluate.report import Facts, Sample, doubt, headline, page, summary, write_report
 
 BARE = Facts(title="bare", run="runs/bare", model="some/model", method="full", objective="pretrain")
 HOSTILE = "<script>alert('x')</script>\"' onload=x &amp; \x00\x1b[31m\u202e\ud800\x85 电影\u3000好看 "

@@ -50,6 +50,7 @@ REFUSED = {
     "method.boft_n_butterfly_factor [boft]": "more than 1 needs a GPU",
     "method.adapter [p_tuning]": "what a network has made does not go on",
     "method.init_lora_weights=loftq [lora]": "needs a quantised base: tests/parity/test_precision.py",
+    "train.train_sampling_strategy=balanced": "needs several sources: tests/training/test_order.py",
     "train.on_nan": "one of the two stops",
     "train.max_skipped_steps": "fewer than there are bad steps stop the run",
 }
@@ -63,6 +64,7 @@ VALUES = {
     "model.attn.group_size [shifted]": "16",
     "data.format": "sharegpt",
     "data.eval_size": "0.6",
+    "data.task": "tone",
     "data.also": "[{{path: {folder}/also.jsonl}}]",
     "data.eval_path": "{folder}/also.jsonl",
     "data.sha256": "abc0",
@@ -145,6 +147,7 @@ FAR = ("objective.num_iterations=3", "train.learning_rate=0.1")
 MAKES_NO_NUMBERS = ("train.learning_rate=1e30",)
 WITH = {
     "data.mixing": TWO,
+    "data.task": ("objective=mixed", *LABELS, "data.also=[{{path: {folder}/rows.jsonl}}]"),
     "data.weight": MIXED,
     "data.temperature": MIXED,
     "data.truncation": ("data.max_length=43",),

@@ -21,7 +21,7 @@ from ..errors import RecipeError, Refusal
 from ..methods.base import method
 from ..model.adapter import mergeable
 from ..model.load import save_tuned
-from ..objectives.base import objective
+from ..objectives.base import Beside, objective
 from ..precision.base import precision
 from ..run import Data, Eval, Model, Run, Train
 from ..schedules.constant import Constant
@@ -265,7 +265,8 @@ def ask(run: Run, loop: Loop, tiny: Tiny, folder: Path) -> None:
     said = says(loop, tokens, outputs)
     merges = hasattr(tuned, "peft_config") and mergeable(tuned.peft_config["default"])
     names = {"base": str(tiny.base), "outputs": outputs, "ids": tokens.ids, "precision": run.model.precision.name}
-    more = {"merges": merges, "allowed": (ROUNDED if rounded(run, tuned) else EXACT).logits}
+    more = {"beside": isinstance(outputs, Beside), "merges": merges}
+    more["allowed"] = (ROUNDED if rounded(run, tuned) else EXACT).logits
     if run.model.precision.rounds:
         with unrounded(tuned):
             more["allowed"] = EXACT.logits + far(said, says(loop, tokens, outputs))

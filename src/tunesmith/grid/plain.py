@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..data.batch import pad
 from ..data.rendering.tokens import Tokens
+from ..model.beside import HEAD
 from ..model.load import hushed, load_model
 from ..objectives.base import LogProbs, Objective
 from ..run import Run
@@ -115,12 +116,15 @@ def gradient(
     plain: Any, objective: Objective, given: Given, learning: dict[str, Tensor]
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """A step's loss and its gradient by each weight that learns."""
-    first = {}
+    first: dict[str, Any] = {}
     if given.strangers:
         with as_asked(plain):
             others = given.strangers
             measured = objective.measure(pad(others.sequences), **others.looks(plain, objective))
         first["baseline"] = measured.mean()
+    if objective.asks("whole"):
+        amounts = [objective.amount(tokens) for tokens in given.sequences]
+        first["whole"] = {name: sum(much for one, much in amounts if one == name) for name, _ in amounts}
     judged = objective.loss(pad(given.sequences), **given.looks(plain, objective), **first)
     whole = torch.as_tensor(judged.sum)  # its slope is divided, for a model may add sums of its own to it
     slopes = torch.autograd.grad(whole, list(learning.values()), allow_unused=True, materialize_grads=True)
@@ -144,9 +148,31 @@ def logp(plain: Any, sequences: Sequence[Tokens]) -> LogProbs:
     return LogProbs(torch.cat(found), torch.tensor(owners), len(sequences))
 
 
+def entropy(plain: Any, sequences: Sequence[Tokens]) -> Tensor:
+    """[M] that of what may be said, at each token that is learnt."""
+    found = []
+    for tokens in sequences:
+        chances = logits(plain, tokens)[:-1][torch.tensor(tokens.learn[1:])].softmax(-1)
+        found.append(torch.special.entr(chances).sum(-1).detach())
+    return torch.cat(found)
+
+
 def score(plain: Any, sequences: Sequence[Tokens]) -> Tensor:
     rows = [torch.tensor([tokens.ids]) for tokens in sequences]
-    return torch.cat([plain(input_ids=row, attention_mask=torch.ones_like(row)).logits.float() for row in rows])
+    return torch.cat([classes(plain, row) for row in rows])
+
+
+def classes(plain: Any, row: Tensor) -> Tensor:
+    """[1, C] what a classifier says of a row, or a head beside a language model's of its last states."""
+    bare, given = base_of(plain), {"input_ids": row, "attention_mask": torch.ones_like(row)}
+    if not (hasattr(bare, HEAD) and bare.get_output_embeddings()):
+        return plain(**given).logits.float()
+    states = plain(**given, use_cache=False, output_hidden_states=True).hidden_states[-1]
+    return getattr(bare, HEAD)(states[:, -1]).float()
+
+
+def base_of(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def value(plain: Any, sequences: Sequence[Tokens]) -> Tensor:
@@ -176,5 +202,10 @@ def divergence(plain: Any, teacher: Any, sequences: Sequence[Tokens], objective:
     return LogProbs(torch.cat(found), torch.tensor(owners), len(sequences))
 
 
-LOOKS: dict[str, Callable[[Any, Sequence[Tokens]], Any]] = {"logp": logp, "score": score, "value": value}
+LOOKS: dict[str, Callable[[Any, Sequence[Tokens]], Any]] = {
+    "logp": logp,
+    "score": score,
+    "entropy": entropy,
+    "value": value,
+}
 """What objectives look at, beside what is known and what another model says."""

@@ -18,7 +18,7 @@ from ..model.hub import locate_data
 from ..model.load import load_tokenizer, quiet
 from ..objectives.base import Objective
 from ..rewards.regex import Regex
-from ..run import Data, Model, Run
+from ..run import Data, Model, Run, Source
 
 ROLES = ("system", "user", "assistant", "tool")
 TEMPLATE = (
@@ -49,6 +49,7 @@ FIRST = {
     "liked": "judged",
     "text": "texts",
     "label": "labelled",
+    "mixed": "dialogues",
     "prompts": "dialogues",
 }
 """By what an objective learns, the kind that is tried first."""
@@ -92,7 +93,8 @@ class Tiny:
         first = FIRST.get(objective.targets, next(iter(ROWS)))
         refusals = {}
         for kind in sorted(ROWS, key=lambda kind: kind != first):
-            data = Data(path=str(self.folder / f"{kind}.jsonl"), eval_size=0.0, on_lint="warn")
+            also = (Source(path=str(self.folder / "labelled.jsonl")),) if objective.targets == "mixed" else ()
+            data = Data(path=str(self.folder / f"{kind}.jsonl"), eval_size=0.0, on_lint="warn", also=also)
             run = Run(model=Model(path=str(self.base)), data=data, objective=objective)
             try:
                 return prepare(run, places(data, locate_data), self.tokenizer, lambda text: None)

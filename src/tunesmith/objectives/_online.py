@@ -87,6 +87,11 @@ class Online(Objective):
     def side_by_side(self) -> int:
         return self.num_generations
 
+    @property
+    def critic_apart(self) -> bool:
+        """Whether what `value` is read from is no part of the policy."""
+        return False
+
     def before(self) -> set[str]:
         """What is asked of the policy before it learns from its answers, beside `old`: `value`, `reference`."""
         return {"value", "reference"} & set(self.looks())

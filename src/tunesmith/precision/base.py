@@ -44,6 +44,11 @@ class Precision:
     def fits(self, layers: dict[str, nn.Linear]) -> None:
         """Refuse layers that cannot be quantised so; they have sizes, and no weights yet."""
 
+    def room(self, count: int, row: int) -> tuple[float, float]:
+        """How much room a matrix of so many numbers takes, with so many a row: its codes, and what they are scaled
+        by."""
+        raise NotImplementedError
+
     def quantise(self, model, skip: list[str]) -> None:
         """Quantise in place what transformers has read, where it has no way of its own."""
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -58,6 +59,8 @@ def laid_out(loop: Loop) -> str:
     train, lengths = loop.train, loop.order.lengths
     how = "padded: this model mixes packed rows up" if loop.layout is pad else "packed, without padding"
     how += ", the beginning that all have in common once" if loop.layout is share else ""
+    if found := shares(loop):
+        return f"batches: {how}; in each {', '.join(f'{count} of {name}' for name, count in found.items())}"
     if not loop.order.together:
         return f"batches: {how}"
     most = train.max_tokens_per_batch or loop.cutoff
@@ -65,6 +68,26 @@ def laid_out(loop: Loop) -> str:
     longer = sum(length > most for length in lengths)
     alone = f", {longer:,} longer examples alone" if longer else ""
     return f"batches: {how}; {len(lengths):,} examples in {count:,} {what} of at most {most:,} tokens{alone}"
+
+
+def shares(loop: Loop) -> dict[str, int]:
+    """How many examples of each task, or source, every batch has, where batches are balanced."""
+    tasks, found = getattr(loop.sequences, "tasks", ()), {}
+    for number, quota in enumerate(loop.order.quotas):
+        task = tasks[number] if number < len(tasks) else None
+        name = task.name if task else f"source {number + 1}"
+        found[name] = found.get(name, 0) + quota
+    return found
+
+
+def recorded(loop: Loop, material: Material) -> dict[str, Any]:
+    """What the record says of the model and of what it learns."""
+    policy = loop.policy
+    parameters = {
+        "total": sum(weight.numel() for weight in policy.model.parameters()),
+        "trainable": sum(weight.numel() for weight in policy.trainable().values()),
+    }
+    return {"parameters": parameters, "tasks": [asdict(task) for task in material.tasks], "batch": shares(loop)}
 
 
 def begin_among(

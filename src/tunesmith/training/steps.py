@@ -182,6 +182,8 @@ class Between:
         taken.window = {}
         self.write({"step": step.number, **figures, "tokens": taken.tokens, "tokens_per_second": taken.speed})
         self.callbacks.log(figures)
+        if self.loop.answers:
+            self.folder.note(alarms=self.loop.answers.alarms.as_json())
 
     def write(self, figures: dict[str, float]) -> None:
         """Add a line to the run's metrics. Training does not end for want of it; that is said once."""
