@@ -1,4 +1,4 @@
-"""Rows that are written together: they join when their prompt was read, go on token by token, and leave at their end."""
+"""Rows that are written together: they join when their prompt was read, go on by a token each, and leave at the end."""
 
 from __future__ import annotations
 
