@@ -3,7 +3,7 @@
 import pytest
 import torch
 import transformers
-from tinyrun import Words
+from tinyrun import Words, buffer_of, sequences_for
 
 from tunesmith.errors import Diverged
 from tunesmith.methods.base import method
@@ -140,3 +140,14 @@ def test_a_swift_model_says_the_same_and_its_weights_are_the_same_tensors_afterw
     for name, one in model.state_dict().items():
         assert one.data_ptr() == before[name][1] and one.equal(before[name][2])
     assert not layer.merged
+
+
+def test_weights_of_16_bits_draw_nearly_the_same_and_say_how_far_they_are(tiny):
+    """A run shows the distance as `sampler_mismatch`."""
+    judge = GRPO(max_completion_length=6, sampler="half")
+    policy = Policy(sharp(attach(tiny(), method["lora"](), ())))
+    answers = buffer_of(policy, judge, method["lora"](), sequences_for(judge))
+    apart = float(answers.fill(0, [0, 1])["sampler_mismatch"].mean())
+    assert 1e-6 < apart < 0.02
+    assert float(answers.fill(1, [0, 1])["sampler_mismatch"].mean()) > 0
+    assert {type(one).__name__ for one in policy.model.modules()}.isdisjoint({"Half", "Wide"})
