@@ -5,7 +5,7 @@ import torch
 import transformers
 from tinyrun import Words, buffer_of, sequences_for
 
-from tunesmith.errors import Diverged
+from tunesmith.errors import Diverged, RecipeError
 from tunesmith.methods.base import method
 from tunesmith.model.attention import keep_apart
 from tunesmith.model.engine import Engine
@@ -15,6 +15,7 @@ from tunesmith.model.swift import Wide, swift
 from tunesmith.objectives.grpo import GRPO
 from tunesmith.rollout import sample as module
 from tunesmith.rollout.sample import picked, sample
+from tunesmith.training.online import refuse_half
 
 PROMPTS = [[7, 8, 9, 40 + n, *range(50, 50 + n)] for n in range(5)]
 ENDS = list(range(60))
@@ -151,3 +152,10 @@ def test_weights_of_16_bits_draw_nearly_the_same_and_say_how_far_they_are(tiny):
     assert 1e-6 < apart < 0.02
     assert float(answers.fill(1, [0, 1])["sampler_mismatch"].mean()) > 0
     assert {type(one).__name__ for one in policy.model.modules()}.isdisjoint({"Half", "Wide"})
+
+
+def test_weights_of_16_bits_are_refused_where_nothing_is_quicker_by_them(monkeypatch):
+    monkeypatch.setattr("tunesmith.training.online.halves", lambda: False)
+    with pytest.raises(RecipeError, match=r"objective.sampler: half is for .*; set it to exact"):
+        refuse_half(GRPO(sampler="half"))
+    refuse_half(GRPO())
