@@ -138,17 +138,16 @@ class Together:
         self.said, self.left, self.place = out.logits[:, -1].float(), None, self.place + 1
 
 
-def alike(prefill: Callable[[], Prefilled], read: Read, same: Callable[[Tensor, Tensor], bool]) -> bool:
-    """Whether this model's rows may go on together: found out by trying, on prompts of unequal length."""
+def alike(read: Prefilled, model: Read, same: Callable[[Tensor, Tensor], bool]) -> bool:
+    """Whether rows of this model, which has read a few prompts, may go on together: found out by trying."""
     found = []
-    for going in (Each(read), Together(read)):
-        said = []
-        going.join(prefill(), 2)
-        going.join(deepcopy(prefill()))
-        for stays in (None, [0, 2, 3, 5], [0, 2, 3]):
-            if stays:
-                going.keep(stays)
-            said.append(going.logits)
-            going.go_on(said[-1].argmax(-1))
+    for going in (Each(model), Together(model)):
+        going.join(deepcopy(read), 2)
+        going.join(deepcopy(read))
+        said = [going.logits]
+        going.go_on(said[-1].argmax(-1))
+        going.keep([0, 2, 3, 5])
+        said.append(going.logits)
+        going.go_on(said[-1].argmax(-1))
         found.append(torch.cat([*said, going.logits]))
     return same(found[1], found[0])
