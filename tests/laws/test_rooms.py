@@ -30,9 +30,10 @@ ROOMS = [
     {"run", "runs", "passport"},
     {"model"},
     {"evaluate"},
-    {"rollout"},
+    {"rollout", "plan"},
     {"training"},
     {"tuned", "migrate", "grid"},
+    {"delivery", "serving"},
     {"cli", "__main__"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
