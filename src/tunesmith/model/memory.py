@@ -38,7 +38,7 @@ class Group:
 
 def layers_of(cache: Any, length: int) -> list[Any]:
     """The layers of a cache that has nothing but keys and values, of so many tokens, in each."""
-    layers = cache.layers if type(cache) is DynamicCache else []
+    layers: list[Any] = cache.layers if type(cache) is DynamicCache else []
     if not layers or not all(type(one) is DynamicLayer and one.keys.shape[2] == length for one in layers):
         raise Unsuited(f"{type(cache).__name__} has more than keys and values of {length} tokens")
     return layers
@@ -159,7 +159,7 @@ class Memory(Cache):
         asked = query if self.order is None else query.index_select(0, self.order)
         found = part(asked, keys[:rows, :, : self.seen], values[:rows, :, : self.seen], scale, self.mask)
         if self.order is not None:
-            found = tuple(one.index_select(0, places) for one in found)
+            found = found[0].index_select(0, places), found[1].index_select(0, places)
         if any(group.keys for group in self.groups):
             found = together(self.of_prompts(layer, query, scale), found)
         if front is not None:
@@ -206,7 +206,7 @@ def shared(by_head: Tensor, spans: Sequence[tuple[slice, Any]], scale: float | N
             nothing = mine.new_zeros(*mine.shape[:3], width)
             yield nothing, torch.full(mine.shape[:3], -torch.inf, device=mine.device)
         else:
-            yield part(mine, *held, scale)
+            yield part(mine, held[0], held[1], scale)
 
 
 def together(one: Part, other: Part) -> Part:

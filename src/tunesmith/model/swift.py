@@ -45,7 +45,7 @@ def swift(model, half: bool = False) -> Iterator[None]:
 
 def exchanged(model, half: bool) -> Iterator[tuple[Any, type]]:
     """Layers, and what they are meanwhile."""
-    head = getattr(model, "get_output_embeddings", lambda: None)()
+    head: Any = getattr(model, "get_output_embeddings", lambda: None)()
     if half:
         yield from ((one, Half) for one in model.modules() if type(one) in (nn.Linear, LearningLinear) and settled(one))
     elif plain(head) and head.out_features >= WIDE and wider():
@@ -62,7 +62,7 @@ def mergeable(model) -> list[Any]:
     """LoRA layers of the plain kind over plain weights, unless these are too many to be held twice."""
     from peft.tuners.lora import LoraLayer
 
-    found = [layer for layer in model.modules() if isinstance(layer, LoraLayer) and simple(layer)]
+    found: list[Any] = [layer for layer in model.modules() if isinstance(layer, LoraLayer) and simple(layer)]
     size = sum(layer.get_base_layer().weight.nbytes for layer in found)
     return found if size <= MOST else []
 
