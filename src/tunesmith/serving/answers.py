@@ -20,7 +20,7 @@ from .row import Ask, Likely, Piece
 from .settings import Serving
 from .wire import Any_, Chat, Completion, Sampled
 
-READER = Messages()
+READER: Any = Messages()  # the registry knows it as any format
 
 
 def dialogue(said: Sequence[Any_], tools: Sequence[Any_] = ()) -> tuple[Message, ...]:
