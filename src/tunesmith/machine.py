@@ -92,6 +92,17 @@ def onednn() -> bool:
     return quicker and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
+def peak_memory_mb() -> float:
+    """The most memory that this process held at once."""
+    info = psutil.Process().memory_info()
+    if hasattr(info, "peak_wset"):  # Windows
+        return info.peak_wset / 2**20
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
 def random_state() -> dict[str, Tensor]:
     """Where torch's random numbers stand, by device."""
     state = {"cpu": torch.get_rng_state()}

@@ -30,7 +30,7 @@ ROOMS = [
     {"run", "runs", "passport"},
     {"model"},
     {"evaluate"},
-    {"rollout"},
+    {"rollout", "plan"},
     {"training"},
     {"tuned", "migrate", "grid"},
     {"delivery", "serving"},

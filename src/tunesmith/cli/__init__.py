@@ -19,6 +19,7 @@ from ..secret import masked
 from ..start import begin_again
 from . import (
     adapters,
+    advise,
     chat,
     data,
     doctor,
@@ -27,6 +28,7 @@ from . import (
     feedback,
     grid,
     judge,
+    plan,
     recipes,
     reproduce,
     runs,
@@ -45,6 +47,8 @@ app = typer.Typer(
 for module in (
     train,
     chat,
+    plan,
+    advise,
     data,
     recipes,
     runs,

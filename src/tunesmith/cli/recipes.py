@@ -50,9 +50,26 @@ def init(
     docs = {
         row.path: row.doc for row in rows(Run) if not row.when or row.when in (f"objective={chosen}", "method=lora")
     }
-    write(to, recipe(model, data, chosen, said, docs))
+    text, advice = advised(recipe(model, data, chosen, said, docs))
+    write(to, text)
     line(f"{to}: {GOALS[chosen]}; {data} is {reading}")
+    for sentence in advice:
+        line(sentence)
     line(f"  tunesmith data preview {to}\n  tunesmith train {to}")
+
+
+def advised(text: str) -> tuple[str, list[str]]:
+    """A recipe with what is wise for its model and its data, and what that is in words."""
+    from ..config.load import load
+    from ..plan.advise import settled
+    from ..run import Run
+    from .advise import KNOWN, gathered, objections
+    from .show import chinese
+
+    facts = gathered(load(Run, text=text).value, None, None, False)
+    known = {key: facts[key] for key in KNOWN if key in facts}
+    text, done = settled(text, lambda text: objections(text, known))
+    return text, [one.sentence(chinese()) for one in done]
 
 
 def recipe(model: str, data: str, goal: str, format_: dict[str, Any], docs: dict[str, str]) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -117,16 +118,21 @@ def recipes(path: Path, names: Mapping[Key, str], above: tuple[Path, ...] = (), 
     path = Path(path)
     if path.resolve() in above:
         raise RecipeError(f"{asked}{path}: is based on itself, through {' and '.join(map(str, above))}")
-    tree = read_recipe(path, asked)
+    tree, advised = read_recipe(path, asked)
     if "base" in tree.value:
         base, where = tree.value.pop("base"), f"{path}:{tree.lines['base',]}: base: "
         if not isinstance(base, str) or not base or "\0" in base:
             raise RecipeError(f"{where}must be the path of another recipe (got {base!r:.60})")
         yield from recipes(path.parent / base, names, (*above, path.resolve()), where)
-    yield from_tree(tree, str(path), names)
+    yield from_tree(tree, str(path), names, advised)
 
 
-def read_recipe(path: Path, asked: str) -> Tree:
+ADVISED = re.compile(r"\s#\s*advisor\b[^#]*$")
+"""How a line ends that `tunesmith advise --apply` wrote."""
+
+
+def read_recipe(path: Path, asked: str) -> tuple[Tree, set[int]]:
+    """What a recipe says, and which of its lines the advisor wrote."""
     try:
         with path.open("rb") as file:
             raw = file.read(MOST_BYTES + 1)
@@ -135,13 +141,17 @@ def read_recipe(path: Path, asked: str) -> Tree:
     if len(raw) > MOST_BYTES:
         raise RecipeError(f"{asked}{path}: {TOO_LARGE}")
     try:
-        return read_yaml(raw.decode("utf-8-sig"), str(path))
+        text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise RecipeError(f"{asked}{path}: the recipe is not UTF-8 text") from None
+    return read_yaml(text, str(path)), {at for at, line in enumerate(text.split("\n"), 1) if ADVISED.search(line)}
 
 
-def from_tree(tree: Tree, name: str, names: Mapping[Key, str]) -> Layer:
-    return layer(tree.value, {key: f"{name}:{line}" for key, line in tree.lines.items()}, names)
+def from_tree(tree: Tree, name: str, names: Mapping[Key, str], advised: Container[int] = ()) -> Layer:
+    def place(line: int) -> str:
+        return f"advisor, {name}:{line}" if line in advised else f"{name}:{line}"
+
+    return layer(tree.value, {key: place(line) for key, line in tree.lines.items()}, names)
 
 
 def spoken(words: Sequence[str], names: Mapping[Key, str]) -> Layer:

@@ -24,6 +24,7 @@ from .rendering.render import NoTarget, Renderer, Tokens, TooLong
 
 if TYPE_CHECKING:
     from ..objectives.base import Targets
+    from .formats.base import Format
 
 T = TypeVar("T")
 NONE = Example().media
@@ -165,13 +166,21 @@ class Pass:
         """What a row means, or what is wrong with it."""
         way = self.place.format
         try:
-            found = [example.read_at(row.origin) for example in way.examples(row.values)]
+            more = {"task": self.place.task} | ({"others": unread(row, way)} if self.targets == "prompts" else {})
+            found = [example.read_at(row.origin, **more) for example in way.examples(row.values)]
             for example in found:
                 if example.media is not NONE:
                     check_media(example.media, self.place.media or Path(row.origin).parent)
             return found
         except ValueError as error:
             return f"{row.origin}: cannot be read as {way.name}: {error}"
+
+
+def unread(row: Row, way: Format) -> dict[str, Any]:
+    """The columns that a format does not read, as JSON has them."""
+    known = way.read_columns()
+    kept = {name: value for name, value in row.values.items() if name not in known}
+    return json.loads(json.dumps(kept, default=str))
 
 
 def lightened(items: list[Item]) -> list[Item]:

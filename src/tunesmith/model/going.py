@@ -1,4 +1,4 @@
-"""Rows that are written together: they join when their prompt was read, go on by a token each, and leave when they end."""
+"""Rows that are written together: they join when their prompt was read, go on token by token, and leave at their end."""
 
 from __future__ import annotations
 
@@ -82,7 +82,9 @@ class Each:
         self.parts.append(read.times(size))
 
     def keep(self, stays: Sequence[int]) -> None:
-        mine = [[n - end + len(part.place) for n in stays if n < end <= n + len(part.place)] for part, end in self.ends()]
+        mine = [
+            [n - end + len(part.place) for n in stays if n < end <= n + len(part.place)] for part, end in self.ends()
+        ]
         both = zip(self.parts, mine, strict=True)
         self.parts = [part if len(rows) == len(part.place) else part.kept(rows) for part, rows in both if rows]
 
@@ -118,7 +120,9 @@ class Together:
     def go_on(self, token: Tensor) -> None:
         self.memory.begin()
         seen = self.memory.get_seq_length() + 1
-        blank = torch.zeros((), device=token.device).expand(len(token), 1, 1, seen)  # four dimensions: handed on as it is
+        blank = torch.zeros((), device=token.device).expand(
+            len(token), 1, 1, seen
+        )  # four dimensions: handed on as it is
         out = self.read(
             token[:, None], self.place[:, None], attention_mask=blank, past_key_values=self.memory, memory=self.memory
         )

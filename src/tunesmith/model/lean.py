@@ -71,13 +71,13 @@ class Recipe(NamedTuple):
 
 
 RECIPES: dict[int, Recipe] = {}
-"""By where the tensor lies."""
+"""By the tensor's storage."""
 
 
 def remember(made: Tensor, make: Callable[[], Tensor]) -> Tensor:
     """`made`, of which `remaking` will keep how it is made; torch.compile decides by itself what to keep."""
     if made.requires_grad and not torch.compiler.is_compiling():
-        at = made.data_ptr()
+        at = made.untyped_storage()._cdata  # where it lies is nowhere, of a model without weights
         RECIPES[at] = Recipe(weakref.ref(made, lambda _: RECIPES.pop(at, None)), make)
     return made
 
@@ -86,7 +86,7 @@ def remaking() -> torch.autograd.graph.saved_tensors_hooks:
     """Within it, the backward pass makes a second time what is known how to make, instead of keeping it."""
 
     def pack(tensor: Tensor) -> Tensor | Callable[[], Tensor]:
-        recipe = RECIPES.get(tensor.data_ptr())
+        recipe = RECIPES.get(tensor.untyped_storage()._cdata)
         made = recipe and recipe.made()
         if recipe is None or made is None or made.numel() != tensor.numel() or not tensor.is_contiguous():
             return tensor

@@ -47,7 +47,8 @@ class LearningLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         device = input.device.type
-        if not torch.is_grad_enabled() or torch.is_autocast_enabled(device) or input.dtype != self.weight.dtype:
+        cast = device != "meta" and torch.is_autocast_enabled(device)  # which knows nothing of a model without weights
+        if not torch.is_grad_enabled() or cast or input.dtype != self.weight.dtype:
             return super().forward(input)
         made: Any = Linear.apply(input, self.weight, self.bias)
         return made

@@ -1,4 +1,4 @@
-"""What rows that are written together remember: each prompt once, however many rows go on from it, and their own tokens.
+"""What rows that are written together remember: each prompt once, however many go on from it, and their own tokens.
 
 A model's cache grows by a copy of itself with each token, and holds a prompt as often as it has answers. Here a row's
 own keys and values have a place that is written to, and attention to a prompt is one call for all of its rows. The two

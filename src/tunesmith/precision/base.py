@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..config.record import record
 from ..config.registry import Registry
-from ..errors import RecipeError
+from ..errors import BadEnvironment, RecipeError
 
 if TYPE_CHECKING:
     import torch
@@ -44,6 +44,11 @@ class Precision:
     def fits(self, layers: dict[str, nn.Linear]) -> None:
         """Refuse layers that cannot be quantised so; they have sizes, and no weights yet."""
 
+    def room(self, count: int, row: int) -> tuple[float, float]:
+        """How much room a matrix of so many numbers takes, with so many a row: its codes, and what they are scaled
+        by."""
+        raise NotImplementedError
+
     def quantise(self, model, skip: list[str]) -> None:
         """Quantise in place what transformers has read, where it has no way of its own."""
 
@@ -65,7 +70,7 @@ class Quantised(Precision):
 def require(package: str, who: str) -> None:
     """Refuse without a package, with the command that gets it."""
     if package and find_spec(package) is None:
-        raise RecipeError(f"{who} needs {package}, which is not installed: pip install 'tunesmith[{package}]'")
+        raise BadEnvironment(f"{who} needs {package}, which is not installed: pip install 'tunesmith[{package}]'")
 
 
 def number_format(word: Format, key: str) -> torch.dtype:

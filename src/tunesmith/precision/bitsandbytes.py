@@ -20,6 +20,10 @@ class Four(Quantised):
     def kind(self) -> FourBits:
         raise NotImplementedError
 
+    def room(self, count, row):
+        scales = count / 64  # one for each 64 numbers, of 8 bits if they are quantised too, 256 at a time
+        return count / 2, scales * (1 + 4 / 256) if self.double_quant else scales * 4
+
     def config(self, skip: list[str]) -> Any:
         from transformers import BitsAndBytesConfig
 
@@ -69,6 +73,9 @@ class LLMInt8(Quantised):
 
     llm_int8_threshold: Annotated[float, Gt(0)] = 6.0
     """Features that somewhere exceed this are computed in 16 bits."""
+
+    def room(self, count, row):
+        return count, 4 * count / row
 
     def config(self, skip: list[str]) -> Any:
         from transformers import BitsAndBytesConfig

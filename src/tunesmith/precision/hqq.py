@@ -34,6 +34,10 @@ class HQQ(Quantised):
                     f" {self.group_size}; take a divisor"
                 )
 
+    def room(self, count, row):
+        held = {8: 1.0, 6: 1.0, 5: 1.0, 4: 0.5, 3: 0.4, 2: 0.25, 1: 0.125}  # ten numbers of 3 bits in 32
+        return count * held[self.nbits], 2 * 4 * count / self.group_size
+
     def quantise(self, model, skip: list[str]) -> None:
         from hqq.core.quantize import (  # pyright: ignore[reportMissingImports] - an extra
             BaseQuantizeConfig,

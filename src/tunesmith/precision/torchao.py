@@ -24,6 +24,9 @@ class WholeNumbers(Quantised):
                     f" groups of {size}; take a divisor"
                 )
 
+    def room(self, count, row):
+        return count, 5 * count / (self.group() or row)  # a scale of 32 bits and a zero of 8
+
     def config(self, skip: list[str]) -> Any:
         import torch
         from torchao.quantization import (  # pyright: ignore[reportMissingImports] - an extra

@@ -18,10 +18,10 @@ from ..errors import CheckpointError, RecipeError, Refusal
 from ..files import sha256
 from ..model.adapter import locate_adapter, under_adapter
 from ..model.attention import keep_apart
-from ..model.beside import Beside
 from ..model.engine import Engine
 from ..model.hub import locate
 from ..model.load import hushed, load_model, load_tokenizer, load_tuned
+from ..model.side_by_side import Beside
 from ..model.soft import soft
 from ..model.swift import swift
 from ..passport import digest, of_model, sums

@@ -13,7 +13,7 @@ import torch
 from accelerate.utils import gather_object
 
 from ..data.batch import Batch, Layout, branches, pad, share
-from ..data.keeping.store import lengths
+from ..data.keeping.store import lengths, sources
 from ..data.rendering.render import Tokens
 from ..errors import Diverged
 from ..machine import random_state, set_random_state
@@ -223,10 +223,7 @@ class Loop:
             whole = self.layout is pad or self.accelerator.device.type != "cpu" or self.train.optimizer_in_backward
             lengths = dict(zip(examples, self.sizes(examples), strict=True))
             count = 1 if whole else -(-sum(lengths.values()) // AT_ONCE)
-            parts: list[list[int]] = [[] for _ in range(count * self.cuts)]
-            for example in sorted(examples, key=lengths.__getitem__, reverse=True) if len(parts) > 1 else examples:
-                min(parts, key=lambda part: sum(lengths[one] for one in part)).append(example)
-            yield from (self.sequences_of(part) for part in parts if part)
+            yield from (self.sequences_of(part) for part in in_parts(lengths, count * self.cuts))
 
     def sequences_of(self, examples: Sequence[int]) -> list[int]:
         """The numbers of the sequences that examples have."""
@@ -234,11 +231,7 @@ class Loop:
 
     def sizes(self, examples: Sequence[int]) -> list[int]:
         """How many tokens each example brings into a batch of them all."""
-        sequences = [self.rows.sequences[n] for n in self.sequences_of(examples)]
-        lengths = np.array([len(tokens.ids) for tokens in sequences])
-        if self.layout is share:
-            lengths -= np.array(alike(branches(sequences), self.objective.side_by_side))
-        return lengths.reshape(len(examples), -1).sum(1).tolist()
+        return sizes([self.rows.sequences[n] for n in self.sequences_of(examples)], self.layout, self.objective)
 
     def add_up_gradients(self) -> None:
         """With several processes, add up their gradients."""
@@ -284,8 +277,11 @@ class Loop:
         return float(norm)
 
     def sound(self, step: Step) -> bool:
-        """Whether loss and gradient are numbers; with loss scaling a gradient may overflow once in a while."""
-        figures = [step.loss] if self.accelerator.scaler else [step.loss, step.grad_norm]
+        """Whether loss and gradient are numbers; with loss scaling a gradient may overflow once in a while. Where
+        nothing counts, such as answers that were all cut short, there is no loss, and nothing is learnt."""
+        loss = step.tallies["loss"]
+        said = step.loss if loss.count else float(loss.sum)
+        figures = [said] if self.accelerator.scaler else [said, step.grad_norm]
         return bool(torch.tensor(figures).isfinite().all())
 
 
@@ -298,13 +294,29 @@ def order(
 ) -> Order:
     """Which examples each step sees, of one process of so many."""
     together = np.array(lengths(sequences)).reshape(-1, objective.rendered).sum(1).tolist()
-    return Order(train, together, *processes, cutoff, objective.repeats)
+    return Order(train, together, *processes, cutoff, objective.repeats, sources(sequences)[:: objective.rendered])
 
 
 def sequences_of(examples: Sequence[int], objective: Objective) -> list[int]:
     """The numbers of the sequences that examples have."""
     size = objective.side_by_side
     return [example * size + n for example in examples for n in range(size)]
+
+
+def sizes(sequences: Sequence[Tokens], layout: Layout, objective: Objective) -> list[int]:
+    """How many tokens each example brings into a batch of these sequences."""
+    lengths = np.array([len(tokens.ids) for tokens in sequences])
+    if layout is share:
+        lengths -= np.array(alike(branches(sequences), objective.side_by_side))
+    return lengths.reshape(-1, objective.side_by_side).sum(1).tolist()
+
+
+def in_parts(lengths: dict[int, int], count: int) -> list[list[int]]:
+    """Examples of these lengths in at most so many parts of like size."""
+    parts: list[list[int]] = [[] for _ in range(count)]
+    for example in sorted(lengths, key=lengths.__getitem__, reverse=True) if count > 1 else lengths:
+        min(parts, key=lambda part: sum(lengths[one] for one in part)).append(example)
+    return [part for part in parts if part]
 
 
 def alike(borrowed: Sequence[int], together: int) -> list[int]:

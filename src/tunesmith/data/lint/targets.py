@@ -50,7 +50,13 @@ class NothingLearnt(Rule):
     )
 
     def watch(self, renderer, targets):
-        return Simple(self.classes if targets in ("label", "prompts") else self.look)
+        looks = {"label": self.classes, "prompts": self.classes, "mixed": self.either}
+        return Simple(looks.get(targets, self.look))
+
+    def either(self, item: Item, number: int = 0) -> Said | None:
+        """Of answers and labels side by side."""
+        answers = item.example and (item.example.answers or item.example.tokens)
+        return self.look(item) if answers else self.classes(item)
 
     def classes(self, item: Item, number: int = 0) -> Said | None:
         """Where a label is learnt, or an answer of the model's own, no token of the row is."""

@@ -1,0 +1,194 @@
+"""What `tunesmith plan` says against what runs take here: peak of memory and time of a step.
+
+    python bench/plan.py [--models tiny,smollm2] [--methods full,lora] [--objectives sft,dpo] [--batches 2,8]
+                         [--steps 6] [--json rows.json]
+
+Each cell is a run in a process of its own, on two processors; the first step is not timed. All are planned beforehand,
+by one process, with what the calibration of this machine says and nothing that was learnt of runs. Run it on a quiet
+machine: times of a busy one are of no use.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from worker import pin, say, settled
+
+HERE = Path(__file__).resolve()
+PROMPT = "data.format.prompt=Is this movie review positive or negative? Answer with one word.\\n\\n{text}"
+REVIEWS = ["data.path=demo/movie-reviews"]
+DATA = {
+    "sft": [*REVIEWS, "data.format.name=template", PROMPT, "data.format.answer={label}"],
+    "pretrain": ["data.path=demo/movie-reviews", "data.format.name=text"],
+    "classify": REVIEWS,
+    "dpo": ["data.path=demo/movie-pairs"],
+    "orpo": ["data.path=demo/movie-pairs"],
+    "reward": ["data.path=demo/movie-pairs"],
+}
+COMMON = [
+    "data.max_length=256", "data.truncation=left", "data.max_samples=256", "data.on_lint=warn", "eval.enabled=false",
+    "train.save_strategy=no", "train.learning_rate=1e-5", "train.on_nan=skip",
+]  # fmt: skip
+MORE = {"freeze": ["method.last_n=2"], "full": []}
+Cell = dict[str, Any]
+
+
+def words(cell: Cell, steps: int, folder: Path) -> list[str]:
+    """A cell as the words of `tunesmith train`."""
+    model = "demo/smollm2-135m-instruct" if cell["model"] == "smollm2" else str(folder / "tiny")
+    chosen = [
+        f"model.path={model}",
+        "model.precision=fp32",
+        f"method={cell['method']}",
+        f"objective={cell['objective']}",
+    ]
+    size = [f"train.per_device_train_batch_size={cell['batch']}", f"train.max_steps={steps}"]
+    return [*chosen, *MORE.get(cell["method"], []), *DATA[cell["objective"]], *COMMON, *size]
+
+
+def tiny(folder: Path) -> None:
+    """A small Llama with SmolLM2's words, in a folder."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from tunesmith.model.hub import locate
+    from tunesmith.model.load import load_tokenizer
+
+    tokenizer = load_tokenizer(locate("demo/smollm2-135m-instruct"))
+    config = LlamaConfig(
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        vocab_size=len(tokenizer),
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder / "tiny")
+    tokenizer.save_pretrained(folder / "tiny")
+
+
+def measure(said: list[str]) -> None:
+    """One run in this process."""
+    import time
+
+    from transformers import TrainerCallback
+
+    from tunesmith.config.load import load
+    from tunesmith.run import Run
+    from tunesmith.training.train import peak_memory_mb, train
+
+    class Watch(TrainerCallback):
+        """Times every step."""
+
+        def __init__(self) -> None:
+            self.times: list[float] = []
+
+        def on_step_begin(self, args, state, control, **made):
+            self.began = time.perf_counter()
+
+        def on_step_end(self, args, state, control, **made):
+            self.times.append(time.perf_counter() - self.began)
+
+    watch = Watch()
+    with TemporaryDirectory() as folder:
+        train(load(Run, None, [*said, f"output={folder}/run"]).value, [watch], quiet=True)
+    say(json.dumps({"peak": peak_memory_mb() / 1024, "step": sum(watch.times[1:]) / max(1, len(watch.times) - 1)}))
+
+
+def predict(jobs: list[list[str]]) -> None:
+    """The plans of some runs, a line each."""
+    from tunesmith.config.load import load
+    from tunesmith.plan.device import this_cpu
+    from tunesmith.plan.estimate import Setting
+    from tunesmith.plan.known import find
+    from tunesmith.run import Run
+    from tunesmith.training.planned import plan, read
+
+    for said in jobs:
+        run = load(Run, None, said).value
+        found = find(run.model.path)
+        rows = read(run, found, (None, None), lambda _: None)
+        made = plan(run, Setting(this_cpu()), rows, found)
+        say(json.dumps({"peak": made.peak, "step": made.step_seconds, "memory": made.memory}))
+
+
+def asked(kind: str, job: Any, home: Path | None = None) -> list[dict[str, Any]]:
+    """What a process of its own answers."""
+    env = os.environ | settled() | ({"TUNESMITH_PLANS": str(home)} if home else {})
+    done = subprocess.run([sys.executable, str(HERE), kind, json.dumps(job)], capture_output=True, text=True, env=env)
+    if done.returncode:
+        return [{"failed": (done.stderr.strip().splitlines() or ["died"])[-1]}]
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def table(rows: list[dict[str, Any]]) -> None:
+    say("| model | method | objective | batch | GB planned | measured | error | s a step planned | measured | error |")
+    say("|-|-|-|-|-|-|-|-|-|-|")
+    for row in rows:
+        cell = " | ".join(str(row[key]) for key in ("model", "method", "objective", "batch"))
+        if "failed" in row:
+            say(f"| {cell} | {row['failed']} |")
+            continue
+        figures = [row["planned"]["peak"], row["measured"]["peak"], row["planned"]["step"], row["measured"]["step"]]
+        memory, time = row["errors"]
+        say(
+            f"| {cell} | {figures[0]:.2f} | {figures[1]:.2f} | {memory:+.0%} | {figures[2]:.3f} | {figures[3]:.3f} |"
+            f" {time:+.0%} |"
+        )
+    for at, what in enumerate(("memory", "time")):
+        errors = [abs(row["errors"][at]) for row in rows if "errors" in row]
+        if errors:
+            say(f"{what}: median error {median(errors):.0%}, worst {max(errors):.0%}, of {len(errors)} cells")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", default="tiny,smollm2")
+    parser.add_argument("--methods", default="full,lora,freeze,prefix_tuning,bottleneck,ia3")
+    parser.add_argument("--objectives", default="sft,classify,dpo,pretrain")
+    parser.add_argument("--batches", default="2,8,32")
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    axes = (given.models, given.methods, given.objectives, given.batches)
+    names = ("model", "method", "objective", "batch")
+    cells = [dict(zip(names, cell, strict=True)) for cell in product(*(axis.split(",") for axis in axes))]
+    with TemporaryDirectory() as place:
+        folder = Path(place)
+        tiny(folder)
+        jobs = [words(cell, given.steps, folder) for cell in cells]
+        plans = asked("--predict", jobs)
+        if len(plans) != len(cells):
+            raise SystemExit(f"plans failed: {plans[-1]}")
+        rows = []
+        for cell, job, planned in zip(cells, jobs, plans, strict=True):
+            [found] = asked("--measure", job)
+            if "failed" in found:
+                rows.append(cell | found)
+                continue
+            errors = [planned[key] / found[key] - 1 for key in ("peak", "step")]
+            rows.append(cell | {"planned": planned, "measured": found, "errors": errors})
+            print(json.dumps(rows[-1]), file=sys.stderr, flush=True)  # noqa: T201 - what is there, if it is cut short
+    table(rows)
+    if given.json:
+        given.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    pin()
+    if sys.argv[1:2] == ["--measure"]:
+        measure(json.loads(sys.argv[2]))
+    elif sys.argv[1:2] == ["--predict"]:
+        predict(json.loads(sys.argv[2]))
+    else:
+        main()

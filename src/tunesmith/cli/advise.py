@@ -1,0 +1,134 @@
+"""advise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import RecipeError, Refusal
+from .show import chinese, json_out, line, table
+from .train import WORDS, Json
+
+if TYPE_CHECKING:
+    from ..plan.advise import Advice
+    from ..run import Run
+
+
+def register(app: typer.Typer) -> None:
+    app.command(context_settings=WORDS)(advise)
+
+
+def advise(  # noqa: PLR0913 - each is an option
+    context: typer.Context,
+    recipe: Annotated[Path, typer.Argument(help="A recipe; key=value may follow.")],
+    apply: Annotated[bool, typer.Option("--apply", help="Write what conflicts into the recipe.")] = False,
+    far: Annotated[
+        bool, typer.Option("--far", help="The domain is far from what models read, as medicine is.")
+    ] = False,
+    rows: Annotated[int | None, typer.Option(help="Rows to assume, where the data are not here.", min=1)] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, or a GPU such as a100-80gb; else this machine.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what is wise for a recipe, why, and by whom it was found; and where the recipe says otherwise."""
+    from ..config.load import load
+    from ..config.yaml import read_yaml
+    from ..files import write
+    from ..migrate import RENAMED
+    from ..plan.advise import advise as rules
+    from ..plan.advise import settled
+    from ..run import Run
+
+    loaded = load(Run, recipe, context.args, renamed=RENAMED)
+    facts = gathered(loaded.value, rows, device, far)
+    found = rules(loaded.value, loaded.origins, facts)
+    conflicts = [one for one in found if one.conflict]
+    if apply:
+        if context.args:
+            raise RecipeError(f"--apply: writes into {recipe}; leave out {' '.join(context.args)}")
+        if "base" in read_yaml(recipe.read_text(encoding="utf-8"), str(recipe)).value:
+            raise RecipeError(f"--apply: {recipe} is based on another one; apply to that, or write its keys here")
+        known = {key: facts[key] for key in KNOWN if key in facts}
+        text, conflicts = settled(recipe.read_text(encoding="utf-8"), lambda text: objections(text, known))
+        write(recipe, text)
+    if as_json:
+        json_out({"facts": shown(facts), "advice": [one.as_json() for one in found], "applied": apply})
+        return
+    table(f"{recipe}: {circumstance(facts)}", ["key", "is", "wise", "usual"], map(row, found))
+    for one in conflicts:
+        line(one.sentence(chinese()))
+    if not conflicts:
+        line("nothing to object to")
+    elif apply:
+        line(f"{len(conflicts)} written into {recipe}")
+    else:
+        line(f"`tunesmith advise {recipe} --apply` writes these {len(conflicts)} into it")
+
+
+KNOWN = ("parameters", "rows", "far", "device", "room")
+"""Facts that no recipe's text changes."""
+
+
+def objections(text: str, known: dict[str, Any]) -> list[Advice]:
+    """What the advisor has against a recipe's text, given what is known beside it."""
+    from ..config.load import load
+    from ..migrate import RENAMED
+    from ..plan.advise import advise, circumstances
+    from ..run import Run
+
+    made = load(Run, text=text, renamed=RENAMED)
+    return [one for one in advise(made.value, made.origins, circumstances(made.value, **known)) if one.conflict]
+
+
+def row(one: Advice) -> list[str]:
+    from ..plan.advise import word
+
+    figure = one.key if one.of == one.key else f"{one.key} ({one.of})"
+    return [figure, word(one.got) + (" !" if one.conflict else ""), word(one.value), one.range]
+
+
+def gathered(run: Run, rows: int | None, device: str | None, far: bool) -> dict[str, Any]:
+    """The facts that rules ask for, as far as they can be had: what cannot be told is left out, and rules that need it
+    do not hold."""
+    from ..plan.advise import circumstances
+    from ..plan.known import parameters
+
+    kind, room = where(device)
+    return circumstances(run, parameters(run.model.path), rows or counted(run), far=far, device=kind, room=room)
+
+
+def where(device: str | None) -> tuple[str, float | None]:
+    """Whether a device is a GPU, and its memory; a processor is not measured for it."""
+    import torch
+
+    from ..plan.device import device as named
+
+    if device == "cpu" or (device is None and not torch.cuda.is_available()):
+        return "cpu", None
+    one = named(device)
+    return one.kind, one.memory
+
+
+def counted(run: Run) -> int | None:
+    """The rows of a recipe's data, if these are here."""
+    from ..data.reading.places import places
+    from ..data.reading.source import read
+    from ..model.hub import locate_data
+
+    try:
+        return sum(1 for one in places(run.data, locate_data) for _ in read(one.files.get("train", [])))
+    except Refusal:
+        return None
+
+
+def shown(facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts that are no settings."""
+    return {key: value for key, value in facts.items() if "." not in key}
+
+
+def circumstance(facts: dict[str, Any]) -> str:
+    """What the advice rests on, in words."""
+    said = [f"{facts['parameters']:,} parameters" if "parameters" in facts else "a model of unknown size"]
+    said.append(f"{facts['rows']:,} rows" if "rows" in facts else "data that are not here")
+    return ", ".join([*said, f"{facts['method']}, {facts['objective']}"])

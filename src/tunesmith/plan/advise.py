@@ -1,0 +1,212 @@
+"""What is wise for a recipe, by rules that stand in advice.yaml, and where the recipe says otherwise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..config.layers import values
+from ..config.load import dump
+from .table import table
+
+if TYPE_CHECKING:
+    from ..run import Run
+
+Facts = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What a rule says of a key."""
+
+    rule: str
+    key: str
+    value: Any
+    """What is recommended."""
+    low: float | None
+    high: float | None
+    among: tuple[Any, ...]
+    """The values, or the range of them, that a rule has nothing against."""
+    of: str
+    """What of the recipe the range is of: the key, or a figure such as the effective batch."""
+    got: Any
+    origin: str
+    en: str
+    zh: str
+    source: str
+
+    @property
+    def conflict(self) -> bool:
+        """Whether the recipe is outside of it."""
+        if self.among:
+            return self.got not in self.among
+        if not isinstance(self.got, int | float) or isinstance(self.got, bool):
+            return False
+        slack = 1e-9 * abs(self.got)
+        return not (self.low or 0) - slack <= self.got <= (math.inf if self.high is None else self.high) + slack
+
+    @property
+    def range(self) -> str:
+        if self.among:
+            return " | ".join(map(word, self.among))
+        return f"{word(self.low)} - {word(self.high)}"
+
+    def sentence(self, chinese: bool) -> str:
+        """What is said of a conflict."""
+        figure = self.key if self.of == self.key else f"{self.key} ({self.of})"
+        if chinese:
+            said = f"{figure} 为 {word(self.got)}（{self.origin}）；建议 {word(self.value)}，范围 {self.range}。"
+            return f"{said}{self.zh}（{self.source}）"
+        return (
+            f"{figure} is {word(self.got)} ({self.origin}); {word(self.value)} is wise, {self.range} usual. {self.en}"
+            f" ({self.source})"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self) | {"conflict": self.conflict}
+
+
+def word(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
+def circumstances(run: Run, parameters: float | None = None, rows: int | None = None, **more: Any) -> Facts:
+    """A recipe's settings by their path, and what rules ask of it besides; `more` is what no recipe tells: far, device,
+    room, encoder."""
+    said = {".".join(key): value for key, value in values(dump(run))}
+    facts = {path.removesuffix(".name"): value for path, value in said.items()}
+    train, sources = run.train, 1 + len(run.data.also)
+    batch = train.per_device_train_batch_size * train.gradient_accumulation_steps
+    facts |= {"batch": batch, "tasks": sources, "adapter": run.method.detachable, "targets": run.objective.targets}
+    facts["epochs"] = train.num_train_epochs
+    if rows and run.data.max_samples:
+        rows = min(rows, run.data.max_samples)
+    if rows is not None:
+        facts["rows"] = rows
+        steps = train.max_steps if train.max_steps > 0 else max(1, train.num_train_epochs * rows / batch)
+        warmup = train.warmup_steps
+        facts["warmup"] = warmup if warmup < 1 else warmup / steps
+    elif train.warmup_steps < 1:
+        facts["warmup"] = train.warmup_steps
+    if (rank := facts.get("method.r")) and run.method.name == "lora":
+        facts["scale"] = (facts.get("method.lora_alpha") or 2 * rank) / rank
+    if train.packing or train.max_tokens_per_batch:
+        del facts["batch"]  # is counted in tokens
+    facts |= {"parameters": parameters} if parameters is not None else {}
+    return facts | {key: value for key, value in more.items() if value is not None}
+
+
+def advise(run: Run, origins: Mapping[str, str], facts: Facts) -> list[Advice]:
+    """What the rules say of a recipe, a key once; the last rule that holds counts."""
+    found: dict[str, Advice] = {}
+    for rule in table("advice")["rules"]:
+        of = rule.get("of", rule["key"])
+        if of not in facts or not all(holds(test, facts.get(path)) for path, test in rule["when"].items()):
+            continue
+        made = Advice(
+            rule=rule["id"],
+            key=rule["key"],
+            value=worth(rule["value"], facts),
+            low=rule.get("low"),
+            high=rule.get("high"),
+            among=tuple(rule.get("among", ())),
+            of=of,
+            got=facts[of],
+            origin=origins.get(rule["key"], "default"),
+            en=rule["en"],
+            zh=rule["zh"],
+            source=rule["source"],
+        )
+        found[rule["key"]] = made
+    return list(found.values())
+
+
+COMPARED = {
+    "<=": lambda a, b: a <= b,
+    ">=": lambda a, b: a >= b,
+    "<": lambda a, b: a < b,
+    ">": lambda a, b: a > b,
+}
+
+
+def holds(test: Any, value: Any) -> bool:
+    """Whether a figure passes a test: a value, a list of which it is one, or comparisons, all of which hold."""
+    if value is None:
+        return False
+    if isinstance(test, list):
+        several = [compared(one, value) for one in test]
+        return all(several) if None not in several else value in test
+    found = compared(test, value)
+    return value == test if found is None else found
+
+
+def compared(test: Any, value: Any) -> bool | None:
+    """What a comparison such as "< 1e4" says; nothing if the test is none."""
+    if not isinstance(test, str):
+        return None
+    sign = next((sign for sign in COMPARED if test.startswith(sign)), None)
+    if sign is None:
+        return None
+    if not isinstance(value, int | float):
+        return False
+    return bool(COMPARED[sign](value, float(test[len(sign) :])))
+
+
+def worth(value: Any, facts: Facts) -> Any:
+    """A recommended value, worked out where it depends on the recipe."""
+    match value:
+        case {"times": [str(path), int(by)]}:
+            return facts[path] * by
+        case {"up": [int(whole), str(path)]}:
+            return max(1, -(-whole // facts[path]))
+    return value
+
+
+# --- into a recipe ---
+
+
+def settled(text: str, conflicts: Callable[[str], list[Advice]]) -> tuple[str, list[Advice]]:
+    """A recipe's text with what is advised, until nothing is objected to: one value may ask for another."""
+    done: dict[str, Advice] = {}
+    for _ in range(ROUNDS):
+        found = conflicts(text)
+        if not found:
+            break
+        text = applied(text, found)
+        done = {one.key: one for one in found} | done  # of what is advised twice, what stood there first is told
+    return text, list(done.values())
+
+
+ROUNDS = 4
+
+
+def applied(text: str, advice: list[Advice]) -> str:
+    """A recipe's text with what is advised written into it, marked `# advisor`; the rest stays as it is."""
+    from io import StringIO
+
+    from ruamel.yaml import YAML
+    from ruamel.yaml.comments import CommentedMap
+
+    yaml = YAML()
+    yaml.width, yaml.preserve_quotes = 2**16, True
+    tree = yaml.load(text) or CommentedMap()
+    for one in advice:
+        *above, key = one.key.split(".")
+        room = tree
+        for step in above:
+            if not isinstance(room.get(step), CommentedMap):
+                named = {"name": room[step]} if room.get(step) is not None else {}
+                room[step] = CommentedMap(named)
+            room[step].fa.set_block_style()
+            room = room[step]
+        if isinstance(room.get(key), CommentedMap) and "name" in room[key]:
+            room, key = room[key], "name"
+        room[key] = one.value
+        room.yaml_add_eol_comment(f"advisor: {one.rule}", key)
+    out = StringIO()
+    yaml.dump(tree, out)
+    return out.getvalue()

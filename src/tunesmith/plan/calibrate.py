@@ -1,0 +1,101 @@
+"""How quick this processor is, and what a process holds before it has a model: a few seconds, in a process of its own.
+
+    python -m tunesmith.plan.calibrate
+
+prints one line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+ROWS = 512
+SIDES = (8, 32, 128, 512, 2048)
+
+
+def timed(work: Callable[[], Any], least: float = 0.15) -> float:
+    """Seconds that a piece of work takes: the median of some tries, after one that does not count."""
+    work()
+    found: list[float] = []
+    until = time.perf_counter() + least
+    while len(found) < 3 or time.perf_counter() < until:
+        begun = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - begun)
+    return median(found)
+
+
+def products(dtype: Any, sides: tuple[int, ...]) -> list[tuple[int, float]]:
+    """Flops a second of [ROWS, n] @ [n, n], or of a thin one, by the smallest side."""
+    import torch
+
+    from ..machine import product
+
+    found = []
+    for side in sides:
+        wide = max(side, 512)
+        a, b = torch.randn(ROWS, side, dtype=dtype), torch.randn(side, wide, dtype=dtype)
+        took = timed(lambda a=a, b=b: product(a, b))
+        found.append((min(side, ROWS) if side <= ROWS else side, 2 * ROWS * side * wide / took))
+    return found
+
+
+def bandwidth() -> float:
+    """Bytes a second that are read and written by what adds two tensors larger than all caches."""
+    import torch
+
+    a, b = torch.ones(2**24), torch.ones(2**24)
+    return 3 * a.nbytes / timed(lambda: torch.add(a, b, out=a))
+
+
+def call(rate: Callable[[Any], float]) -> float:
+    """Seconds that an operation takes by itself, in a step of a model so small that little else is left."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from ..model.policy import Policy
+    from .rehearse import META, rehearse
+
+    config = LlamaConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=8, num_attention_heads=4, vocab_size=64
+    )
+    policy, ids = Policy(LlamaForCausalLM(config)), torch.arange(16)[None]
+
+    def step() -> None:
+        policy.run(batch, policy.trunk).last_hidden_state.sum().backward()
+
+    from ..data.batch import pack
+    from ..data.rendering.tokens import Tokens
+
+    batch = pack([Tokens(ids[0].tolist(), [True] * 16)])
+    took = timed(step, 0.5)
+    with META:
+        count = rehearse(Policy(LlamaForCausalLM(config)), [16], 0).step
+    return max(1e-6, (took - rate(count)) / count.calls)
+
+
+def main() -> None:
+    import psutil
+    import torch
+
+    from ..machine import settle_in
+    from ..training import train
+    from .device import GB, Device
+
+    assert train
+    framework = psutil.Process().memory_info().rss / GB
+    settle_in()
+    found: dict[str, Any] = {"full": products(torch.float32, SIDES), "half": products(torch.bfloat16, (32, 512))}
+    found |= {"bandwidth": bandwidth(), "framework": framework}
+    bare = Device("", "cpu", 0, found, found["bandwidth"], 0.0, 0, 1, True, "")
+    found["call"] = call(lambda count: bare.seconds(count, False))
+    sys.stdout.write(json.dumps(found) + "\n")
+
+
+if __name__ == "__main__":
+    main()

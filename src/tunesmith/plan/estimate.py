@@ -1,0 +1,306 @@
+"""From what a run has to do and what a device can, to memory, time and cost; what it rests on is told beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from .blank import Held, alike, blank, held, refuse_unfit
+from .device import GB, Device
+from .known import Found
+from .rehearse import Count, Rehearsed, rehearse
+from .work import Part, Work
+
+if TYPE_CHECKING:
+    from ..model.policy import Policy
+    from ..run import Run
+
+PAGED = 0.02
+"""Share of what is taken that no tensor has: remains between them."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """On what a run is to be done."""
+
+    device: Device
+    devices: int = 1
+    shard: bool = False
+    """Whether weights, gradients and the optimizer's states are cut into as many parts as there are devices (FSDP)."""
+    price: float | None = None
+    """What an hour of one device costs."""
+
+
+@dataclass
+class Plan:
+    """What a run will take."""
+
+    parameters: int
+    trainable: int
+    memory: dict[str, float]
+    """GB on each device, by what it is for; together they are `peak`."""
+    peak: float
+    step_seconds: float
+    steps: int
+    train_seconds: float
+    more_seconds: float
+    """Measuring before and after, and what is asked of a reference first."""
+    tokens: float
+    flops: float
+    """Of one step, on one device."""
+    cost: float | None = None
+    room: float = 0.0
+    """GB that the device has."""
+    assumed: list[str] = field(default_factory=list)
+    corrected: dict[str, Any] = field(default_factory=dict)
+    """By what earlier runs on this machine had it wrong, and how many."""
+
+    @property
+    def fits(self) -> bool:
+        return self.peak <= self.room
+
+    @property
+    def hours(self) -> float:
+        return (self.train_seconds + self.more_seconds) / 3600
+
+
+@dataclass
+class Subject:
+    """A run, and what was found out of its model."""
+
+    run: Run
+    found: Found
+    setting: Setting
+    labels: tuple[str, ...] = ()
+    assumed: list[str] = field(default_factory=list)
+    shallows: dict[int, Policy] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.policy: Policy = blank(self.run, self.found, self.setting.device, self.labels)
+        refuse_unfit(self.run, self.policy)
+        self.held: Held = held(self.policy, self.run.model.precision)
+        self.half = str(self.policy.bare.dtype) != "torch.float32" or self.run.train.bf16 or self.run.train.fp16
+
+    def rehearse(self, part: Part, learnt: float, learns: bool = True) -> Rehearsed:
+        """A part of a step; of a deep model whose blocks are alike, by fewer blocks."""
+        import torch
+
+        count = len(part) if self.labels else round(sum(part) * learnt)
+        blocks = self.found.config.get_text_config().num_hidden_layers
+        with torch.set_grad_enabled(learns):
+            if blocks <= FEW[1] or not alike(self.policy):
+                return rehearse(self.policy, part, count)
+            few, more = (rehearse(self.shallow(depth), part, count) for depth in FEW)
+            return few.plus(more, (blocks - FEW[0]) / (FEW[1] - FEW[0]))
+
+    def shallow(self, blocks: int) -> Policy:
+        """The policy with so many blocks."""
+        if blocks not in self.shallows:
+            self.shallows[blocks] = blank(self.run, self.found, self.setting.device, self.labels, blocks)
+        return self.shallows[blocks]
+
+    def counted(self, part: Part, learnt: float, learns: bool = True) -> Rehearsed:
+        """The same, or by a Llama of the same sizes where the model cannot be gone through without its weights."""
+        try:
+            return self.rehearse(part, learnt, learns)
+        except (
+            RuntimeError,
+            NotImplementedError,
+            TypeError,
+            AttributeError,
+            ValueError,
+            KeyError,
+            IndexError,
+        ) as error:
+            kind = type(self.policy.bare).__name__
+            why = str(error).strip().split("\n")[0][:100]
+            sentence = f"{kind} cannot be gone through without weights ({why}): activations are those of a Llama"
+            self.assumed += (
+                [f"{sentence} of its sizes"] if not any(one.startswith(sentence) for one in self.assumed) else []
+            )
+            return replaced(self).rehearse(part, learnt, learns)
+
+
+FEW = (2, 4)
+
+
+def replaced(subject: Subject) -> Subject:
+    """The run on a Llama of the same sizes; experts count as often as a token meets them."""
+    from ..methods.lora import LoRA
+    from .known import llama_like
+
+    text = subject.found.config.get_text_config()
+    said = {key: getattr(text, key, None) for key in ("hidden_size", "num_hidden_layers", "num_attention_heads")}
+    inner = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
+    said |= {"vocab_size": text.vocab_size, "intermediate_size": inner * getattr(text, "num_experts_per_tok", 1)}
+    said["num_key_value_heads"] = getattr(text, "num_key_value_heads", None)
+    found = replace(subject.found, config=llama_like(said, "config.json"))
+    whole = subject.held.trainable == subject.held.total
+    run = subject.run if whole else replace(subject.run, method=LoRA())
+    return Subject(run, found, subject.setting, subject.labels)
+
+
+def estimate(subject: Subject, work: Work, states: float) -> Plan:
+    """The plan of a run; `states` is how many bytes its optimizer remembers."""
+    run, setting, weights = subject.run, subject.setting, subject.held
+    largest = subject.counted(work.largest, work.learnt)
+    typical = largest if work.typical == work.largest else subject.counted(work.typical, work.learnt)
+    memory = in_memory(subject, work, largest, states)
+    step, flops = step_seconds(subject, work, (largest, typical), states)
+    more = before_and_after(subject, work, typical)
+    hours = (step * work.steps + more) / 3600
+    return Plan(
+        parameters=weights.total,
+        trainable=weights.trainable,
+        memory=memory,
+        peak=sum(memory.values()),
+        step_seconds=step,
+        steps=work.steps,
+        train_seconds=step * work.steps,
+        more_seconds=more,
+        tokens=work.tokens,
+        flops=flops,
+        cost=None if setting.price is None else setting.price * setting.devices * hours,
+        room=setting.device.memory,
+        assumed=[*subject.found.assumed, *work.assumed, *subject.assumed, *taken_for_granted(run, setting)],
+    )
+
+
+def taken_for_granted(run: Run, setting: Setting) -> list[str]:
+    device, said = setting.device, []
+    if device.kind == "gpu":
+        said.append(f"{device.name}: 45 % of what its maker promises is reached ({device.source})")
+    if setting.devices > 1:
+        said.append("several devices: planned, while `tunesmith train` runs in one process as yet")
+    if device.kind == "gpu" and not device.bf16 and (run.train.bf16 or run.model.precision.name == "bf16"):
+        said.append(f"{device.name} has no bf16: it would compute in fp16 or fp32")
+    return said
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def in_memory(subject: Subject, work: Work, largest: Rehearsed, states: float) -> dict[str, float]:
+    """GB by what they are for, in the moment when most is there: a step, a checkpoint, or measuring."""
+    run, device, weights = subject.run, subject.setting.device, subject.held
+    cut = subject.setting.devices if subject.setting.shard else 1
+    own = weights.bytes
+    if run.model.max_memory is not None:
+        own = min(own, run.model.max_memory * 1e9 + weights.block)
+    always = {
+        "weights": (own - weights.scales) / cut,
+        "scales of quantised weights": weights.scales / cut,
+        "gradients": (weights.largest if run.train.optimizer_in_backward else weights.gradients) / cut,
+        "optimizer": states / cut,
+        "gathered blocks": 2 * weights.block if cut > 1 else 0.0,
+        "framework": device.framework * GB,
+    }
+    moments = [in_step(subject, largest), in_checkpoint(run, weights, states), in_measuring(subject, work)]
+    if work.answers:
+        moments.append(
+            {"KV cache": cached(subject, work.writing, max(work.largest)), "logits": said(subject, work.writing)}
+        )
+    found = always | max(moments, key=lambda moment: sum(moment.values()))
+    found["remains"] = PAGED * (sum(found.values()) - found["framework"])
+    return {name: size / GB for name, size in found.items() if size}
+
+
+def in_step(subject: Subject, largest: Rehearsed) -> dict[str, float]:
+    run, weights, count = subject.run, subject.held, largest.step
+    kept, head = count.kept, min(largest.head, count.peak)
+    activations = max(count.peak - head, 0)
+    if run.train.activation_offload != "no":
+        activations = max(activations - kept, 0) + 0.1 * kept
+    found = {"activations": float(activations), "logits": float(head)}
+    if (run.train.bf16 or run.train.fp16) and str(subject.policy.bare.dtype) == "torch.float32":
+        found["activations"] *= 0.75  # what products read is kept in 16 bits, what norms and sums read in 32
+        found["copies in 16 bits"] = weights.gradients / 2  # autocast keeps those of weights that learn
+    if subject.run.model.precision.quantised:
+        found["unpacked weights"] = float(weights.largest)
+    return found
+
+
+def in_checkpoint(run: Run, weights: Held, states: float) -> dict[str, float]:
+    """What is copied so that training does not wait for the disk."""
+    if run.train.save_strategy == "no":
+        return {}
+    return {"copy for a checkpoint": weights.gradients + states}
+
+
+def in_measuring(subject: Subject, work: Work) -> dict[str, float]:
+    if not work.measured:
+        return {}
+    largest = work.measured[0]
+    count = subject.counted(largest, 0.0 if subject.labels else work.learnt, learns=False)
+    return {"KV cache": cached(subject, 1, sum(largest)), "activations": float(count.step.peak)}
+
+
+def cached(subject: Subject, rows: int, length: int) -> float:
+    """Bytes of keys and values of so many tokens in each of so many rows."""
+    text = subject.found.config.get_text_config()
+    heads = text.num_attention_heads
+    width = getattr(text, "head_dim", None) or text.hidden_size // heads
+    keys = getattr(text, "num_key_value_heads", None) or heads
+    size = subject.policy.bare.dtype.itemsize
+    return 2.0 * rows * length * text.num_hidden_layers * keys * width * size
+
+
+def said(subject: Subject, rows: int) -> float:
+    """Bytes of the log-probabilities of all words, for so many rows, made and sorted through."""
+    return 4.0 * 3 * rows * subject.found.config.get_text_config().vocab_size
+
+
+# --- time -------------------------------------------------------------------------------------------------------------
+
+
+def step_seconds(
+    subject: Subject, work: Work, counts: tuple[Rehearsed, Rehearsed], states: float
+) -> tuple[float, float]:
+    """Seconds of a step, and the flops of it."""
+    device, weights = subject.setting.device, subject.held
+    largest, typical = counts
+    most, some = sum(work.largest), sum(work.typical)
+    seconds = [device.seconds(one.step, subject.half) for one in (largest, typical)]
+    slope = (seconds[0] - seconds[1]) / (most - some) if most > some else 0.0
+    parts, tokens = work.each(), work.per_step()
+    passes = max(parts * (seconds[1] - slope * some) + slope * tokens, 0.2 * parts * seconds[1])
+    moved = 3.0 * weights.gradients + 2.0 * weights.gradients + 2.0 * states
+    update = moved / device.bandwidth
+    flops = typical.step.all_flops / max(some, 1) * tokens
+    return passes + update + exchanged(subject) + answering(subject, work), flops
+
+
+def exchanged(subject: Subject) -> float:
+    """Seconds in which devices tell each other their gradients, and with shards their weights."""
+    setting, weights = subject.setting, subject.held
+    if setting.devices == 1:
+        return 0.0
+    others = (setting.devices - 1) / setting.devices
+    told = 2 * weights.gradients * others
+    if setting.shard:
+        told = (weights.gradients + 2 * weights.bytes * subject.run.train.gradient_accumulation_steps) * others
+    return told / setting.device.link
+
+
+def answering(subject: Subject, work: Work) -> float:
+    """Seconds in which the model writes what a step learns from."""
+    if not work.answers:
+        return 0.0
+    rounds = -(-work.answers // work.writing)
+    return rounds * work.completion * word(subject, work.writing)
+
+
+def word(subject: Subject, rows: int) -> float:
+    """Seconds until each of so many rows has one word more: all weights are read for it."""
+    device = subject.setting.device
+    count: Count = subject.counted((1,) * min(rows, 64), 1.0, learns=False).step
+    return max(device.seconds(count, subject.half), subject.held.bytes / device.bandwidth)
+
+
+def before_and_after(subject: Subject, work: Work, typical: Rehearsed) -> float:
+    device, run = subject.setting.device, subject.run
+    token = device.seconds(typical.forward, subject.half) / max(1, sum(work.typical))
+    measured = 2 * sum(map(sum, work.measured)) * token
+    measured += 2 * work.written * word(subject, 10) if work.written else 0.0
+    asked = work.tokens * token if "reference" in run.objective.looks() and not work.answers else 0.0
+    return measured + asked

@@ -1,0 +1,55 @@
+"""How much there is to do in a run: its steps, and what a step is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+Part = tuple[int, ...]
+"""The lengths of the sequences that are computed together."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """The steps of a run, some of them looked at."""
+
+    steps: int
+    tokens: float
+    """Tokens of all training."""
+    sampled: tuple[tuple[Part, ...], ...]
+    """Of some steps, evenly over the run, the parts on one device."""
+    learnt: float
+    """The share of tokens that are learnt."""
+    measured: tuple[Part, ...] = ()
+    """Batches of held-out rows, before and after; the first is the largest."""
+    written: int = 0
+    """Tokens that are written one after another when the model is measured."""
+    answers: int = 0
+    """Sequences that the model writes itself for one step."""
+    completion: int = 0
+    """How long each of these may become."""
+    writing: int = 0
+    """Sequences that are written at once."""
+    assumed: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> Iterator[Part]:
+        return (part for step in self.sampled for part in step)
+
+    @property
+    def largest(self) -> Part:
+        return max(self.parts, key=sum)
+
+    @property
+    def typical(self) -> Part:
+        """The part of middling length."""
+        ordered = sorted(self.parts, key=sum)
+        return ordered[len(ordered) // 2]
+
+    def each(self) -> float:
+        """Parts in a step, on average."""
+        return sum(map(len, self.sampled)) / len(self.sampled)
+
+    def per_step(self) -> float:
+        """Tokens in a step on one device, on average."""
+        return sum(map(sum, self.parts)) / len(self.sampled)

@@ -1,0 +1,271 @@
+"""A run's plan, from its recipe; and when it has been done, how far the plan was right."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..data.batch import branches, pack, share
+from ..data.keeping.material import prepare
+from ..data.reading.places import places
+from ..data.reading.source import read as read_rows
+from ..data.rendering.tokens import Tokens
+from ..errors import BadEnvironment, DataError, Refusal
+from ..model.hub import locate_data
+from ..model.load import load_tokenizer
+from ..objectives._online import Online
+from ..optimizers.adamw import AdamW, FusedAdamW
+from ..plan import past
+from ..plan.device import GB, here
+from ..plan.estimate import Plan, Setting, Subject, estimate
+from ..plan.known import Found, find
+from ..plan.work import Part, Work
+from ..run import Run
+from .loop import AT_ONCE, Loop, in_parts, order, sequences_of, sizes
+from .optim import learnt
+
+if TYPE_CHECKING:
+    from ..data.batch import Layout
+    from ..model.policy import Policy
+    from .order import Order
+    from .train import Result
+
+Say = Callable[[str], None]
+SAMPLED = 24
+"""Steps that are looked at."""
+TELLS = 10.0
+"""Seconds of training from which on a run tells how quick a machine is."""
+
+
+class Rows:
+    """What there is to learn from: sequences, which of their tokens are learnt, and what is measured."""
+
+    def __init__(self, sequences: Sequence[Tokens], labels: tuple[str, ...] = ()) -> None:
+        self.sequences, self.labels = sequences, labels
+        self.learnt, self.tokens = 0.5, 0
+        self.layout: Layout = share
+        self.measured: list[int] = []
+        self.assumed: tuple[str, ...] = ()
+
+
+def plan(run: Run, setting: Setting, rows: Rows, found: Found) -> Plan:
+    """What a run of these rows will take there, corrected by what earlier runs on this machine took."""
+    subject = Subject(run, found, setting, run.objective.outputs(rows.labels))
+    made = estimate(subject, work(run, setting, rows), remembered(run, subject.policy, subject.assumed))
+    made.assumed += [one for one in subject.assumed if one not in made.assumed]
+    return past.correct(made, setting.device, key(run, found))
+
+
+def key(run: Run, found: Found) -> dict[str, str]:
+    """What makes runs alike, so that one tells of another."""
+    return {
+        "model": f"{found.config.model_type} {run.model.path}",
+        "method": run.method.name,
+        "objective": run.objective.name,
+    }
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+
+def read(run: Run, found: Found, given: tuple[int | None, int | None], say: Say) -> Rows:
+    """The rows that a run would learn from: rendered, if its tokenizer is here; else guessed, or as `given` says: how
+    many there are, and how many tokens each has."""
+    if all(given):
+        return guessed(run, [given[1] or 1] * (given[0] or 1), ("rows and their tokens are as you say",))
+    try:
+        where = places(run.data, locate_data)
+        if found.folder is not None:
+            material = prepare(run, where, load_tokenizer(found.folder), say)
+            rows = Rows(material.sequences, material.labels)
+            rows.learnt = material.counts["target tokens"] / max(1, material.counts["trained tokens"])
+            render = material.renderer.render
+            rows.measured = [len(one.ids) for row in material.test for one in render(row, run.objective.targets)]
+            return rows
+    except (DataError, BadEnvironment) as error:
+        count, tokens = given[0] or 1000, given[1] or run.data.max_length // 2
+        why = str(error).split(";")[0].split("\n")[0]
+        return guessed(run, [tokens] * count, (f"data: {why}: {count:,} rows of {tokens:,} tokens are assumed",))
+    lengths = [rough(row.values) for one in where for row in read_rows(one.files.get("train", []))]
+    lengths = lengths[: given[0]] if given[0] else lengths
+    said = f"the tokenizer of {run.model.path} is not here: a token is taken for four letters, or for one and a half"
+    return guessed(run, [given[1] or length for length in lengths], (f"{said} of Chinese, Japanese and Korean",))
+
+
+def guessed(run: Run, lengths: list[int], assumed: tuple[str, ...]) -> Rows:
+    """Rows of these lengths."""
+    most, each = run.data.max_length, run.objective.rendered
+    cut = [max(4, min(length, most)) for length in lengths[: run.data.max_samples]]
+    rows = Rows([Tokens([0] * length, [True] * length) for length in cut for _ in range(each)], ("A", "B"))
+    rows.layout, rows.assumed = pack, assumed
+    rows.measured = sorted(cut)[-run.eval.max_samples :][: max(1, len(cut) // 10)]
+    return rows
+
+
+def rough(row: Any) -> int:
+    """About how many tokens a row's texts have."""
+    if isinstance(row, str):
+        wide = sum(letter > "\u2e80" for letter in row)
+        return round(wide / 1.5 + (len(row) - wide) / 4)
+    inner = row.values() if isinstance(row, dict) else row if isinstance(row, list | tuple) else ()
+    return 6 + sum(map(rough, inner))
+
+
+# --- work -------------------------------------------------------------------------------------------------------------
+
+
+def work(run: Run, setting: Setting, rows: Rows) -> Work:
+    """The steps of a run over these rows."""
+    if run.objective.targets == "text":
+        rows.learnt = 1.0
+    whole = order(run.train, run.objective, rows.sequences, run.data.max_length, (0, setting.devices))
+    online = run.objective if isinstance(run.objective, Online) else None
+    at = sorted({round(n * (whole.total - 1) / SAMPLED) for n in range(SAMPLED + 1)})
+    cut = in_rounds if online else parts_of
+    sampled = tuple(tuple(cut(run, setting, rows, whole, step)) for step in at)
+    done = Work(
+        steps=whole.total,
+        tokens=statistics.fmean(sum(map(sum, step)) for step in sampled) * whole.total,
+        sampled=sampled,
+        learnt=rows.learnt,
+        measured=batches(run, rows),
+        written=run.eval.max_new_tokens if run.eval.enabled and run.objective.targets in ("answers", "text") else 0,
+        assumed=rows.assumed,
+    )
+    if online is None:
+        return done
+    examples = sum(map(len, whole.batches(0)))
+    learning = online.max_completion_length / max(1, max(done.largest))
+    said = f"answers are as long as they may be, {online.max_completion_length:,} tokens"
+    return replace(
+        done,
+        learnt=learning,
+        answers=examples * online.num_generations // online.repeats,
+        completion=online.max_completion_length,
+        writing=min(32, examples * online.num_generations),
+        assumed=(*rows.assumed, said),
+    )
+
+
+def parts_of(run: Run, setting: Setting, rows: Rows, whole: Order, step: int) -> list[Part]:
+    """What is computed together in a step, as the loop has it (Loop.parts)."""
+    found: list[Part] = []
+    for examples in whole.batches(step):
+        all_of = [rows.sequences[n] for n in sequences_of(examples, run.objective)]
+        lengths = dict(zip(examples, sizes(all_of, rows.layout, run.objective), strict=True))
+        on_cpu = setting.device.kind == "cpu" and not run.train.optimizer_in_backward
+        for part in in_parts(lengths, -(-sum(lengths.values()) // AT_ONCE) if on_cpu else 1):
+            found.append(laid([rows.sequences[n] for n in sequences_of(part, run.objective)], rows.layout))
+    return found
+
+
+def laid(sequences: Sequence[Tokens], layout: Layout) -> Part:
+    """The lengths that sequences have in a batch."""
+    lengths = [len(tokens.ids) for tokens in sequences]
+    if layout is share:
+        lengths = [length - first for length, first in zip(lengths, branches(sequences), strict=True)]
+    return tuple(max(lengths) for _ in lengths) if layout not in (share, pack) else tuple(lengths)
+
+
+def in_rounds(run: Run, setting: Setting, rows: Rows, whole: Order, step: int) -> list[Part]:
+    """The same of answers that are yet to be written."""
+    online: Any = run.objective
+    found: list[Part] = []
+    for examples in whole.batches(step):
+        for number in examples:
+            length = len(rows.sequences[number].ids) + online.max_completion_length
+            each = (length,) * online.num_generations
+            on_cpu = setting.device.kind == "cpu"
+            size = max(1, AT_ONCE // length) if on_cpu else len(each)
+            found += [each[at : at + size] for at in range(0, len(each), size)]
+    return found
+
+
+def batches(run: Run, rows: Rows) -> tuple[Part, ...]:
+    """The batches in which held-out rows are measured, the largest first."""
+    if not run.eval.enabled or isinstance(run.objective, Online):
+        return ()
+    size = run.eval.batch_size * run.objective.rendered
+    lengths = sorted(rows.measured, reverse=True)
+    return tuple(tuple(lengths[at : at + size]) for at in range(0, len(lengths), size))
+
+
+# --- optimizer --------------------------------------------------------------------------------------------------------
+
+STATES = {"AdamW": 2, "Lion": 1, "AdEMAMix": 3, "RMSprop": 1}
+"""Numbers that bitsandbytes' optimizers keep for each weight."""
+
+
+def remembered(run: Run, policy: Policy, assumed: list[str]) -> float:
+    """Bytes that the optimizer will remember: what it has made on a model without weights, once it took a step."""
+    entry: Any = run.train.optim
+    weights = learnt(run.train, policy, run.method)
+    if hasattr(entry, "bits"):
+        counts = [one.weight.numel() for one in weights]
+        small = getattr(entry, "min_8bit_size", 0)
+        each = STATES[entry.kind]
+        return float(sum(each * n * ((1 + 4 / 256) if entry.bits == 8 and n >= small else 4) for n in counts))
+    entry = AdamW() if isinstance(entry, FusedAdamW) else entry  # which takes no weights that are nowhere
+    try:
+        made = entry.make(weights, run.train)
+        with entry.learning(made):
+            for one in weights:
+                one.weight.grad = torch.empty_like(one.weight) if one.weight.requires_grad else None
+        made.step()
+    except (RuntimeError, NotImplementedError, TypeError, ImportError, BadEnvironment) as error:
+        assumed.append(
+            f"{entry.name} cannot be tried without weights ({str(error)[:60]}): two numbers a weight assumed"
+        )
+        return 8.0 * sum(one.weight.numel() for one in weights)
+    finally:
+        for one in weights:
+            one.weight.grad = None
+    kept = [made.state.get(one.weight, {}) for one in weights]
+    return float(sum(tensor.nbytes for state in kept for tensor in state.values() if isinstance(tensor, torch.Tensor)))
+
+
+# --- afterwards -------------------------------------------------------------------------------------------------------
+
+
+def hold_against(run: Run, loop: Loop, result: Result, steps: int, say: Say) -> dict[str, Any]:
+    """The plan of a run that has been done, beside what it took: shown, and kept for the plans to come.
+
+    A run of a few seconds tells nothing of a machine. A plan that fails must not cost a run that is done: it is said.
+    """
+    if result.train_seconds < TELLS:
+        return {}
+    rows = Rows(loop.sequences)
+    rows.layout = loop.layout
+    rows.learnt = share_learnt(loop.sequences)
+    try:
+        found, setting = find(run.model.path), Setting(here())
+        made = plan(run, setting, rows, found)
+    except (Refusal, RuntimeError, ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
+        say(f"plan: cannot be made of this run ({str(error).splitlines()[0][:100]})")
+        return {}
+    peak = result.peak_memory_mb / 1024
+    if setting.device.kind == "gpu":
+        peak = torch.cuda.max_memory_reserved() / GB + setting.device.framework
+    told = past.note(made, setting.device, key(run, found), peak, result.train_seconds / max(1, steps))
+    words = (f"{what} {one['planned']:.3g} planned, {one['measured']:.3g} measured" for what, one in told.items())
+    say(f"plan: {', '.join(words)} (GB, seconds a step); the next plan knows it")
+    return told
+
+
+def share_learnt(sequences: Sequence[Tokens]) -> float:
+    """The share of tokens that are learnt, in some of the sequences."""
+    some = [sequences[n] for n in range(0, len(sequences), max(1, len(sequences) // 64))]
+    return sum(sum(tokens.learn) for tokens in some) / max(1, sum(len(tokens.ids) for tokens in some))
+
+
+def asked(run: Run, setting: Setting, given: tuple[int | None, int | None], say: Say) -> tuple[Plan, Rows, Found]:
+    """The plan that a recipe alone makes."""
+    found = find(run.model.path)
+    if found.folder is None and run.objective.targets == "label" and not given[1]:
+        say("classes: two are assumed")
+    rows = read(run, found, given, say)
+    return plan(run, setting, rows, found), rows, found

@@ -1,0 +1,113 @@
+"""The advisor's rules: the keys that they name are there, they say what the guide says, what they write loads back."""
+
+import re
+from functools import partial
+
+import pytest
+
+from tunesmith.cli import main
+from tunesmith.cli.advise import objections
+from tunesmith.config.describe import rows
+from tunesmith.config.load import load
+from tunesmith.plan.advise import advise, applied, circumstances, holds, settled
+from tunesmith.plan.table import table
+from tunesmith.run import Run
+
+RULES = table("advice")["rules"]
+GUIDE = {
+    "train.learning_rate", "train.lr_scheduler_type", "train.warmup_steps", "train.gradient_accumulation_steps",
+    "train.num_train_epochs", "train.weight_decay", "method.r", "method.lora_alpha", "method.lora_dropout",
+    "method.target_modules", "method.num_virtual_tokens", "method.bottleneck_size", "train.fp16", "train.bf16",
+    "train.max_grad_norm", "train.gradient_checkpointing",
+}  # fmt: skip
+
+
+def asked(*words, **facts):
+    made = load(Run, None, ["model.path=m", "data.path=d", *words])
+    return {one.key: one for one in advise(made.value, made.origins, circumstances(made.value, **facts))}
+
+
+def test_every_rule_names_keys_and_figures_that_there_are():
+    there = {row.path for row in rows(Run)}
+    figures = circumstances(
+        load(Run, None, ["model.path=m", "data.path=d"]).value, 1e9, 100, far=True, device="gpu", room=1
+    )
+    for rule in RULES:
+        assert rule["key"] in there, rule["id"]
+        assert rule["when"].keys() <= there | figures.keys(), rule["id"]
+        assert rule.get("of", rule["key"]) in there | figures.keys()
+        assert ("among" in rule) != ("low" in rule), rule["id"]
+        assert re.search("[\u4e00-\u9fff]", rule["zh"]) and rule["en"] and rule["source"]
+    assert {rule["key"] for rule in RULES} >= GUIDE
+    assert len({rule["id"] for rule in RULES}) == len(RULES)
+
+
+@pytest.mark.parametrize(
+    "said", ["method: lora", "method: full", "method: prefix_tuning", "objective: dpo", "method: ia3"]
+)
+def test_what_is_recommended_is_not_objected_to(said):
+    for size, count in ((1e8, 500), (2e11, 2_000_000)):
+        known = {"parameters": size, "rows": count, "device": "gpu", "room": 24}
+        object_to = partial(objections, known=known)
+        text, _ = settled(f"model: {{path: m}}\ndata: {{path: d}}\n{said}\n", object_to)
+        assert [one.sentence(False) for one in object_to(text)] == []
+
+
+def test_the_guides_principles_hold():
+    small = asked("method=full", "train.learning_rate=2e-5", parameters=7e9, rows=8000)["train.learning_rate"]
+    assert small.conflict and small.value == 1e-5 and "guide" in small.source
+    assert not asked("method=lora", parameters=7e9, rows=8000)["train.learning_rate"].conflict
+    tasks = asked("data.also=[{path: e}]", parameters=7e9)["train.gradient_accumulation_steps"]
+    assert tasks.conflict and tasks.low == 64 and tasks.value == 8
+    assert asked(far=True)["method.r"].value == 32 and asked()["method.r"].value == 16
+
+
+def test_what_the_guide_has_wrong_is_told():
+    one = asked("method.target_modules=[q_proj, v_proj]")["method.target_modules"]
+    assert one.conflict and one.origin == "command line" and "against the guide" in one.source
+    assert "all-linear" in one.sentence(False) and "线性层" in one.sentence(True)
+    assert asked("method.r=64")["method.use_rslora"].conflict
+    assert asked("method.lora_alpha=64")["method.lora_alpha"].conflict
+    assert not asked("method.lora_alpha=64", "method.use_rslora=true").get("method.lora_alpha")
+
+
+@pytest.mark.parametrize(
+    ("test", "value", "passes"),
+    [
+        ("< 1e4", 9999, True), ("< 1e4", 10000, False), (">= 2", 2, True), ("<= 1", 2, False), ("> 1", "a", False),
+        ([">= 1", "< 5"], 4, True), ([">= 1", "< 5"], 5, False), (["a", "b"], "b", True), ("lora", "full", False),
+        (True, True, True), (False, None, False),
+    ],
+)  # fmt: skip
+def test_conditions_are_compared_never_run(test, value, passes):
+    assert holds(test, value) is passes
+
+
+def test_what_is_applied_loads_back_with_its_origin(tmp_path, capsys):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "# mine\nmodel: {path: llama-7b}\ndata:\n  path: not-there.jsonl # these\n"
+        "method: full\ntrain: {learning_rate: 3e-4}\n"
+    )
+    with pytest.raises(SystemExit) as left:
+        main(["advise", str(recipe), "--apply", "--device", "cpu", "--rows", "5000"])
+    assert left.value.code in (0, None), capsys.readouterr()
+    made = load(Run, recipe)
+    assert made.value.train.learning_rate == 1e-5 and made.value.train.gradient_accumulation_steps == 1
+    assert made.origins["train.learning_rate"].startswith("advisor")
+    assert made.origins["data.path"] == f"{recipe}:4" and "# mine" in recipe.read_text()
+    assert not [one for one in asked_of(made) if one.conflict]
+
+
+def asked_of(made):
+    return advise(made.value, made.origins, circumstances(made.value, 6.7e9, 5000, device="cpu"))
+
+
+def test_a_choice_with_options_keeps_them():
+    written = "model: {path: m}\ndata: {path: d}\nmethod: full\ntrain:\n  lr_scheduler_type: constant\n"
+    advice = [
+        one for one in asked("method=full", "train.lr_scheduler_type=constant", rows=500).values() if one.conflict
+    ]
+    made = load(Run, text=applied(f"{written}  optim: {{name: sgd, momentum: 0.9}}\n", advice)).value
+    assert made.train.lr_scheduler_type.name == "linear" and made.train.optim.momentum == 0.9
+    assert made.train.warmup_steps == 0.06 and made.train.learning_rate == 2e-5

@@ -1,0 +1,248 @@
+"""A plan is held against what real models do: their weights, what they keep and compute, what optimizers remember."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import WORDS
+from torch.utils.flop_counter import FlopCounterMode
+
+from tunesmith.cli import main
+from tunesmith.config.load import load
+from tunesmith.data.batch import pack
+from tunesmith.data.rendering.tokens import Tokens
+from tunesmith.errors import RecipeError
+from tunesmith.methods.base import method
+from tunesmith.model.lean import remaking
+from tunesmith.model.learning import adding_up
+from tunesmith.model.load import attach
+from tunesmith.model.policy import Policy
+from tunesmith.optimizers.base import optimizer
+from tunesmith.plan import past
+from tunesmith.plan.blank import blank, held
+from tunesmith.plan.calibrate import bandwidth, products
+from tunesmith.plan.changes import ways
+from tunesmith.plan.device import GB, Device, device
+from tunesmith.plan.estimate import Setting, Subject, estimate
+from tunesmith.plan.known import Found, find, short
+from tunesmith.plan.rehearse import rehearse
+from tunesmith.plan.work import Work
+from tunesmith.run import Data, Model, Run, Train
+from tunesmith.training.optim import learnt
+from tunesmith.training.planned import Rows, guessed, plan, remembered
+
+RATES = {kind: [(8, 1e9), (512, 5e10)] for kind in ("full", "half")}
+CPU = Device("a processor", "cpu", 8, RATES, 1e10, 1e-5, 0.4, 1e9, True, "")
+USUAL = ("model.path=tiny", "data.path=rows")
+METHODS = {"full": {}, "lora": {}, "prefix_tuning": {}, "bottleneck": {}, "freeze": {"last_n": 1}, "ia3": {}}
+SIZES = [40, 31, 57]
+SIZES_OF = ("hidden_size", "num_attention_heads", "vocab_size")
+
+
+def run_of(name="lora", options=None, **train):
+    entry = method[name]
+    known = {key: value for key, value in (options or {}).items() if key in entry.__dataclass_fields__}
+    return Run(model=Model(path="tiny"), data=Data(path="rows"), method=entry(**known), train=Train(**train))
+
+
+def found(tiny):
+    return Found(tiny().config, "made here")
+
+
+def real(tiny, run):
+    model = tiny()
+    tuned = attach(model, run.method)
+    if run.train.gradient_checkpointing:
+        tuned.activation_checkpointing_enable({"use_reentrant": False})
+    return Policy(tuned)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_weights_are_counted_as_they_are(name, tiny):
+    run = run_of(name, METHODS[name])
+    made, there = held(blank(run, found(tiny), CPU), run.model.precision), real(tiny, run)
+    weights = list(there.model.parameters())
+    assert made.total == sum(weight.numel() for weight in weights)
+    assert made.trainable == sum(weight.numel() for weight in there.trainable().values())
+    assert made.bytes == sum(weight.nbytes for weight in weights)
+
+
+def watched(found):
+    """Within it, what a forward pass keeps is noted, by its place."""
+    usual = remaking()
+
+    def pack(tensor):
+        kept = usual.pack_hook(tensor)
+        if isinstance(kept, torch.Tensor):
+            found[kept.untyped_storage().data_ptr()] = kept.untyped_storage().nbytes()
+        return kept
+
+    return torch.autograd.graph.saved_tensors_hooks(pack, usual.unpack_hook)
+
+
+@pytest.mark.parametrize("name", ["full", "lora"])
+def test_what_waits_and_what_is_multiplied_is_counted_as_it_is(name, tiny):
+    run, kept = run_of(name, {"r": 6}), {}
+    there = real(tiny, run)
+    for weight in there.trainable().values():
+        weight.grad = torch.zeros_like(weight)
+    there.saving = lambda: watched(kept)
+    with FlopCounterMode(display=False) as flops, adding_up():
+        there.run(
+            pack([Tokens([5] * size, [True] * size) for size in SIZES]), there.trunk
+        ).last_hidden_state.sum().backward()
+    weights = {weight.untyped_storage().data_ptr() for weight in there.model.parameters()}
+    made = rehearse(blank(run, found(tiny), CPU), SIZES, 1)
+    assert made.forward.kept == pytest.approx(sum(kept[at] for at in kept.keys() - weights), rel=0.12)
+    heads = 2 * 3 * WORDS * 32 if name == "full" else 2 * 2 * WORDS * 32  # of the one token that the rehearsal learns
+    attention = made.step.flops[8]
+    assert made.step.all_flops - heads - attention == pytest.approx(flops.get_total_flops(), rel=0.01)
+    again = rehearse(blank(run_of(name, {"r": 6}, gradient_checkpointing=True), found(tiny), CPU), SIZES, 1)
+    assert again.forward.kept < 0.4 * made.forward.kept and again.step.all_flops > 1.2 * made.step.all_flops
+
+
+OPTIMIZERS = {
+    "adamw_torch_fused": {}, "sgd": {"momentum": 0.9}, "adafactor": {}, "adam_mini": {}, "muon": {}, "badam_ratio": {},
+    "galore_adamw": {"rank": 8}, "apollo_adamw": {"rank": 4}, "q_galore_adamw": {"rank": 8},
+    "adamw_bnb_8bit": {"min_8bit_size": 64},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_what_an_optimizer_remembers_is_counted_as_it_is(name, tiny):
+    run = run_of("full", optim=optimizer[name](**OPTIMIZERS[name]))
+    there, said = real(tiny, run), []
+    weights = learnt(run.train, there, run.method)
+    made = run.train.optim.make(weights, run.train)
+    for one in weights:
+        one.weight.grad = torch.ones_like(one.weight)
+    made.step()
+    states = [made.state.get(one.weight, {}) for one in weights]
+    tables = ("qmap1", "qmap2")
+    bytes_there = sum(
+        one.nbytes for state in states for key, one in state.items() if hasattr(one, "nbytes") and key not in tables
+    )
+    assert remembered(run, blank(run, found(tiny), CPU), said) == pytest.approx(bytes_there, rel=0.03)
+    assert said == []
+
+
+def test_a_deep_model_is_told_by_few_of_its_blocks(tiny):
+    deep = Found(tiny().config, "made here")
+    deep.config.num_hidden_layers = 9
+    subject = Subject(run_of(), deep, Setting(CPU))
+    short, whole = subject.rehearse((40, 30), 0.5), rehearse(subject.policy, (40, 30), 35)
+    assert short.step.all_flops == whole.step.all_flops
+    assert short.step.calls == whole.step.calls
+    assert short.step.peak == pytest.approx(whole.step.peak, rel=0.02)
+
+
+def test_memory_and_time_follow_from_what_there_is_to_do(tiny):
+    work = Work(steps=100, tokens=1e5, sampled=(((100, 100), (90, 90)), ((200,), (50,))), learnt=0.5)
+    plain, more = (
+        Subject(run_of("full", save_strategy="no"), found(tiny), Setting(CPU, price=price)) for price in (None, 2.0)
+    )
+    made = estimate(plain, work, 8.0 * plain.held.trainable)
+    assert made.memory["weights"] * GB == made.memory["gradients"] * GB == 4 * made.parameters
+    assert made.memory["optimizer"] == 2 * made.memory["weights"]
+    assert made.peak == pytest.approx(sum(made.memory.values()))
+    assert made.train_seconds == pytest.approx(100 * made.step_seconds)
+    assert estimate(more, work, 0.0).cost == pytest.approx(2 * estimate(more, work, 0.0).hours)
+    cut = Subject(run_of("full", save_strategy="no"), found(tiny), Setting(CPU, devices=4, shard=True))
+    assert estimate(cut, work, 1e6).memory["optimizer"] == pytest.approx(1e6 / 4 / GB)
+
+
+def test_what_does_not_fit_is_made_to(tiny):
+    small = replace(CPU, kind="gpu", memory=0.4 + 0.02, name="a GPU")
+    run = run_of("full", per_device_train_batch_size=64, save_strategy="no")
+    run = replace(run, eval=replace(run.eval, enabled=False))
+    rows = guessed(run, [300] * 256, ())
+
+    def planned(run, setting):
+        return plan(run, setting, rows, found(tiny))
+
+    made = planned(run, Setting(small))
+    tried = ways(run, Setting(small), planned)
+    assert not made.fits and any(way.fits for way in tried)
+    first = next(way for way in tried if way.fits)
+    words = [word for word in first.words if not word.startswith("--")]
+    usual = (*USUAL, "method=full", "train.save_strategy=no", "eval.enabled=false")
+    recipe = load(Run, None, [*usual, *words]).value
+    assert plan(recipe, Setting(small), rows, found(tiny)).fits
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks"),
+    [("Qwen/Qwen2-1.5B-Instruct", 28), ("meta-llama/Meta-Llama-3-8B", 32), ("mistralai/Mistral-7B-Instruct-v0.3", 32)],
+)
+def test_well_known_models_are_known_by_name(name, blocks):
+    assert find(name).config.num_hidden_layers == blocks and not find(name).assumed
+    assert short(name) in name.lower()
+
+
+def test_what_is_not_known_is_assumed_and_said_or_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    guess = find("acme:wonder-30b")
+    assert "taken for a Llama of 30B" in guess.assumed[0]
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "wonder", **dict.fromkeys(SIZES_OF, 64), "num_hidden_layers": 3})
+    )  # fmt: skip
+    strange = find(str(tmp_path))
+    assert strange.config.num_hidden_layers == 3 and "no architecture 'wonder'" in strange.assumed[0]
+    with pytest.raises(RecipeError, match="sizes of wonder are unknown"):
+        find("wonder")
+    with pytest.raises(RecipeError, match="did you mean 'rtx-3090'"):
+        device("rtx-309")
+    assert device("NVIDIA GeForce RTX 3090").memory == 24
+
+
+def test_a_model_that_cannot_be_gone_through_is_planned_as_a_llama(tiny):
+    from transformers import MixtralConfig
+
+    config = MixtralConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=WORDS, num_local_experts=4,
+    )  # fmt: skip
+    subject = Subject(run_of("full"), Found(config, "made here"), Setting(CPU))
+    subject.counted((40,), 0.5)
+    assert subject.held.total > 2 * 4 * 3 * 32 * 64
+    assert all("Llama of its sizes" in one for one in subject.assumed)
+
+
+def test_a_machine_is_learnt_from_what_runs_took(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("TUNESMITH_HOME", str(tmp_path))
+    run, alike = run_of(), {"model": "tiny", "method": "lora", "objective": "sft"}
+    rows = Rows([Tokens([5] * 40, [True] * 40) for _ in range(32)])
+    first = past.correct(plan(run, Setting(CPU), rows, found(tiny)), CPU, alike)
+    told = past.note(first, CPU, alike, first.peak * 1.25, first.step_seconds * 2)
+    assert told["memory"]["error"] == pytest.approx(1 / 1.25 - 1)
+    again = past.correct(plan(run, Setting(CPU), rows, found(tiny)), CPU, alike | {"method": "full"})
+    assert again.peak == pytest.approx(1.25 * first.peak) and again.step_seconds == pytest.approx(
+        2 * first.step_seconds
+    )
+    assert again.corrected["runs"] == 1
+    told = past.note(again, CPU, alike, first.peak * 1.25, first.step_seconds * 2)
+    assert told["time"]["error"] == pytest.approx(0, abs=1e-6)
+    elsewhere = replace(CPU, name="another")
+    assert past.correct(first, elsewhere, alike) is first
+
+
+def test_a_processor_is_quicker_at_wide_products():
+    (thin, slow), (wide, quick) = products(torch.float32, (8, 512))
+    assert (thin, wide) == (8, 512) and quick > slow > 0
+    assert bandwidth() > 1e8
+    assert (
+        CPU.rate(4, False) < CPU.rate(8, False) < CPU.rate(100, False) < CPU.rate(512, False) == CPU.rate(4096, False)
+    )
+
+
+def test_plan_is_asked_by_a_recipe(capsys, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("model: {path: SmolLM2-135M}\ndata: {path: not-there.jsonl}\nmethod: {name: lora, r: 8}\n")
+    with pytest.raises(SystemExit) as left:
+        main(["plan", str(recipe), "--device", "rtx-3090", "--price", "0.5", "--json", "train.learning_rate=1"])
+    said = json.loads(capsys.readouterr().out)
+    assert left.value.code in (0, None) and said["fits"] and said["cost"] > 0
+    assert any("1,000 rows" in one for one in said["assumed"])
+    assert [one["key"] for one in said["advice"]][:1] == ["train.learning_rate"]
+    assert said["parameters"] == 134515008 + said["trainable"]
