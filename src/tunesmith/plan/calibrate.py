@@ -11,15 +11,17 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .rehearse import Count
 
 ROWS = 512
 SIDES = (8, 32, 128, 512, 2048)
 
 
 def timed(work: Callable[[], Any], least: float = 0.15) -> float:
-    """Seconds that a piece of work takes: the median of some tries, after one that does not count."""
+    """Seconds that a piece of work takes: the least of some tries, for others may use the processor meanwhile."""
     work()
     found: list[float] = []
     until = time.perf_counter() + least
@@ -27,7 +29,7 @@ def timed(work: Callable[[], Any], least: float = 0.15) -> float:
         begun = time.perf_counter()
         work()
         found.append(time.perf_counter() - begun)
-    return median(found)
+    return min(found)
 
 
 def products(dtype: Any, sides: tuple[int, ...]) -> list[tuple[int, float]]:
@@ -53,33 +55,32 @@ def bandwidth() -> float:
     return 3 * a.nbytes / timed(lambda: torch.add(a, b, out=a))
 
 
-def call(rate: Callable[[Any], float]) -> float:
-    """Seconds that an operation takes by itself, in a step of a model so small that little else is left."""
+def small_step() -> tuple[float, Count]:
+    """Seconds of a step of a model so small that operations take little but the time to be called; and its count."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    from ..data.batch import pack
+    from ..data.rendering.tokens import Tokens
     from ..model.policy import Policy
     from .rehearse import META, rehearse
 
-    config = LlamaConfig(
-        hidden_size=32, intermediate_size=64, num_hidden_layers=8, num_attention_heads=4, vocab_size=64
-    )
-    policy, ids = Policy(LlamaForCausalLM(config)), torch.arange(16)[None]
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 8, "num_attention_heads": 4}
+    config = LlamaConfig(vocab_size=64, **sizes)
+    policy, batch = Policy(LlamaForCausalLM(config)), pack([Tokens(list(range(16)), [True] * 16)])
 
     def step() -> None:
         policy.run(batch, policy.trunk).last_hidden_state.sum().backward()
 
-    from ..data.batch import pack
-    from ..data.rendering.tokens import Tokens
-
-    batch = pack([Tokens(ids[0].tolist(), [True] * 16)])
     took = timed(step, 0.5)
-    with META:
-        count = rehearse(Policy(LlamaForCausalLM(config)), [16], 0).step
-    return max(1e-6, (took - rate(count)) / count.calls)
+    with torch.device(META):
+        blank = Policy(LlamaForCausalLM(config))
+    return took, rehearse(blank, [16], 0).step
 
 
 def main() -> None:
+    import accelerate
+    import peft
     import psutil
     import torch
 
@@ -87,13 +88,14 @@ def main() -> None:
     from ..training import train
     from .device import GB, Device
 
-    assert train
-    framework = psutil.Process().memory_info().rss / GB
+    assert accelerate and peft and train  # all that a run imports is part of what it takes
     settle_in()
+    took, count = small_step()
+    framework = psutil.Process().memory_info().rss / GB
     found: dict[str, Any] = {"full": products(torch.float32, SIDES), "half": products(torch.bfloat16, (32, 512))}
     found |= {"bandwidth": bandwidth(), "framework": framework}
     bare = Device("", "cpu", 0, found, found["bandwidth"], 0.0, 0, 1, True, "")
-    found["call"] = call(lambda count: bare.seconds(count, False))
+    found["call"] = max(1e-6, (took - bare.seconds(count, False)) / count.calls)
     sys.stdout.write(json.dumps(found) + "\n")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
+from os.path import commonprefix
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +85,9 @@ def read(run: Run, found: Found, given: tuple[int | None, int | None], say: Say)
             rows = Rows(material.sequences, material.labels)
             rows.learnt = material.counts["target tokens"] / max(1, material.counts["trained tokens"])
             render = material.renderer.render
-            rows.measured = [len(one.ids) for row in material.test for one in render(row, run.objective.targets)]
+            asked = [one.ids for row in material.test for one in render(row, run.objective.targets)]
+            alike = len(commonprefix(asked))  # is read once
+            rows.measured = [len(ids) - alike for ids in asked]
             return rows
     except (DataError, BadEnvironment) as error:
         count, tokens = given[0] or 1000, given[1] or run.data.max_length // 2
@@ -100,7 +103,8 @@ def guessed(run: Run, lengths: list[int], assumed: tuple[str, ...]) -> Rows:
     """Rows of these lengths."""
     most, each = run.data.max_length, run.objective.rendered
     cut = [max(4, min(length, most)) for length in lengths[: run.data.max_samples]]
-    rows = Rows([Tokens([0] * length, [True] * length) for length in cut for _ in range(each)], ("A", "B"))
+    made = {length: Tokens([0] * length, [True] * length) for length in set(cut)}  # one for all of a length
+    rows = Rows([made[length] for length in cut for _ in range(each)], ("A", "B"))
     rows.layout, rows.assumed = pack, assumed
     rows.measured = sorted(cut)[-run.eval.max_samples :][: max(1, len(cut) // 10)]
     return rows
