@@ -20,15 +20,16 @@ ROWS = 512
 SIDES = (8, 32, 128, 512, 2048)
 
 
-def timed(work: Callable[[], Any], least: float = 0.15) -> float:
-    """Seconds that a piece of work takes: the least of some tries, for others may use the processor meanwhile."""
+def timed(work: Callable[[], Any], threads: int, least: float = 0.15) -> float:
+    """Seconds that a piece of work takes by itself: of the processor's time, since others may use it too, a thread's
+    share; the least of some tries, after one that does not count."""
     work()
     found: list[float] = []
     until = time.perf_counter() + least
-    while len(found) < 3 or time.perf_counter() < until:
-        begun = time.perf_counter()
+    while len(found) < 5 or time.perf_counter() < until:
+        wall, begun = time.perf_counter(), time.process_time()
         work()
-        found.append(time.perf_counter() - begun)
+        found.append(min(time.perf_counter() - wall, (time.process_time() - begun) / threads))
     return min(found)
 
 
@@ -42,7 +43,7 @@ def products(dtype: Any, sides: tuple[int, ...]) -> list[tuple[int, float]]:
     for side in sides:
         wide = max(side, 512)
         a, b = torch.randn(ROWS, side, dtype=dtype), torch.randn(side, wide, dtype=dtype)
-        took = timed(lambda a=a, b=b: product(a, b))
+        took = timed(lambda a=a, b=b: product(a, b), torch.get_num_threads())
         found.append((min(side, ROWS) if side <= ROWS else side, 2 * ROWS * side * wide / took))
     return found
 
@@ -52,7 +53,7 @@ def bandwidth() -> float:
     import torch
 
     a, b = torch.ones(2**24), torch.ones(2**24)
-    return 3 * a.nbytes / timed(lambda: torch.add(a, b, out=a))
+    return 3 * a.nbytes / timed(lambda: torch.add(a, b, out=a), torch.get_num_threads())
 
 
 def small_step() -> tuple[float, Count]:
@@ -72,7 +73,7 @@ def small_step() -> tuple[float, Count]:
     def step() -> None:
         policy.run(batch, policy.trunk).last_hidden_state.sum().backward()
 
-    took = timed(step, 0.5)
+    took = timed(step, 1, 0.5)
     with torch.device(META):
         blank = Policy(LlamaForCausalLM(config))
     return took, rehearse(blank, [16], 0).step
