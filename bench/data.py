@@ -79,7 +79,9 @@ def compare(few: Path, asked: argparse.Namespace, folder: Path, trl: str) -> boo
     say(f"{'':24}{'rows/s':>12}{'rows/CPU-s':>12}{'peak MB':>12}")
     for name, one in best.items():
         more = f"ours is {judged(speed['ours'] / speed[name], SPEED)}" if name.startswith("TRL") else ""
-        more = f"(goal: at least {LINT:,.0f}: {reached(speed[name] >= LINT)})" if name == "lint" else more
+        if name == "lint":
+            goal = reached(speed[name] >= LINT)
+            more = f"after {one['start']:.2f} s to start (goal: at least {LINT:,.0f}: {goal})"
         say(f"{name:24}{speed[name]:12,.0f}{asked.rows / one['cpu']:12,.0f}{one['peak']:12,.0f}   {more}")
     texts = {(folder / f"{name}.jsonl").read_bytes() for name in ("ours", "one", "all")}
     say(f"ids and masks: {'the same' if len(texts) == 1 else 'NOT THE SAME'}")

@@ -39,6 +39,15 @@ class Gate(TrainerCallback):
             answer(self.answers, **self.took, loss=logs["loss"], tokens=logs.get("num_tokens"), peak=peak_mb())
 
 
+class OnlineGate(Gate):
+    """Says how long the answers were that a step learnt from, too."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        length = (logs or {}).get("completion_length", (logs or {}).get("completions/mean_length"))
+        if length is not None:
+            answer(self.answers, **self.took, length=length, peak=peak_mb())
+
+
 def own_stdout() -> TextIO:
     """This process's stdout, for answers alone; whatever else is printed goes to stderr."""
     kept = os.fdopen(os.dup(1), "w")

@@ -73,14 +73,17 @@ def reference(words: list[str], folder: Path) -> Callable[[int], dict[str, Any]]
     from tunesmith.model.rows import Strangers
 
     loop, asker = begun(words)
+    seen = 0  # tokens so far, as a training counts them
     asked = [loop.sequences, *([Strangers(loop.sequences, loop.cutoff)] if loop.objective.asks("baseline") else [])]
 
     def step(number: int) -> dict[str, Any]:
+        nonlocal seen
         wanted = sorted(n for part in loop.order.batches(number) for n in loop.sequences_of(part))
         clocks = time.perf_counter(), time.process_time()
         for at, sequences in enumerate(asked):
             asker.compute(folder / f"{number}-{at}", sequences, wanted, learnt(sequences))
-        return took(*clocks, tokens=sum(len(loop.sequences[n].ids) for n in wanted))
+        seen += sum(len(loop.sequences[n].ids) for n in wanted)
+        return took(*clocks, tokens=seen)
 
     return step
 

@@ -4,7 +4,7 @@ import json
 import sys
 from tempfile import TemporaryDirectory
 
-from gate import Gate, Left, answer, own_stdout
+from gate import Gate, Left, OnlineGate, answer, own_stdout
 
 from tunesmith.start import begin_again
 
@@ -15,7 +15,7 @@ def main() -> None:
     if job["do"] == "render":
         answer(answers, **render(job["words"]))
         return
-    gate = Gate(answers)
+    gate = (OnlineGate if job["do"] == "online" else Gate)(answers)
     train(job["words"], gate)
     while gate.asked == "again":
         train(job["words"], gate)

@@ -22,6 +22,7 @@ from tunesmith.errors import Refusal
 from tunesmith.model.hub import locate, locate_data
 from tunesmith.model.load import load_tokenizer
 from tunesmith.run import Run
+from tunesmith.training.before import ask_another, before_learning, own_oracle
 from tunesmith.training.progress import Progress
 from tunesmith.training.train import build, refuse, train
 
@@ -81,13 +82,17 @@ def rendered(run: Run) -> Any:
 def stepped(run: Run) -> Any:
     """Which weights learn, every step's figures, how much was computed, and what is there at the end and saved."""
     base, material = material_of(run)
+    another = ask_another(run, material, silent)
     loop = build(run, base, material, Progress(quiet=True))
+    before_learning(run, loop, [], another or own_oracle(run, loop, "the tests' own", silent))
     model, computed = loop.policy.model, [0]
     kinds = {type(part): part for part in loop.policy.trunk.modules() if type(part).__name__.endswith("Attention")}
     for module in kinds.values():  # of a block, which is computed again with gradient checkpointing
         module.register_forward_hook(lambda *_: computed.__setitem__(0, computed[0] + 1))
     steps = [(step.loss, step.grad_norm, step.learning_rate, step.tokens, step.skipped) for step in loop.fit()]
     gradients = [name for name, weight in loop.weights.items() if weight.grad is not None]
+    if loop.answers:
+        loop.answers.scorer.close()
     run.method.save(model, Path("saved"))
     files = {file.name: digest(file.read_bytes()) for file in Path("saved").rglob("*.safetensors")}
     remembered = {name: digest(value.numpy().tobytes()) for name, value in run.method.state(model).items()}
@@ -106,6 +111,10 @@ def whole(run: Run) -> Any:
     metrics = [re.sub(r'"tokens_per_second": [\d.]+', "", line) for line in recorded.splitlines()]
     sent = [CLOCK.sub("", line) for line in said.getvalue().splitlines()]
     return files, metrics, sent, result.before, result.after, folder.name if run.output else None
+
+
+def silent(text: str) -> None:
+    """Tell nobody."""
 
 
 def digest(content: bytes) -> str:

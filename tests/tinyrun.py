@@ -1,5 +1,6 @@
 """A loop over a tiny model and eight uneven sequences, for the laws that hold for every method and objective."""
 
+from pathlib import Path
 from uuid import uuid4
 
 import torch
@@ -10,12 +11,15 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from tunesmith.data.batch import pack, share
 from tunesmith.data.example import Example
 from tunesmith.data.rendering.render import Tokens
+from tunesmith.data.task import Task
 from tunesmith.methods.base import method
+from tunesmith.model.beside import put_beside
 from tunesmith.model.engine import Engine
 from tunesmith.model.load import attach
 from tunesmith.model.policy import Policy
 from tunesmith.model.reference import Asker
 from tunesmith.model.teacher import Teacher
+from tunesmith.objectives.base import Beside
 from tunesmith.objectives.base import objective as objectives
 from tunesmith.objectives.distill import Distill
 from tunesmith.rollout.buffer import Beginning, Buffer
@@ -39,19 +43,26 @@ COVER = sorted(
 """Pairs in which every method and every objective occurs."""
 
 
+TASKS = {"answers": Task("answers", "answers", alone=False), "label": Task("tone", labels=("a", "b", "c"), alone=False)}
+
+
 def sequences_for(objective) -> list[Tokens]:
     """Eight sequences of uneven length that begin alike; their targets are what the objective learns."""
     draw = torch.Generator().manual_seed(0)
-    kind = objective.targets
-    classes = {"label": 3, "liked": 2}.get(kind)
-    return [
-        Tokens(
-            [7, 8, 9, *torch.randint(3, 250, (length - 3,), generator=draw).tolist()],
-            [kind == "text" or (kind not in ("label", "prompts") and at >= 4) for at in range(length)],
-            label=n % classes if classes else None,
+    kinds = ("answers", "label") if objective.targets == "mixed" else (objective.targets,)
+    classes = {"label": 3, "liked": 2}
+    made = []
+    for n, length in enumerate(LENGTHS):
+        kind = kinds[n // 2 % len(kinds)]
+        made.append(
+            Tokens(
+                [7, 8, 9, *torch.randint(3, 250, (length - 3,), generator=draw).tolist()],
+                [kind == "text" or (kind not in ("label", "prompts") and at >= 4) for at in range(length)],
+                label=n % classes[kind] if kind in classes else None,
+                task=TASKS[kind] if len(kinds) > 1 else None,
+            )
         )
-        for n, length in enumerate(LENGTHS)
-    ]
+    return made
 
 
 def other():
@@ -79,7 +90,7 @@ def low_first(examples, texts, drawn):
 def buffer_of(policy, objective, method, prompts, layout=share) -> Buffer:
     """Where the answers of a tiny model are kept."""
     if "value" in objective.looks():
-        policy.add_value_head()
+        policy.add_value_head(objective.critic_apart)
     beginning = Beginning(policy, method) if "reference" in objective.before() else None
     engine, examples = Engine(policy.model, Words()), [Example(text="x")] * len(prompts)
     return Buffer(policy, objective, engine, layout, prompts, examples, low_first, 0, print, beginning)
@@ -90,9 +101,12 @@ def loop_of(tiny, method, objective, sequences, layout=share, **settings) -> Loo
     torch.manual_seed(0)
     layout = pack if layout is share and method.name in WHOLE else layout
     train = Train(**{"per_device_train_batch_size": 8, "lr_scheduler_type": Constant(), **settings})
-    outputs = objective.outputs(("a", "b", "c"))
+    tasks = sorted({one.task for one in sequences if one.task}, key=lambda task: task.first)
+    outputs = objective.outputs(tuple(name for task in tasks for name in task.names) or ("a", "b", "c"))
     parts = NEEDS.get(method.name, {})
-    model = tiny(labels=len(outputs), **parts) if outputs else tiny(**parts)
+    model = tiny(labels=0 if isinstance(outputs, Beside) else len(outputs), **parts)
+    if isinstance(outputs, Beside):
+        put_beside(model, outputs, Path("nowhere"))
     policy = Policy(attach(model, method, ("score",) if outputs else ()))
     if isinstance(objective, Distill):
         policy.teacher = Teacher(Policy(other().eval()), objective.beta, objective.temperature)

@@ -36,8 +36,8 @@ def line(error: BaseException, file: str) -> str:
     """The last line of the user's file that led to an error."""
     if isinstance(error, SyntaxError) and error.filename == file:
         return f":{error.lineno}"
-    ours = str(Path(file))
-    lines = [frame.lineno for frame in extract_tb(error.__traceback__) if frame.filename in (ours, file)]
+    ours = {file, str(Path(file)), str(Path(file).absolute())}  # which of them Python names differs
+    lines = [frame.lineno for frame in extract_tb(error.__traceback__) if frame.filename in ours]
     return f":{lines[-1]}" if lines else ""
 
 

@@ -79,6 +79,9 @@ class Source:
     """How a row is read; detected from the columns unless given."""
     max_samples: Count | None = None
     """Train on this many of its rows only, drawn by the seed."""
+    task: str | None = None
+    """Which task its rows are of, where several are learnt at once: each has a part of the head by itself, and figures
+    of its own. Sources with the same task are one."""
     weight: Positive = 1.0
     """Its share of what is trained on, beside those of other sources; counts where these are interleaved."""
     sha256: str | None = None
@@ -100,7 +103,7 @@ class Data(Source):
     """Interleaved, the shares are the weights times the sources' sizes to the power of 1/temperature; unless it is
     given, the weights alone."""
     eval_path: str | None = None
-    """Held-out rows to measure on; else the source's own test split, else a share of the rows."""
+    """Held-out rows to measure on, of this source's task; else its own test split, else a share of the rows."""
     eval_size: Fraction = 0.1
     """Share of the rows held out, by a hash of their content, where the source has no test split."""
     max_length: Count = 2048
@@ -141,8 +144,9 @@ class Train:
     to data.max_length."""
     gradient_accumulation_steps: Count = 1
     """Forward passes in one optimizer step; the gradient is that of one large batch."""
-    train_sampling_strategy: Literal["random", "sequential", "group_by_length"] = "random"
-    """Order of the examples; group_by_length puts those of like length into one batch."""
+    train_sampling_strategy: Literal["random", "sequential", "group_by_length", "balanced"] = "random"
+    """Order of the examples; group_by_length puts those of like length into one batch; balanced gives every batch the
+    same number of examples of each source, by the share that it has of an epoch (data.mixing)."""
     optim: AnyOptim = FusedAdamW()
     """How gradients become steps."""
     adam_beta1: Beta = 0.9

@@ -7,12 +7,13 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .data.example import Answer, Example, Message
 from .data.keeping.material import Material, prepare
 from .data.reading.places import places
 from .data.rendering.render import Renderer
+from .data.task import Task
 from .errors import CheckpointError, RecipeError
 from .evaluate.evaluate import Examiner, Measured
 from .machine import facts
@@ -24,11 +25,15 @@ from .model.load import hushed, load_model, load_tokenizer, load_tuned, pad_as
 from .model.policy import Policy
 from .model.reference import Asker
 from .model.teacher import load_teacher
+from .objectives.base import Beside
 from .passport import read
 from .run import Run
 from .runs import RunFolder
 from .training.before import ask_another
 from .training.online import answers
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def load_run(folder: str | Path, words: Sequence[str] = ()) -> Tuned:
@@ -47,7 +52,13 @@ class Tuned:
     @property
     def labels(self) -> tuple[str, ...]:
         """The classes that it tells apart; none for a model that writes."""
-        return tuple(self.folder.facts.get("labels", ()))
+        return self.run.objective.outputs(tuple(self.folder.facts.get("labels", ())))
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What it tells of texts, each with its part of the head."""
+        known = self.folder.facts.get("tasks", ())
+        return tuple(Task(**{**one, "labels": tuple(one["labels"])}) for one in known)
 
     @cached_property
     def tokenizer(self):
@@ -103,7 +114,7 @@ class Tuned:
                 f"{self.folder.path}: this run scores answers and writes none; in Python ask"
                 " load_run(...).score(prompt, answer)"
             )
-        if self.labels:
+        if not self.writes:
             raise RecipeError(f"{self.folder.path}: this run tells classes apart and writes no answers; use classify")
 
     def score(self, prompt: str | Sequence[Message], answer: str) -> float:
@@ -120,20 +131,34 @@ class Tuned:
             return float(policy.score(batch))
 
     @property
+    def writes(self) -> bool:
+        """Whether it writes answers."""
+        return not self.labels or isinstance(self.labels, Beside)
+
+    @property
     def scores(self) -> bool:
         """Whether it is a reward model."""
         return self.run.objective.targets == "ranked"
 
     def classify(self, text: str) -> dict[str, float]:
-        """The probability of each class."""
+        """The probability of each class, by the names that the head has for them."""
+        found = self.tell(text)
+        each = [
+            {f"{name}: {key}" if len(found) > 1 else key: chance for key, chance in chances.items()}
+            for name, chances in found.items()
+        ]
+        return {key: chance for chances in each for key, chance in chances.items()}
+
+    def tell(self, text: str) -> dict[str, dict[str, float]]:
+        """What it tells of a text, by task: the probability of each class, or the score."""
         if self.scores or not self.labels:
             raise RecipeError(f"{self.folder.path}: this run has not learnt to tell classes apart; train one that has")
         policy = Policy(self.model)
-        renderer = Renderer(self.tokenizer, self.run.data, self.labels)
-        [tokens] = renderer.labelled(Example(text=text, label=self.labels[0]))
+        [tokens] = Renderer(self.tokenizer, self.run.data).labelled(Example(text=text, label=""))
         batch = policy.layout()([tokens]).to(next(self.model.parameters()).device)
-        chances = policy.score(batch).softmax(-1)[0].tolist()
-        return dict(zip(self.labels, chances, strict=True))
+        with reading(self.model):
+            head = policy.score(batch)[0]
+        return {task.name: chances(task, head[task.outputs]) for task in self.tasks if task.size}
 
     def evaluate(self, say=lambda text: None) -> Measured:
         """Measure it on the held-out rows of its recipe."""
@@ -145,6 +170,8 @@ class Tuned:
         own = answers(run, material, policy, layout, say)
         examiner = Examiner(material, run.objective, run.eval, layout, material.test, own.tried if own else None)
         if own:
+            if own.beginning and not own.beginning.off:
+                own.beginning = None  # the weights that are here have learnt
             with closing(own.scorer):
                 return examiner.measure(policy)
         self.look_back(examiner, material, say)
@@ -172,3 +199,11 @@ class Tuned:
             return
         with self.side(base=True) as model:
             yield model
+
+
+def chances(task: Task, own: Tensor) -> dict[str, float]:
+    """What a task's outputs say: the probability of each class, one of which it is or each by itself, or the score."""
+    if task.kind == "score":
+        return {"score": float(own[0])}
+    said = own.sigmoid() if task.kind == "several" else own.softmax(-1)
+    return dict(zip(task.labels, said.tolist(), strict=True))

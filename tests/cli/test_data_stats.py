@@ -1,12 +1,18 @@
 """`data stats`: lengths and costs as a second way of getting them tells."""
 
 import json
+from itertools import pairwise
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tunesmith.cli import main
 from tunesmith.data.example import Message, dialogue
-from tunesmith.data.rendering.render import NoTarget, Renderer
+from tunesmith.data.item import Item
+from tunesmith.data.reading.row import Row
+from tunesmith.data.rendering.render import NoTarget, Renderer, Tokens
+from tunesmith.data.stats import Lengths, measured
 from tunesmith.run import Data
 
 ROWS = [{"instruction": f"say one {'two ' * (n % 7)}", "output": "three " * (n * n % 23 + 1)} for n in range(60)]
@@ -48,6 +54,28 @@ def test_lengths_are_those_of_the_template(ask, data, model_folder, tokenizer):
     assert sum(bar["count"] for bar in found["histogram"]) == 60
     for bar in found["histogram"]:
         assert bar["count"] == sum(bar["from"] <= length <= bar["to"] for length in lengths)
+
+
+@given(
+    sizes=st.lists(st.lists(st.sampled_from([1, 2, 9, 1500]), max_size=3), max_size=8), cuts=st.lists(st.integers(0, 8))
+)
+@settings(max_examples=10, deadline=None)
+def test_pieces_come_to_what_the_whole_comes_to(sizes, cuts):
+    """However the rows are shared out among processes."""
+    items = [
+        Item(
+            Row(f"{'ab'[n % 2]}.jsonl:{n}", {}),
+            "train",
+            tokens=[Tokens([0] * size, [(n + at) % 3 > 0 for at in range(size)]) for size in some],
+            fault=None if some else "nothing",
+        )
+        for n, some in enumerate(sizes)
+    ]
+    whole = measured(items)
+    parts, edges = Lengths(), sorted([0, *cuts, len(items)])
+    for start, end in pairwise(edges):
+        parts.take(measured(items[start:end]))
+    assert parts.summary(64) == whole.summary(64)
 
 
 @pytest.mark.parametrize("limit", [24, 40, 64])

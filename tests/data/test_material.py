@@ -150,7 +150,7 @@ def test_a_kill_in_the_middle_leaves_no_half_entry(tmp_path, tokenizer, home, mo
     render_many = Renderer.render_many
 
     def dies(self, examples, targets):
-        if any(example.text == "text 1500" for example in examples):
+        if any(example.text == "text 700" for example in examples):
             raise Killed
         return render_many(self, examples, targets)
 

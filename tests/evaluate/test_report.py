@@ -6,8 +6,9 @@ from html.parser import HTMLParser
 
 import pytest
 
+from tunesmith.evaluate.chart import thin, ticks
 from tunesmith.evaluate.metrics import measure
-from tunesmith.evaluate.report import Facts, Sample, headline, page, summary, thin, ticks, write_report
+from tunesmith.evaluate.report import Facts, Sample, doubt, headline, page, summary, write_report
 
 BARE = Facts(title="bare", run="runs/bare", model="some/model", method="full", objective="pretrain")
 HOSTILE = "<script>alert('x')</script>\"' onload=x &amp; \x00\x1b[31m\u202e\ud800\x85 电影\u3000好看 "
@@ -192,6 +193,21 @@ def test_the_result_is_worded_by_what_was_measured():
     assert summary(None, None) == []
     assert [name for name, *_ in summary(loss, loss)] == ["loss", "perplexity", "rows"]
     assert summary(None, right)[0] == ("accuracy", "", "100.0% (100.0 to 100.0)")
+
+
+def test_a_run_that_has_not_made_things_better_for_certain_says_so():
+    gold = ["a", "b"] * 50
+
+    def scores(wrong):
+        return measure(gold, ["?"] * wrong + gold[wrong:], 0.5)
+
+    assert doubt(scores(50), scores(10)) == doubt(None, scores(10)) == doubt(scores(10), None) == ""
+    assert "accuracy did not rise: 90.0% before, 80.0% after; train longer" in doubt(scores(10), scores(20))
+    assert "accuracy did not rise" in doubt(scores(10), scores(10))
+    assert "rose by no more than chance may: 80.0% before, 82.0% after (" in doubt(scores(20), scores(18))
+    loss = measure([], [], 0.5, 1200)
+    assert doubt(loss, replace(loss, loss=0.4)) == ""
+    assert "the loss did not fall: 0.5000 before, 0.6000 after" in doubt(loss, replace(loss, loss=0.6))
 
 
 def test_a_run_made_in_python_tells_what_was_set():

@@ -13,7 +13,7 @@ from tunesmith.cli import app
 from tunesmith.errors import Refusal
 from tunesmith.grid import plain, reload
 from tunesmith.grid.cells import Cell, cells, known
-from tunesmith.grid.check import HEARD, SAID, Outcome, examine, listen, run_of
+from tunesmith.grid.check import ASKED, HEARD, SAID, Outcome, examine, listen, run_of
 from tunesmith.grid.grid import go
 from tunesmith.grid.page import page
 from tunesmith.grid.reload import hear
@@ -23,6 +23,8 @@ from tunesmith.model.policy import Policy
 from tunesmith.objectives.base import LogProbs, objective
 from tunesmith.objectives.sft import SFT
 from tunesmith.precision.base import precision
+from tunesmith.rollout.buffer import Buffer
+from tunesmith.rollout.sample import sample
 
 USUAL = Cell("lora", "sft", "fp32", "packed")
 
@@ -41,8 +43,6 @@ def test_every_name_has_a_cell_that_holds():
     held = {name for one in outcomes if one.status == "ok" for name in one.name.split()}
     missing = {name for name, entry in precision.all().items() if entry.package and not find_spec(entry.package)}
     missing |= set() if torch.cuda.is_available() else {"fp16"}
-    missing |= {"distill", *(name for name, one in objective.all().items() if one.targets == "prompts")}
-    # a teacher and rewards are for a recipe to name: tests/training/test_distill.py and tests/rollout try these
     assert {name for names in known().values() for name in names} - held == missing
     assert all(one.reason for one in outcomes if one.status == "refused")
 
@@ -194,6 +194,45 @@ def test_what_cannot_be_loaded_is_found_and_the_others_are_loaded(place, tmp_pat
     assert outcome.status == "failed" and "saved, it cannot be loaded: CheckpointError" in outcome.reason
     listen(held := Outcome(USUAL.name), other)
     assert held.status == "ok" and held.figures["reloaded"] < 1e-4
+
+
+def drawn_otherwise(monkeypatch):
+    def off(*given):
+        drawn = sample(*given)
+        for one in drawn:
+            one.logp = [logp - 0.3 for logp in one.logp]
+        return drawn
+
+    monkeypatch.setattr("tunesmith.rollout.buffer.sample", off)
+
+
+def known_otherwise(monkeypatch):
+    right = Buffer.looked_at
+    monkeypatch.setattr(Buffer, "looked_at", lambda self: {name: one + 0.1 for name, one in right(self).items()})
+
+
+WRONG = {
+    "drawn": (drawn_otherwise, "answers are drawn 0.3 nats a token from"),
+    "known": (known_otherwise, "first loss"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "says"), WRONG.values(), ids=WRONG)
+def test_answers_that_are_drawn_or_known_otherwise_are_found(spoil, says, place, tmp_path, monkeypatch):
+    spoil(monkeypatch)
+    assert says in examine(USUAL._replace(objective="grpo"), place, tmp_path).reason
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_rounds_is_held_to_its_rounding_and_no_less(place, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    outcome = examine(USUAL._replace(objective="pretrain", precision="llm_int8", batch="padded"), place, tmp_path)
+    allowed = json.loads((tmp_path / ASKED).read_text())["allowed"]
+    assert outcome.reason == "" and 1e-4 < allowed < 0.05
+    said = load_file(tmp_path / SAID)["said"]
+    save_file({"loaded": said + 1.5 * allowed * said.abs().max()}, tmp_path / HEARD)
+    listen(outcome, tmp_path)
+    assert outcome.status == "failed" and "loaded in a new process it says something else" in outcome.reason
 
 
 def test_an_error_of_one_cell_does_not_end_the_others(place, tmp_path, monkeypatch):

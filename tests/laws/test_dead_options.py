@@ -7,6 +7,7 @@ set for it to matter in `WITH`. Where a refusal is all that can be seen, the opt
 import json
 from dataclasses import fields
 from functools import partial
+from string import ascii_lowercase
 from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
 import pytest
@@ -14,13 +15,13 @@ from seen import Seen
 
 from tunesmith.config.choice import Choice
 from tunesmith.config.describe import rows
+from tunesmith.config.load import load
 from tunesmith.data.formats.base import format_
 from tunesmith.grid.tiny import NUMBERS, tiny
 from tunesmith.run import Run
 
 ELSEWHERE = {
-    "objective.": "what each does is held against its formula: tests/parity, tests/rollout, tests/model",
-    "rewards": "tests/rewards look at each; tests/rollout train by them",
+    "rewards.": "tests/rewards/test_options.py walks these",
     "train.optim.": "tests/optimizers/test_options.py walks these",
     "model.precision.": "tests/parity/test_precision.py: what is said with another value",
     "data.format.": "test_another_way_to_read_reads_otherwise, below",
@@ -49,6 +50,7 @@ REFUSED = {
     "method.boft_n_butterfly_factor [boft]": "more than 1 needs a GPU",
     "method.adapter [p_tuning]": "what a network has made does not go on",
     "method.init_lora_weights=loftq [lora]": "needs a quantised base: tests/parity/test_precision.py",
+    "train.train_sampling_strategy=balanced": "needs several sources: tests/training/test_order.py",
     "train.on_nan": "one of the two stops",
     "train.max_skipped_steps": "fewer than there are bad steps stop the run",
 }
@@ -62,6 +64,7 @@ VALUES = {
     "model.attn.group_size [shifted]": "16",
     "data.format": "sharegpt",
     "data.eval_size": "0.6",
+    "data.task": "tone",
     "data.also": "[{{path: {folder}/also.jsonl}}]",
     "data.eval_path": "{folder}/also.jsonl",
     "data.sha256": "abc0",
@@ -97,6 +100,18 @@ VALUES = {
     "method.tinit [adalora]": "1",
     "method.tfinal [adalora]": "1",
     "objective": "pretrain",
+    "objective.teacher [distill]": "{folder}/base",
+    "objective.reference": "{folder}/teacher",
+    "objective.loss_type [dpo]": "hinge",
+    "objective.loss_weights [dpo]": "[2.0]",
+    "objective.stop": "[abcd]",
+    "objective.num_generations": "2",
+    "objective.max_completion_length": "3",
+    "objective.min_p": "0.9",
+    "objective.importance_cap": "0.5",
+    "objective.kl_target [ppo]": "0.01",
+    "objective.kl_horizon [ppo]": "1.0",
+    "rewards": "[{{name: length, target: 2, unit: characters}}]",
     "output": "elsewhere",
     "train.lr_scheduler_type": "cosine",
     "train.lr_scheduler_type.min_lr [cosine_with_min_lr]": "1e-3",
@@ -116,10 +131,23 @@ VALUES = {
 }
 TWO = ("data.also=[{{path: {folder}/also.jsonl}}]",)
 MIXED = (*TWO, "data.mixing=interleave_over")
-LABELS = ("data.path={folder}/labelled.jsonl",)
+LABELS = ("data.path={folder}/labels.jsonl",)
+PAIRS = ("data.path={folder}/pairs.jsonl",)
+ASKED = (
+    "data.path={folder}/asked.jsonl",
+    "train.num_train_epochs=0.5",
+    "objective.max_completion_length=4",
+    "objective.num_generations=4",
+    f"objective.stop=[{', '.join(ascii_lowercase)}]",
+    "rewards=[{{name: regex, pattern: '[a-z]'}}, {{name: regex, pattern: '[ -Z]', weight: 0.3}}]",
+)
+"""Prompts, answers that end where a letter is drawn, and what they are worth: letters, and signs."""
+FAR = ("objective.num_iterations=3", "train.learning_rate=0.1")
+"""From one rollout as many steps, so large that they come to where they are cut."""
 MAKES_NO_NUMBERS = ("train.learning_rate=1e30",)
 WITH = {
     "data.mixing": TWO,
+    "data.task": ("objective=mixed", *LABELS, "data.also=[{{path: {folder}/rows.jsonl}}]"),
     "data.weight": MIXED,
     "data.temperature": MIXED,
     "data.truncation": ("data.max_length=43",),
@@ -128,6 +156,30 @@ WITH = {
     "data.on_lint": ("data.path={folder}/same.jsonl",),
     "model.attn.group_size": ("model.attn=shifted",),
     "objective=classify": LABELS,
+    "objective=cpo": PAIRS,
+    "objective=distill": ("objective.teacher={folder}/teacher",),
+    "objective=dpo": PAIRS,
+    "objective=grpo": ASKED,
+    "objective=kto": ("data.path={folder}/judged.jsonl",),
+    "objective=online_dpo": ASKED,
+    "objective=orpo": PAIRS,
+    "objective=ppo": ASKED,
+    "objective=reinforce_pp": ASKED,
+    "objective=reward": ("data.path={folder}/rated.jsonl",),
+    "objective=rloo": ASKED,
+    "objective=simpo": PAIRS,
+    "objective.discopop_tau [dpo]": (*PAIRS, "objective.loss_type=discopop"),
+    "objective.loss_weights [dpo]": (*PAIRS, "objective.loss_type=[hinge]"),
+    "objective.epsilon": (*ASKED, *FAR),
+    "objective.epsilon_high [grpo]": (*ASKED, *FAR),
+    "objective.importance_sampling_level [grpo]": (*ASKED, *FAR),
+    "objective.num_mini_batches": (*ASKED, "train.per_device_train_batch_size=4"),
+    "objective.cliprange [ppo]": (*ASKED, *FAR),
+    "objective.cliprange_value [ppo]": (*ASKED, *FAR),
+    "objective.kl_coef": (*ASKED, "train.num_train_epochs=1"),
+    "objective.kl_target [ppo]": (*ASKED, "train.num_train_epochs=1"),
+    "objective.kl_horizon [ppo]": (*ASKED, "train.num_train_epochs=1", "objective.kl_target=0.01"),
+    "rewards": ("objective=grpo", *ASKED),
     "method.target_parameters [lora]": ("method.target_modules=[q_proj]",),
     "method.eva_rho [lora]": ("method.init_lora_weights=eva",),
     "method.pissa_niter [lora]": ("method.init_lora_weights=pissa",),
@@ -220,6 +272,11 @@ def place(tmp_path_factory):
             return {"messages": turns * 2}
 
         lines(folder / "rows.jsonl", [said(n) for n in range(14)])
+        asked = [{"prompt": f"after {one}?", "answer": two} for one, two in zip(NUMBERS, NUMBERS[1:], strict=False)]
+        lines(folder / "asked.jsonl", asked)
+        rated = [{"prompt": f"{n}?", "chosen": "two", "rejected": "one", "margin": n / 7} for n in range(14)]
+        lines(folder / "rated.jsonl", [row | {"agreement": 1 - row["margin"] / 5} for row in rated])
+        lines(folder / "labels.jsonl", [{"text": f"{n} is it", "label": "ab"[n % 2]} for n in range(14)])
         lines(folder / "thinking.jsonl", [*(said(n) for n in range(13)), said(13, thinking="four, I think")])
         lines(folder / "also.jsonl", [said(n) for n in range(20, 26)])
         lines(folder / "same.jsonl", [{"prompt": f"{n}?", "chosen": "one", "rejected": "one"} for n in range(14)])
@@ -249,7 +306,6 @@ def saved_by(seen, place, row, words) -> str:
     """The adapter that the usual run leaves, for options that name one."""
     folder = place.folder / "saved" / (row.when or "usual").replace("=", "-")
     if not folder.exists():
-        from tunesmith.config.load import load
         from tunesmith.training.train import train
 
         train(load(Run, None, [*words, f"output={folder}", "eval.enabled=false"]).value, quiet=True)
@@ -257,8 +313,9 @@ def saved_by(seen, place, row, words) -> str:
 
 
 def marks(row):
-    """Methods seldom change and are many: all but the usual one wait for `make slow`."""
-    return [pytest.mark.slow] if row.when.startswith("method=") and row.when != "method=lora" else []
+    """Methods and objectives are many, and each by itself seldom changes: all but a few wait for `make slow`."""
+    often = {"", "method=lora", "objective=dpo"}
+    return [pytest.mark.slow] if row.when.startswith(("method=", "objective=")) and row.when not in often else []
 
 
 @pytest.mark.parametrize(

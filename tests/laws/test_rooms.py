@@ -33,6 +33,7 @@ ROOMS = [
     {"rollout", "plan"},
     {"training"},
     {"tuned", "migrate", "grid"},
+    {"delivery", "serving"},
     {"cli", "__main__"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}

@@ -65,6 +65,25 @@ def test_values_that_no_loss_reads_cost_no_gradient():
     assert torch.allclose(states.grad, torch.autograd.grad(expected["entropy"].sum(), states)[0])
 
 
+@pytest.mark.parametrize("after", AFTER, ids=str)
+@pytest.mark.parametrize("trainable", [True, False], ids=["trainable", "frozen"])
+@pytest.mark.parametrize("general", [True, False], ids=["general", "plain"])
+def test_what_is_watched_is_the_entropy_and_changes_no_gradient(after, trainable, general):
+    states, head, targets = made(True, trainable)
+    if general:
+        head.register_forward_hook(lambda *_: None)
+    learning = [states, *head.parameters()] if trainable else [states]
+    alone = linear_loss(states, head, targets, ("logp",), after, chunk=3)["logp"]
+    both = linear_loss(states, head, targets, ("logp", "surprise"), after, chunk=3)
+    expected = reference(states, head.weight, head.bias, targets, after)["entropy"]
+    assert torch.allclose(both["surprise"], expected, atol=1e-12) and not both["surprise"].requires_grad
+    for k in (torch.ones(M), torch.rand(M)):
+        ours, theirs = (
+            torch.autograd.grad((one * k).sum(), learning, retain_graph=True) for one in (both["logp"], alone)
+        )
+        assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+
+
 def test_backward_twice_gives_the_same_twice():
     states, head, targets = made()
     value = linear_loss(states, head, targets, chunk=3)["logp"].sum()

@@ -14,7 +14,7 @@ from tunesmith.attn.kinds import Auto, Eager, Flash2, Flash3, Flex, Sdpa, best, 
 from tunesmith.attn.shifted import Shifted
 from tunesmith.config.load import load
 from tunesmith.data.batch import pack, pad, share
-from tunesmith.errors import RecipeError
+from tunesmith.errors import BadEnvironment, RecipeError
 from tunesmith.methods.full import Full
 from tunesmith.methods.lora import LoRA
 from tunesmith.methods.prefix_tuning import PrefixTuning
@@ -217,7 +217,7 @@ def test_ligers_kernels_are_refused_without_a_gpu(reviews, tmp_path):
 def test_on_a_gpu_missing_kernels_are_named(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("tunesmith.model.liger.find_spec", lambda package: None)
-    with pytest.raises(RecipeError, match="model.liger: on needs liger_kernel, .* pip install 'tunesmith.liger.'"):
+    with pytest.raises(BadEnvironment, match="model.liger: on needs liger_kernel, .* pip install 'tunesmith.liger.'"):
         wanted("on")
     assert not wanted("auto")
 

@@ -7,7 +7,7 @@ import torch
 from training.test_resume import run_of
 
 from tunesmith import load_run
-from tunesmith.errors import RecipeError
+from tunesmith.errors import BadEnvironment, RecipeError
 from tunesmith.methods.full import Full
 from tunesmith.methods.lora import LoRA
 from tunesmith.model.hub import locate
@@ -91,7 +91,7 @@ def test_on_a_gpu_a_missing_package_is_named(said, model_folder, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: True)
     monkeypatch.setattr("tunesmith.precision.base.find_spec", lambda package: None)
     say(model_folder, quantization_config=said)
-    with pytest.raises(RecipeError, match=r"is quantised by \w+, and needs (\w+), .* pip install 'tunesmith\[\1\]'"):
+    with pytest.raises(BadEnvironment, match=r"is quantised by \w+, and needs (\w+), .* pip install 'tunesmith\[\1\]'"):
         load_model(model_folder)
 
 

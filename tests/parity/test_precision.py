@@ -15,7 +15,7 @@ from training.test_resume import StopsAfter, run_of, weights
 
 from tunesmith import load_run
 from tunesmith.data.batch import pad
-from tunesmith.errors import RecipeError, Stopped
+from tunesmith.errors import BadEnvironment, RecipeError, Stopped
 from tunesmith.methods.base import method
 from tunesmith.methods.lora import LoRA
 from tunesmith.model.load import hushed, load_model
@@ -399,7 +399,7 @@ def test_a_missing_package_is_named_with_its_command(name, reviews, tmp_path, mo
     package = precision[name].package
     run = over(run_of(tmp_path / "no model", reviews, tmp_path / "run", LoRA(), SFT()), precision[name]())
     said = rf"model.precision: {name} needs {package}, .*: pip install 'tunesmith\[{package}\]'"
-    with pytest.raises(RecipeError, match=said):
+    with pytest.raises(BadEnvironment, match=said):
         train(run, quiet=True)
 
 

@@ -183,6 +183,26 @@ def test_several_losses_add_up_by_their_weights():
     assert value(loss_type=("sigmoid", "hinge")) == pytest.approx(alone["sigmoid"] + alone["hinge"])
 
 
+ODDS = {
+    "dpo": {}, "dpo, a token at a time": {"loss_type": "sigmoid_norm"}, "simpo": {"simpo_gamma": 0.0},
+    "cpo": {"cpo_alpha": 0.0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODDS)
+def test_odds_are_what_the_loss_takes_for_them(name):
+    owner = torch.tensor([n for n, row in enumerate(TRL["token"]) for _ in row])
+    now, before = (
+        LogProbs(torch.tensor([one for row in TRL[what] for one in row]), owner, len(TRL["token"]))
+        for what in ("token", "reference")
+    )
+    aim = objective[name.partition(",")[0]](**ODDS[name])
+    looks = {"logp": now} | ({"reference": before} if "reference" in aim.looks() else {})
+    odds = aim.odds(None, **looks, entropy=now.token)
+    assert float(-odds.sigmoid().log().sum()) == pytest.approx(float(aim.loss(None, **looks).sum), rel=1e-5)
+    assert DPO(loss_type="ipo").odds(None, now, before) is None
+
+
 def test_beta_goes_to_its_end_in_a_straight_line():
     owner = torch.tensor([0, 1])
     looks = [LogProbs(torch.tensor(rows), owner, 2) for rows in ([-1.0, -2.0], [-1.5, -1.0])]

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 
 import pytest
 from rollout_stub import by, serving, shown, verdict
@@ -258,6 +259,54 @@ def test_the_key_is_sent_and_stands_nowhere(tmp_path):
 def test_an_address_that_would_give_the_key_away_is_refused(url):
     with pytest.raises(RecipeError, match="judge.url: "):
         open_judge(Judge(url=url, model="m"))
+
+
+OTHER = {
+    "model": "n",
+    "api_key_env": "OTHER_PASS",
+    "rubric": "Which is shorter?",
+    "principles": ("Be kind.",),
+    "reason": False,
+    "temperature": 0.5,
+    "max_tokens": 9,
+    "constrain": "words",
+    "retries": 0,
+    "price_in": 2.0,
+    "price_out": 2.0,
+}
+ELSEWHERE = {"url", "timeout", "backoff", "requests_per_minute", "parallel"}
+"""Whom it asks, and when: tests above."""
+
+
+@pytest.mark.parametrize("option", [one.name for one in fields(Judge) if one.name not in ELSEWHERE])
+def test_another_judge_asks_otherwise(option, tmp_path, monkeypatch):
+    """Law: no option is dead."""
+    monkeypatch.setenv("OTHER_PASS", "another")
+
+    def look(home, **more):
+        monkeypatch.setenv("TUNESMITH_HOME", str(tmp_path / home))  # what was said before is kept there
+        with serving(good(1, "nonsense")) as stub:
+            asked = judge(stub, parallel=1, **more)
+            asked.compare([pair()])
+            asked.revise([(TURNS, "go away")])
+            return stub.bodies, stub.keys, asked.account.as_json()
+
+    assert look("one") == look("two") != look("three", **{option: OTHER[option]})
+
+
+def test_the_next_question_waits_longer_and_several_are_under_way():
+    def slow(body, number):
+        time.sleep(0.2)
+        return verdict("A")
+
+    def span(reply, *pairs, **more):
+        with serving(reply) as stub:
+            judge(stub, retries=2, **more).compare(pairs)
+        return max(stub.times) - min(stub.times)
+
+    several = [pair(str(n)) for n in range(2)]
+    assert span(slow, *several, parallel=4) < 0.2 < 0.55 < span(slow, *several, parallel=1)
+    assert span(good(2, "nonsense"), pair(), parallel=1, backoff=0.2) > 0.2 + 0.4
 
 
 def test_a_key_that_is_not_there_is_asked_for(monkeypatch):

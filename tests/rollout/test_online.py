@@ -217,7 +217,7 @@ def test_a_critic_learns_what_answers_are_worth(tiny):
     loop = loop_of(tiny, method["full"](), judge, sequences_for(judge), max_steps=60, learning_rate=3e-3)
     loop.answers.scorer = scorer
     list(loop.fit())
-    [values] = loop.answers.asked(["value"]).values()
+    [values] = loop.answers.asked(["value"], loop.answers.rows).values()
     assert float((values - 1).abs().mean()) < 0.2
 
 
@@ -242,9 +242,12 @@ def test_the_better_arm_is_found(tiny, aim, name):
     assert sum(paid[-4:]) / 4 > paid[0] + 0.12, paid
 
 
-@pytest.mark.parametrize("aim", ONLINE)
-def test_a_run_that_is_resumed_while_it_learns_from_answers_goes_on_exactly(tiny, aim, tmp_path):
-    judge = objective[aim](max_completion_length=4, num_iterations=2, num_mini_batches=2)
+APART = [*((aim, {}) for aim in ONLINE), ("ppo", {"critic": "separate"})]
+
+
+@pytest.mark.parametrize(("aim", "more"), APART, ids=[*ONLINE, "ppo_apart"])
+def test_a_run_that_is_resumed_while_it_learns_from_answers_goes_on_exactly(tiny, aim, more, tmp_path):
+    judge = objective[aim](max_completion_length=4, num_iterations=2, num_mini_batches=2, **more)
     settings = {"max_steps": 7, "learning_rate": 1e-2, "per_device_train_batch_size": 3}
 
     def afresh():
@@ -260,6 +263,7 @@ def test_a_run_that_is_resumed_while_it_learns_from_answers_goes_on_exactly(tiny
     checkpoint.load(place, resumed, {})
     assert [step.loss for step in resumed.fit(3)] == steps[3:]
     assert all(weight.equal(resumed.weights[name]) for name, weight in whole.weights.items())
+    assert resumed.answers.alarms.as_json() == whole.answers.alarms.as_json()
 
 
 @pytest.mark.parametrize("name", ["full", "lora"])
@@ -270,9 +274,9 @@ def test_the_reference_is_the_model_as_it_began(tiny, name):
     answers, began = loop.answers, Policy(tiny().eval())
     wanted = began.logp(pad(answers.rows.sequences)).token
     with answers.beginning.there():
-        got = answers.asked(["logp"])["logp"]
+        got = answers.asked(["logp"], answers.rows)["logp"]
     assert torch.allclose(got, wanted, atol=1e-4)
-    now = answers.asked(["logp"])["logp"]
+    now = answers.asked(["logp"], answers.rows)["logp"]
     assert not torch.allclose(now, wanted, atol=1e-2)  # it has learnt, and is itself again
 
 

@@ -33,6 +33,21 @@ def test_every_epoch_sees_each_example_once(strategy):
     assert order.total == 2 * order.epoch_steps == 26
 
 
+def test_balanced_batches_have_the_same_of_every_source():
+    """Of each its share, by whole numbers, and never none; every example is seen in an epoch, some again."""
+    source = [0] * 60 + [1] * 30 + [2] * 10 + [3]
+    train = Train(per_device_train_batch_size=8, train_sampling_strategy="balanced", num_train_epochs=2)
+    order = Order(train, [1] * len(source), source=source)
+    assert order.quotas == [4, 2, 1, 1]
+    epochs = [order.laid_out(number) for number in range(2)]
+    for batch in epochs[0] + epochs[1]:
+        assert [[source[n] for n in batch].count(one) for one in range(4)] == order.quotas
+    assert {n for batch in epochs[0] for n in batch} == set(range(len(source)))
+    assert epochs[0] != epochs[1] and order.epoch_steps == len(epochs[0]) == 15
+    two = [Order(train, [1] * len(source), process, 2, source=source) for process in range(2)]
+    assert [one.batches(3)[0] for one in two] == epochs[0][6:8]
+
+
 def test_several_processes_see_together_what_one_sees():
     one = Order(Train(per_device_train_batch_size=4, gradient_accumulation_steps=2), LENGTHS)
     two = [Order(Train(per_device_train_batch_size=4), LENGTHS, process, 2) for process in range(2)]

@@ -15,7 +15,7 @@ from tinyrun import loop_of, sequences_for
 
 from tunesmith.cli import app
 from tunesmith.data.batch import pad, share
-from tunesmith.errors import DataError, RecipeError
+from tunesmith.errors import CheckpointError, DataError, RecipeError
 from tunesmith.methods.lora import LoRA
 from tunesmith.objectives.dpo import DPO
 from tunesmith.objectives.kto import KTO
@@ -200,6 +200,26 @@ def test_references_that_cannot_be_compared_with_are_refused(model_folder, pairs
     assert "objective.orpo.reference" in said
 
 
+def test_an_adapter_over_another_base_than_its_own_is_refused(model_folder, pairs, tmp_path, tokenizer):
+    first = tmp_path / "first"
+    trained(model_folder, pairs, "objective=dpo", "eval.enabled=false", f"output={first}")
+    given = other(tmp_path / "other", tokenizer)
+    for setting in (f"method.adapter={first}", f"model.adapters=[{first}]"):
+        said = refused(given, pairs, CheckpointError, "objective=dpo", "eval.enabled=false", setting)
+        assert said.startswith(f"{setting.partition('=')[0]}")
+        assert f"was trained on other weights than those in {given}" in said
+    [line, _] = trained(model_folder, pairs, "objective=dpo", "eval.enabled=false", f"method.adapter={first}")
+    assert line["loss"] == pytest.approx(math.log(2), abs=1e-5) and 0 < line["entropy"] < math.log(384)
+
+
+def test_how_far_a_judgement_of_pairs_can_be_believed_is_measured(model_folder, pairs, tmp_path):
+    run = tmp_path / "run"
+    trained(model_folder, pairs, "objective=dpo", "data.eval_size=0.3", f"output={run}")
+    before, after = (RunFolder(run).facts[side] for side in ("before", "after"))
+    assert before["brier"] == pytest.approx(0.25, abs=1e-6) and after["brier"] < 0.25  # of one who knows nothing yet
+    assert sum(count for *_, count in after["reliability"]) == after["n"]
+
+
 def test_pairs_are_likes_and_dislikes_to_kto(model_folder, pairs):
     seen = trained(model_folder, pairs, "objective=kto", "train.per_device_train_batch_size=32")
     assert seen[0]["loss"] == pytest.approx(0.5, abs=1e-4)
@@ -214,8 +234,9 @@ BAD = {
 }  # fmt: skip
 SAYS = {
     "the same": "pairs.jsonl:2: has two answers that come to the same tokens",
-    "no answer": "empty-target",
-    "other prompts": "pairs.jsonl:2: cannot be read as preference: has no prompt, and chosen and rejected begin",
+    "no answer": "pairs.jsonl:2: answer 2 is empty",
+    "other prompts": "pairs.jsonl:2: cannot be read as preference: has no prompt, and chosen and rejected begin with no"
+    " turn in common: a pair is two answers to one prompt",
 }
 
 

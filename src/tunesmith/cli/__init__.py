@@ -17,7 +17,24 @@ from ..errors import BadEnvironment, Interrupted, Refusal
 from ..files import full
 from ..secret import masked
 from ..start import begin_again
-from . import adapters, advise, chat, data, doctor, faults, grid, judge, plan, recipes, reproduce, runs, train
+from . import (
+    adapters,
+    advise,
+    chat,
+    data,
+    doctor,
+    export,
+    faults,
+    feedback,
+    grid,
+    judge,
+    plan,
+    recipes,
+    reproduce,
+    runs,
+    serve,
+    train,
+)
 
 app = typer.Typer(
     name="tunesmith",
@@ -27,7 +44,24 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for module in (train, chat, plan, advise, data, recipes, runs, adapters, judge, reproduce, doctor, faults, grid):
+for module in (
+    train,
+    chat,
+    plan,
+    advise,
+    data,
+    recipes,
+    runs,
+    adapters,
+    export,
+    judge,
+    reproduce,
+    doctor,
+    faults,
+    grid,
+    serve,
+    feedback,
+):
     module.register(app)
 
 TRAINS = {"train", "quickstart", "resume", "reproduce", "doctor"}

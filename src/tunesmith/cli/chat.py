@@ -1,14 +1,22 @@
 """chat."""
 
+from __future__ import annotations
+
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .show import line, piece
 
-HELP = "/base asks the model before tuning, /tuned the tuned one, /new forgets the dialogue, /quit leaves"
+if TYPE_CHECKING:
+    from ..tuned import Tuned
+
+HELP = (
+    "/base asks the model before tuning, /tuned the tuned one, /new forgets the dialogue, /tell TEXT says what it tells"
+    " of a text, /quit leaves"
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -37,14 +45,29 @@ def chat(
                 continue
             case "/base" | "/tuned" | "/new":
                 base, history = (base if text == "/new" else text == "/base"), []
+            case _ if asks_what_it_is(tuned, text):
+                tell(tuned, text.removeprefix("/tell "))
             case _ if text.startswith("/"):
                 line(f"no such command: {text}; {HELP}")
-            case _ if tuned.labels:
-                line(", ".join(f"{label} {chance:.1%}" for label, chance in tuned.classify(text).items()))
             case _:
                 history.append(Message("user", text))
                 answer = speak(tuned.stream(history, max_new_tokens, temperature, base))
                 history.append(Message("assistant", answer))
+
+
+def asks_what_it_is(tuned: Tuned, text: str) -> bool:
+    """Whether a text is to be told of rather than answered."""
+    return bool(tuned.tasks) and (text.startswith("/tell ") or (not tuned.writes and not text.startswith("/")))
+
+
+def tell(tuned: Tuned, text: str) -> None:
+    """What a run's result tells of a text: a line a task, or one where there is one."""
+    for task in tuned.tasks:
+        found = tuned.tell(text).get(task.name, {})
+        how = ".3g" if task.kind == "score" else ".1%"
+        values = [f"{name} {chance:{how}}" for name, chance in found.items()]
+        if values:
+            line(("" if len(tuned.tasks) == 1 else f"{task.name}: ") + ", ".join(values))
 
 
 def typed(mark: str) -> str:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import DataError, RecipeError
-from .data_rows import Base, Rows, What, rows_of
+from ..errors import DataError
+from .data_rows import BEGUN_WITH, Base, Rows, What, rows_of
 from .show import json_out, line, piece
 from .train import Json
 
@@ -31,10 +31,11 @@ def preview(
     """The first samples as the model sees them: what is trained, only read, cut off; what is a special token."""
     from ..data.view import page
     from ..files import write
+    from ..training.progress import Progress
 
-    rows = rows_of(what, model, context.args)
-    if rows.renderer is None:
-        raise RecipeError(f"--model: whose tokens are to be shown? Name a model, or a recipe instead of {what}")
+    if not (model or Path(what).suffix in (".yaml", ".yml")):
+        Progress().say(f"as {BEGUN_WITH} reads them; --model names another")
+    rows = rows_of(what, model or BEGUN_WITH, context.args)
     found = list(islice(seen(rows), samples))
     if not found:
         raise DataError(f"{what}: no row has anything to learn; `tunesmith data lint {what}` says why")

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from ..run import Run
 
 T = TypeVar("T")
+BEGUN_WITH = "demo/smollm2-135m-instruct"
+"""The model of those who have not named one."""
 What = Annotated[str, typer.Argument(help="A recipe, or a data file or folder; key=value may follow.")]
 Base = Annotated[str | None, typer.Option("--model", help="Whose tokenizer and template; a recipe names its own.")]
 

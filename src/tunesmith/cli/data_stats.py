@@ -14,14 +14,14 @@ from .train import Json
 
 def stats(context: typer.Context, what: What, model: Base = None, as_json: Json = False) -> None:
     """How long what is trained on is, how much of it is learnt, and what each data.max_length would cost."""
-    from ..data.stats import ENDLESS, Lengths
+    from ..data.stats import ENDLESS, Lengths, measured
 
     rows = rows_of(what, model, context.args, longest=ENDLESS)
     if rows.renderer is None:
         raise RecipeError("data stats counts tokens: say whose, with --model, or name a recipe")
     lengths = Lengths()
-    for item in rows:
-        lengths.add(item)
+    for some in rows.folded(measured):
+        lengths.take(some)
     found = lengths.summary(rows.run.data.max_length)
     json_out(found) if as_json else show(found)
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import RecipeError
+from .data_rows import BEGUN_WITH
 from .show import json_out, line
 from .train import Json
 
@@ -21,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 
 def init(
-    model: Annotated[str, typer.Option(help="A folder, org/name, or demo/NAME.")] = "demo/smollm2-135m-instruct",
+    model: Annotated[str, typer.Option(help="A folder, org/name, or demo/NAME.")] = BEGUN_WITH,
     data: Annotated[str, typer.Option(help="A file, a folder, org/name, or demo/NAME.")] = "demo/movie-reviews",
     goal: Annotated[str, typer.Option(help="sft, classify or pretrain; told from the data unless given.")] = "",
     to: Annotated[Path, typer.Option("--to", "-o", help="The file to write.")] = Path("recipe.yaml"),

@@ -45,7 +45,9 @@ def brief(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
 
     def figure(side: str) -> str:
         scores = result.get(side) or {}
-        accuracy = scores.get("accuracy")
+        accuracy, watched = scores.get("accuracy"), scores.get("watched") or {}
+        if "reward_low" in watched:
+            return f"reward {watched['reward']:.3f}"
         return f"{accuracy:.1%}" if accuracy is not None else f"loss {scores['loss']:.3f}" if scores else ""
 
     seconds = round(result.get("train_seconds", 0), 1)

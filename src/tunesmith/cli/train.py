@@ -118,16 +118,15 @@ def show(result: Any, as_json: bool) -> None:
         json_out(facts)
         return
     from ..evaluate.metrics import Scores
-    from ..evaluate.report import summary
+    from ..evaluate.report import doubt, summary
     from ..runs import RunFolder
 
     run = RunFolder(Path(result.run))
     if result.after:
-        table(
-            "",
-            ["held-out rows", "before", "after"],
-            summary(Scores.from_json(result.before), Scores.from_json(result.after)),
-        )
+        before, after = Scores.from_json(result.before), Scores.from_json(result.after)
+        table("", ["held-out rows", "before", "after"], summary(before, after))
+        if said := doubt(before, after):
+            line(said)
         samples = run.facts["samples"][:5]
         table(
             "Five of them",

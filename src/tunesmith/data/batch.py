@@ -9,11 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from os.path import commonprefix
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .rendering.tokens import RATED, Tokens
+from .task import Task
 
 
 @dataclass
@@ -26,7 +28,7 @@ class Batch:
     place: Tensor  # [R, T] position within its sequence
     attend: Tensor | None  # [R, T] 0 where it is padding; none where rows are packed
     answers: int
-    label: Tensor | None = None  # [N] class
+    label: Tensor | None = None  # [N] class, -1 for none; none where no sequence has one
     weight: Tensor | None = None  # [R, T] how much a token to be learnt counts; none where each counts 1
     borrowed: tuple[int, ...] = ()
     """Of each sequence, how many of its first tokens stand only in the one that it branches off from, the nearest
@@ -34,6 +36,11 @@ class Batch:
     reference: Tensor | None = None  # [M] log-probabilities before anything was learnt
     margin: Tensor | None = None  # [N] by how much a pair's better answer is better; none where nobody says
     agreement: Tensor | None = None  # [N] the share of raters who hold it to be the better; none where all do
+    grade: Tensor | None = None  # [N] where a text stands on a scale; none where all are 0
+    marks: tuple[tuple[float, ...], ...] = ()
+    """Of each sequence, what Tokens.marks says."""
+    tasks: tuple[Task | None, ...] = ()
+    """Of each sequence, which of a run's tasks it is of; empty where there is one."""
     known: dict[str, Tensor] = field(default_factory=dict)
     """What else was found out of tokens to be learnt before they are, [M] each, by name."""
 
@@ -162,12 +169,17 @@ def weights(tokens: Tokens) -> list[float]:
 
 
 def rated(made: Batch, sequences: Sequence[Tokens]) -> Batch:
-    """A batch with what raters said of its pairs, where they said anything."""
+    """A batch with what raters said of its pairs or texts, where they said anything, and its tasks."""
     found = {name: [getattr(one, name) for one in sequences] for name in RATED}
-    said = {name: torch.tensor(values) for name, values in found.items() if set(values) != {RATED[name]}}
+    said: dict[str, Any] = {
+        name: torch.tensor(values) for name, values in found.items() if set(values) != {RATED[name]}
+    }
+    if any(tokens.task for tokens in sequences):
+        said["tasks"] = tuple(tokens.task for tokens in sequences)
+        said["marks"] = tuple(tokens.marks for tokens in sequences)
     return replace(made, **said) if said else made
 
 
 def labels(sequences: Sequence[Tokens]) -> Tensor | None:
-    known = [tokens.label for tokens in sequences if tokens.label is not None]
-    return torch.tensor(known) if len(known) == len(sequences) else None
+    known = [-1 if tokens.label is None else tokens.label for tokens in sequences]
+    return torch.tensor(known) if any(label >= 0 for label in known) else None

@@ -6,13 +6,15 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from heapq import heappush, heappushpop
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from .example import Example, Media
+import orjson
+
+from .example import Example
 from .item import Item
 from .keeping.ahead import ahead
 from .reading.media import check_media
@@ -22,12 +24,15 @@ from .rendering.render import NoTarget, Renderer, Tokens, TooLong
 
 if TYPE_CHECKING:
     from ..objectives.base import Targets
+    from .formats.base import Format
 
 T = TypeVar("T")
-NONE = Media()
+NONE = Example().media
 
 CHUNK = 512
 """Rows that are rendered at once."""
+Chunk = list[tuple[str, tuple[str, dict[str, Any]] | str]]
+"""Such rows with their splits, as they are sent to other processes: a plain tuple takes half as long as a Row."""
 
 
 class Drawn(Generic[T]):
@@ -84,13 +89,13 @@ class Pass:
         It is called in processes forked from this one, and what it makes is sent here: the less, the quicker.
         """
 
-        def work(chunk: list[tuple[str, Row | str]]) -> tuple[list[tuple[str, int, Example]], T]:
-            made = self.judged(chunk)
+        def work(chunk: Chunk) -> tuple[list[tuple[str, int, Example]], T]:
+            made = self.judged([(split, row if isinstance(row, str) else Row(*row)) for split, row in chunk])
             held = [item for item in made if item.split != "train"]
             return [(one.split, number(digest(one.row)), one.example) for one in held if one.example], fold(made)
 
-        rows = self.rows()
-        chunks = iter(lambda: list(islice(rows, CHUNK)), [])
+        rows = ((split, row if isinstance(row, str) else tuple(row)) for split, row in self.rows())
+        chunks: Iterator[Chunk] = iter(lambda: list(islice(rows, CHUNK)), [])
         for held, folded in ahead(work, chunks):
             for split, key, example in held:
                 self.held.setdefault(split, Drawn(self.measured)).add(key, example)
@@ -161,13 +166,21 @@ class Pass:
         """What a row means, or what is wrong with it."""
         way = self.place.format
         try:
-            found = [replace(example, origin=row.origin) for example in way.examples(row.values)]
+            more = {"task": self.place.task} | ({"others": unread(row, way)} if self.targets == "prompts" else {})
+            found = [example.read_at(row.origin, **more) for example in way.examples(row.values)]
             for example in found:
-                if example.media != NONE:
+                if example.media is not NONE:
                     check_media(example.media, self.place.media or Path(row.origin).parent)
             return found
         except ValueError as error:
             return f"{row.origin}: cannot be read as {way.name}: {error}"
+
+
+def unread(row: Row, way: Format) -> dict[str, Any]:
+    """The columns that a format does not read, as JSON has them."""
+    known = way.read_columns()
+    kept = {name: value for name, value in row.values.items() if name not in known}
+    return json.loads(json.dumps(kept, default=str))
 
 
 def lightened(items: list[Item]) -> list[Item]:
@@ -182,10 +195,24 @@ def origin_of(sentence: str) -> str:
     return found[1] if found else ""
 
 
+encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str).encode
+
+
 def digest(row: Row) -> bytes:
     """A hash of a row's content, whatever its place."""
-    text = json.dumps(row.values, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode(errors="surrogatepass")).digest()
+    return hashlib.sha256(spelt(row.values)).digest()
+
+
+def spelt(values: dict[str, Any]) -> bytes:
+    """A row as `encode` writes it; most of it are texts, which orjson writes alike and several times faster."""
+    try:
+        parts = [
+            orjson.dumps(key) + b": " + (orjson.dumps(one) if type(one) is str else encode(one).encode())
+            for key, one in sorted(values.items())
+        ]
+    except (TypeError, UnicodeEncodeError):  # half a character, or a key that is no text
+        return encode(values).encode(errors="surrogatepass")
+    return b"{" + b", ".join(parts) + b"}"
 
 
 def number(content: bytes) -> int:

@@ -75,13 +75,24 @@ class Example:
     """Its classes, where it may have several or none."""
     score: float | None = None
     """Where it stands on a scale."""
+    task: str | None = None
+    """Which of several tasks it is of, as the recipe calls it."""
     tokens: tuple[tuple[int, ...], tuple[int, ...]] | None = None
     """Token ids, and of each the id that is to be learnt there, or -100."""
     tools: tuple[dict[str, Any], ...] = ()
     """JSON schemas of the tools that may be called."""
-    media: Media = field(default_factory=Media)
+    media: Media = Media()
+    others: dict[str, Any] = field(default_factory=dict, hash=False)
+    """Columns that its format does not read, for rewards to look at."""
     origin: str = ""
     """Where it was read, as file:line."""
+
+    def read_at(self, origin: str, **more: Any) -> Example:
+        """The same, read there; `more` are other fields of it. Quicker than dataclasses.replace: it is done with every
+        row."""
+        made = object.__new__(type(self))
+        vars(made).update(vars(self), origin=origin, **more)
+        return made
 
     @property
     def paired(self) -> bool:

@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from hashlib import blake2b
+from typing import Any, Generic, TypeVar
 
 from .example import Example, Message
 from .reading.source import Row
 from .rendering.render import Tokens, TooLong
+
+Made = TypeVar("Made")
+
+
+class kept(Generic[Made]):
+    """functools.cached_property without the lock that it takes before Python 3.12, which costs more than what is kept
+    here. What is made stands in the item from then on, and this is not asked again.
+    """
+
+    def __init__(self, make: Callable[[Any], Made]) -> None:
+        self.make, self.name, self.__doc__ = make, make.__name__, make.__doc__
+
+    def __get__(self, item: Any, kind: Any = None) -> Made:
+        made = self.make(item)
+        setattr(item, self.name, made)
+        return made
 
 
 @dataclass
@@ -31,18 +47,20 @@ class Item:
 
     def lighten(self) -> None:
         """Drop what is quickly made again, so that the item can be sent to another process."""
-        for name in ("turns", "text", "utf8", "latin"):
+        for name in ("turns", "text", "utf8", "beyond", "latin"):
             vars(self).pop(name, None)
 
-    @cached_property
+    @kept
     def turns(self) -> tuple[Message, ...]:
         """Every message: the prompt's, then those of each answer."""
-        example = self.example
-        if example is None:
+        if self.example is None:
             return ()
-        return (*example.prompt, *(message for answer in example.answers for message in answer.messages))
+        said = self.example.prompt
+        for answer in self.example.answers:
+            said += answer.messages
+        return said
 
-    @cached_property
+    @kept
     def text(self) -> str:
         """All that it says, a line break between parts."""
         parts = [message.content for message in self.turns]
@@ -51,17 +69,22 @@ class Item:
             parts.append(self.example.text)
         return "\n".join(parts)
 
-    @cached_property
+    @kept
     def utf8(self) -> bytes:
         """The text's bytes, which can be looked through more quickly."""
         return self.text.encode("utf-8", "surrogatepass")
 
-    @cached_property
+    @kept
+    def beyond(self) -> str:
+        """What of the text is beyond ASCII, one character after another: little, in most languages."""
+        return "" if self.text.isascii() else self.utf8.translate(None, ASCII).decode("utf-8", "surrogatepass")
+
+    @kept
     def latin(self) -> bool:
         """Whether it is all written in Latin letters, whatever the punctuation."""
-        return self.text.isascii() or not OTHER_LETTERS.search(self.text)
+        return not OTHER_LETTERS.search(self.beyond)
 
-    @cached_property
+    @kept
     def asked(self) -> int:
         """A hash of the prompt and what goes with it, or of the text; 0 if there is none."""
         example = self.example
@@ -71,7 +94,7 @@ class Item:
         more = repr((example.tools, media)) if example.tools or media.images or media.videos or media.audios else ""
         return digest(written(example.prompt), example.text or "", more)
 
-    @cached_property
+    @kept
     def answered(self) -> int:
         """A hash of the answers, or of the label."""
         example = self.example
@@ -82,6 +105,7 @@ class Item:
         return digest(*[written(answer.messages) for answer in example.answers], more)
 
 
+ASCII = bytes(range(128))
 OTHER_LETTERS = re.compile("[\u0370-\u1dff\u1f00-\u1fff\u2c00-\u2dff\u2e80-\ud7ff\uf900-\ufdff\ufe70-\uffdc]")
 NOTHING = (None,) * 6
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from .item import Item
+from .reading.row import place_of
 
 ENDLESS = 1 << 30
 """Longer than any sequence: what is to be measured must not be cut."""
@@ -31,7 +33,7 @@ class Lengths:
     def add(self, item: Item) -> None:
         self.rows += 1
         self.unusable += item.fault is not None
-        source = self.sources.setdefault((item.row.origin.rpartition(":")[0], item.split), Counter())
+        source = self.sources.setdefault((place_of(item.row.origin)[0], item.split), Counter())
         source["rows"] += 1
         for tokens in item.tokens:
             learn = np.flatnonzero(tokens.learn)
@@ -40,6 +42,17 @@ class Lengths:
             self.targets[learn] += 1
             self.lengths.append(len(tokens.ids))
             source.update(sequences=1, tokens=len(tokens.ids), target_tokens=len(learn))
+
+    def take(self, other: Lengths) -> None:
+        """Add what was seen of the rows that come next."""
+        self.rows += other.rows
+        self.unusable += other.unusable
+        self.lengths += other.lengths
+        short, long = sorted((self.targets, other.targets), key=len)
+        long[: len(short)] += short
+        self.targets = long
+        for source, counts in other.sources.items():
+            self.sources.setdefault(source, Counter()).update(counts)
 
     def summary(self, chosen: int) -> dict[str, Any]:
         """All of it as plain values; `chosen` is the limit that the recipe has."""
@@ -78,6 +91,14 @@ class Lengths:
             "time": float(np.minimum(lengths, limit).sum() / lengths.sum()),
             "memory": min(1.0, limit / int(lengths.max())),
         }
+
+
+def measured(items: Sequence[Item]) -> Lengths:
+    """What is seen of some rows, which may be in another process."""
+    found = Lengths()
+    for item in items:
+        found.add(item)
+    return found
 
 
 def limits(lengths: np.ndarray, chosen: int) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -21,11 +21,16 @@ from ..model.policy import Policy
 from ..model.rows import Alone, Rows
 from ..objectives.base import Objective, Tally
 from ..run import Eval
+from .by_task import figures, right, said
 from .metrics import Scores, measure, plain, proportion, worth
 from .surety import agreed, calibration
 
 Answered = Callable[[Sequence[list[int]], Sequence[Example]], tuple[list[str], torch.Tensor, dict[str, Tally]]]
 """Prompts and their examples to what is said, what each is worth, [N], and what is watched of it."""
+Heard = Callable[[list[int], Batch, dict[str, Any]], None]
+"""Is told of a batch, by the numbers of its sequences, and what the objective looked at."""
+WAYS = {"class": "the likeliest label", "several": "every label likelier than not", "score": "how far off its score is"}
+"""How what is told of a text is judged, in words."""
 SHOWN = 10
 """Answers written out for a person to read."""
 
@@ -36,6 +41,8 @@ class Measured:
 
     scores: Scores
     said: list[str]
+    each: list[float | None] = field(default_factory=list)
+    """What each answer is worth, where rewards say so."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +59,8 @@ class Examiner:
 
     def measure(self, policy: Policy) -> Measured:
         """Everything that is known of how good the model is."""
-        if self.objective.targets == "label":
-            return self.classify(policy)
+        if self.objective.targets in ("label", "mixed"):
+            return self.tell(policy)
         if self.objective.targets in ("pairs", "ranked", "liked"):
             return self.judge(policy)
         if self.answered:
@@ -77,7 +84,7 @@ class Examiner:
         return [
             {
                 "prompt": example.prompt[-1].content if example.prompt else str(example.text),
-                "gold": str(example.gold or ""),
+                "gold": right(example),
             }
             for example in self.examples[:SHOWN]
         ]
@@ -94,8 +101,9 @@ class Examiner:
     @property
     def way(self) -> str:
         """How answers are judged, in words."""
-        if self.objective.targets == "label":
-            return "the likeliest label"
+        if self.objective.targets in ("label", "mixed"):
+            tasks = self.material.tasks
+            return "each task by itself" if len(tasks) > 1 else WAYS[tasks[0].kind]
         if self.objective.targets in ("pairs", "ranked"):
             return "which answer of a pair it holds to be better"
         if self.objective.targets == "liked":
@@ -127,23 +135,49 @@ class Examiner:
         chosen = [self.material.options[n] for n in ranks.argmax(-1).tolist()]
         return measure([self.material.options[n] for n in gold], chosen, loss)
 
-    def classify(self, policy: Policy) -> Measured:
-        """Ask the classification head."""
-        names, gold, chosen, tally = list(self.material.renderer.labels), [], [], Tally(0.0, 0)
-        with reading(policy.model):
-            for batch in self.batches(policy):
-                looks = policy.look(batch, self.objective.looks())
-                tally += self.objective.loss(batch, **looks)
-                gold += [] if batch.label is None else batch.label.tolist()
-                chosen += looks["score"].argmax(-1).tolist()
-        back = {n: names[label] for n, label in zip(self.order, chosen, strict=True)}
-        scores = measure([names[n] for n in gold], [names[n] for n in chosen], tally.mean())
-        return Measured(scores, [back[n] for n in range(min(SHOWN, len(back)))])
+    def tell(self, policy: Policy) -> Measured:
+        """Ask the head that tells what texts are, each task by itself."""
+        heads: dict[int, np.ndarray] = {}
+
+        def hear(chosen: list[int], batch: Batch, looks: dict[str, Any]) -> None:
+            heads.update(zip(chosen, looks["score"].cpu().numpy(), strict=True))
+
+        found, by_task = self.tallies(policy, hear), {}
+        for task in self.material.tasks:
+            numbers = [n for n, one in enumerate(self.sequences) if one.task == task]
+            if not numbers:
+                continue
+            loss = found["loss" if task.alone else f"loss/{task.name}"].mean()
+            own = np.stack([heads[n] for n in numbers])
+            by_task[task.name] = figures(task, [self.sequences[n] for n in numbers], own, loss)
+        said = self.told(policy, heads)
+        if len(self.material.tasks) == 1:
+            return Measured(*by_task.values(), said)
+        return Measured(Scores(found["loss"].mean(), len(self.examples), tasks=by_task), said)
+
+    def told(self, policy: Policy, heads: dict[int, np.ndarray]) -> list[str]:
+        """What is said of the first few examples: labels as the heads have it, answers as they are written."""
+        shown = self.rendered[:SHOWN]
+        asked = [n for n, made in enumerate(shown) if made[0].task and made[0].task.kind == "answers"]
+        engine = Engine(policy.model, self.material.renderer.tokenizer, self.settings.batch_size)
+        prompts = [self.prompt(self.examples[n]) for n in asked]
+        written = dict(zip(asked, engine.write(prompts, self.settings.max_new_tokens) if asked else [], strict=True))
+        at = np.cumsum([0, *map(len, self.rendered)]).tolist()  # where the sequences of each example begin
+        return [
+            written[n] if n in written else said(made[0].task, heads[at[n]])
+            for n, made in enumerate(shown)
+            if made[0].task
+        ]
 
     def judge(self, policy: Policy) -> Measured:
         """Ask the objective which answers the model holds to be good, and how much better than others."""
         odds: list[float] = []
-        found = self.tallies(policy, odds)
+
+        def hear(chosen: list[int], batch: Batch, looks: dict[str, Any]) -> None:
+            sure = self.objective.odds(batch, **looks)
+            odds.extend([] if sure is None else sure.tolist())
+
+        found = self.tallies(policy, hear)
         right = found.pop("accuracy")
         scores = proportion(float(right.sum), float(right.count), found.pop("loss").mean())
         scores = replace(scores, **sure(odds), **raters(self.examples))
@@ -160,15 +194,15 @@ class Examiner:
         assert self.answered is not None
         texts, reward, found = self.answered([self.prompt(example) for example in self.examples], self.examples)
         means = {name: tally.mean() for name, tally in found.items()}
-        return Measured(worth(reward.numpy(), means), texts[:SHOWN])
+        each = [None if math.isnan(value) else value for value in reward.tolist()]
+        return Measured(worth(reward.numpy(), means), texts[:SHOWN], each)
 
     def loss(self, policy: Policy) -> float:
         """The objective's mean over all examples; of answers of its own, how little they are worth."""
         return self.worth(policy).scores.loss if self.answered else self.tallies(policy)["loss"].mean()
 
-    def tallies(self, policy: Policy, odds: list[float] | None = None) -> dict[str, Tally]:
-        """The objective's sum over all examples, and what it watches; `odds` takes those of each pair, if it has any,
-        in the order of the batches."""
+    def tallies(self, policy: Policy, hear: Heard | None = None) -> dict[str, Tally]:
+        """The objective's sum over all examples, and what it watches; `hear` is told of each batch, in their order."""
         found: dict[str, Tally] = {}
         with reading(policy.model):
             parts = list(self.together())
@@ -176,19 +210,15 @@ class Examiner:
             for chosen, given in zip(parts, known, strict=True):
                 batch = self.rows.batch(chosen, self.layout).to(policy.device)
                 looks = policy.look(batch, self.objective.looks())
-                loss, sure = self.objective.loss(batch, **looks, **given), self.objective.odds(batch, **looks)
-                if odds is not None and sure is not None:
-                    odds += sure.tolist()
+                loss = self.objective.loss(batch, **looks, **given)
+                if hear:
+                    hear(chosen, batch, looks)
                 for name, tally in loss.tallies().items():
                     found[name] = found.get(name, Tally(0.0, 0)) + tally
         return found
 
-    def batches(self, policy: Policy) -> Iterator[Batch]:
-        """The examples in batches of like length."""
-        return (self.rows.batch(chosen, self.layout).to(policy.device) for chosen in self.together())
-
     def together(self) -> Iterator[list[int]]:
-        """The numbers of the sequences of each batch."""
+        """The numbers of the sequences of each batch, those of like length together."""
         order, size = self.order, self.settings.batch_size * self.objective.side_by_side
         return (order[at : at + size] for at in range(0, len(order), size))
 
@@ -198,9 +228,14 @@ class Examiner:
         return Rows(self.sequences)
 
     @cached_property
-    def sequences(self) -> list[Tokens]:
+    def rendered(self) -> list[list[Tokens]]:
+        """Of each example its sequences."""
         render, targets = self.material.renderer.render, self.objective.targets
-        return [tokens for example in self.examples for tokens in render(example, targets)]
+        return [render(example, targets) for example in self.examples]
+
+    @cached_property
+    def sequences(self) -> list[Tokens]:
+        return [tokens for made in self.rendered for tokens in made]
 
     @cached_property
     def order(self) -> list[int]:

@@ -54,20 +54,32 @@ class Scores:
     """How often one half of the raters orders these pairs as the other half does."""
     half_of_raters_interval: Interval | None = None
 
+    error: float | None = None
+    """Of scores, by how much they are off, as a mean."""
+    error_interval: Interval | None = None
+    correlation: float | None = None
+    """Of scores, Pearson's correlation with what is right."""
+    correlation_interval: Interval | None = None
+    tasks: dict[str, Scores] = field(default_factory=dict)
+    """The same of each of several tasks by itself."""
+
     @property
     def perplexity(self) -> float:
         return math.exp(min(self.loss, 700.0))  # e^710 is no longer a float
 
     def as_json(self) -> dict[str, Any]:
         """The figures under their fixed names, in the types of JSON; intervals are [low, high]."""
-        return as_lists(asdict(self)) | {"perplexity": self.perplexity}
+        found = as_lists(asdict(self)) | {"perplexity": self.perplexity}
+        return found | {"tasks": {name: one.as_json() for name, one in self.tasks.items()}}
 
     @staticmethod
     def from_json(facts: dict[str, Any] | None) -> Scores | None:
         """What `as_json` wrote."""
         if not facts:
             return None
-        return Scores(**{key: as_tuples(value) for key, value in facts.items() if key != "perplexity"})
+        found = {key: as_tuples(value) for key, value in facts.items() if key != "perplexity"}
+        tasks = {name: Scores.from_json(one) for name, one in found.get("tasks", {}).items()}
+        return Scores(**{**found, "tasks": tasks})
 
 
 def as_lists(value: Any) -> Any:
@@ -116,6 +128,17 @@ def worth(reward: np.ndarray, watched: dict[str, float], seed: int = 0) -> Score
     low, high = interval(drawn)
     mean = float(there.mean())
     return Scores(-mean, len(there), watched=watched | {"reward": mean, "reward_low": low, "reward_high": high})
+
+
+def gain(before: Sequence[float | None], after: Sequence[float | None], seed: int = 0) -> dict[str, float]:
+    """By how much what answers are worth rose, prompt by prompt: the mean, and its 95% bootstrap interval, for which
+    prompts are drawn anew. Chance that is a prompt's own, and the same before and after, takes no part."""
+    both = zip(before, after, strict=True)
+    rose = np.array([now - then for then, now in both if then is not None and now is not None])
+    if not len(rose):
+        return {}
+    low, high = interval(np.random.default_rng(seed).choice(rose, (RESAMPLES, len(rose))).mean(1))
+    return {"gain": float(rose.mean()), "gain_low": low, "gain_high": high}
 
 
 @dataclass(frozen=True)

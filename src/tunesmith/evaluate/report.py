@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import shlex
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -16,13 +15,11 @@ from typing import Any
 from ..files import whole, write
 from ..passport import origins, read, settings
 from ..runs import RunFolder
+from .chart import Point, chart, finite
+from .course import course, rewarded, warnings
+from .course import headline as told
+from .course import measures as measures_of
 from .metrics import Interval, Scores, plain
-
-POINTS = 500
-"""Points drawn of a curve; the page stays small after a million steps."""
-
-Point = tuple[float, float]
-"""A step, and the loss there."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +45,12 @@ class Facts:
     data: str = ""
     judged: str = ""
     """How answers were judged."""
+    course: Sequence[tuple[str, str, str]] = ()
+    """Where it learnt from its own answers, what was watched of them: at the beginning, and at the end."""
+    warnings: Sequence[str] = ()
+    """What a reader should know before the figures are believed."""
+    rewards: Sequence[Point] = ()
+    """Of answers that were learnt from."""
     judges: Sequence[str] = ()
     """Who made the labels of the data, in sentences, where that was a judge."""
     when: str = ""
@@ -85,6 +88,7 @@ def facts_of(run: RunFolder) -> Facts:
     """What a run folder says, as a report tells it."""
     known, recipe, lines, passport = run.facts, run.recipe().value, run.metrics, read(run.path)
     result, parameters = known.get("result", {}), known.get("parameters", {})
+    sides = Scores.from_json(known.get("before")), Scores.from_json(known.get("after"))
     samples = [
         Sample(*(str(sample.get(key) or "") for key in ("prompt", "gold", "before", "after")))
         for sample in known.get("samples", ())
@@ -97,6 +101,9 @@ def facts_of(run: RunFolder) -> Facts:
         objective=recipe.objective.name,
         data=recipe.data.path,
         judged=known.get("judged", ""),
+        course=course(lines),
+        warnings=warnings(lines, *sides, known.get("alarms", {})),
+        rewards=[(line["step"], line["reward"]) for line in lines if "reward" in line],
         judges=[str(one.get("said", "")) for one in known.get("judges", ())],
         when=known.get("started", ""),
         seconds=result.get("train_seconds", 0.0),
@@ -105,8 +112,8 @@ def facts_of(run: RunFolder) -> Facts:
         trainable=parameters.get("trainable", 0),
         total=parameters.get("total", 0),
         counts=known.get("counts", {}),
-        before=Scores.from_json(known.get("before")),
-        after=Scores.from_json(known.get("after")),
+        before=sides[0],
+        after=sides[1],
         samples=samples,
         losses=[(line["step"], line["loss"]) for line in lines if "loss" in line],
         evals=[(line["step"], line["eval_loss"]) for line in lines if "eval_loss" in line],
@@ -136,9 +143,10 @@ def page(facts: Facts) -> str:
         facts=facts,
         headline=headline(facts.before, facts.after),
         rows=summary(facts.before, facts.after),
-        matrices=[(side, scores) for side, scores in sides.items() if scores and scores.labels],
+        matrices=[(name, scores) for name, scores in each(sides).items() if scores.labels],
         reliability=[(side, scores) for side, scores in sides.items() if scores and scores.reliability],
-        chart=chart(facts),
+        charts=[(name, drawn) for name, drawn in charts(facts).items() if drawn],
+        rewarded=rewarded(facts.after) or rewarded(facts.before),
         chosen=[row for row in facts.settings if row[2] != "default"],
         defaults=[row for row in facts.settings if row[2] == "default"],
         folder=shlex.quote(facts.run),
@@ -153,6 +161,8 @@ def headline(before: Scores | None, after: Scores | None) -> str:
     """The result in a sentence."""
     if not after:
         return "This run was not measured"
+    if rewarded(after):
+        return told(before, after)
     if after.accuracy is None:
         change = f"{before.loss:.3f} → {after.loss:.3f}" if before else f"{after.loss:.3f}"
         return f"Loss {change} on {after.n:,} held-out rows"
@@ -163,8 +173,38 @@ def headline(before: Scores | None, after: Scores | None) -> str:
     return f"Accuracy {change}{after.accuracy:.1%} on {after.n:,} held-out rows{spread}{raters}"
 
 
+def each(sides: Mapping[str, Scores | None]) -> dict[str, Scores]:
+    """The scores of each side, and of each task on it."""
+    found = {side: scores for side, scores in sides.items() if scores}
+    return found | {f"{side}: {name}": one for side, scores in found.items() for name, one in scores.tasks.items()}
+
+
+def doubt(before: Scores | None, after: Scores | None) -> str:
+    """What must be said of a run that has not made things better for certain; nothing of one that has."""
+    if not before or not after:
+        return ""
+    other = "train longer (train.num_train_epochs), or at another train.learning_rate"
+    if before.accuracy is None or after.accuracy is None:
+        figures = f"{before.loss:.4f} before, {after.loss:.4f} after"
+        return "" if after.loss < before.loss else f"the loss did not fall: {figures}; {other}"
+    figures = f"{before.accuracy:.1%} before, {after.accuracy:.1%} after"
+    if after.accuracy <= before.accuracy:
+        return f"accuracy did not rise: {figures}; {other}"
+    if after.interval and after.interval[0] <= before.accuracy:
+        return f"accuracy rose by no more than chance may: {figures} ({percents(after.interval)}); {other}"
+    return ""
+
+
 def summary(before: Scores | None, after: Scores | None) -> list[tuple[str, str, str]]:
-    """The figures in words, a row a measure: its name, before, after."""
+    """The figures in words, a row a measure: its name, before, after; those of each task behind those of all."""
+    names = [*dict.fromkeys(name for side in (before, after) if side for name in side.tasks)]
+    own = {name: [side.tasks.get(name) if side else None for side in (before, after)] for name in names}
+    rows = [(f"{name}: {row[0]}", *row[1:]) for name, sides in own.items() for row in measures(*sides)]
+    return [row for row in measures(before, after) if not (names and row[0] == "perplexity")] + rows
+
+
+def measures(before: Scores | None, after: Scores | None) -> list[tuple[str, str, str]]:
+    """The figures of one task in words."""
 
     def spread(interval: Interval | None, times: int = 100, digits: int = 1) -> str:
         return f" ({bounds(interval, times, digits)})" if interval else ""
@@ -172,14 +212,22 @@ def summary(before: Scores | None, after: Scores | None) -> list[tuple[str, str,
     def share(figure: float | None, interval: Interval | None) -> str:
         return "" if figure is None else f"{figure:.1%}{spread(interval)}"
 
+    def number(figure: float | None, interval: Interval | None) -> str:
+        return "" if figure is None else f"{figure:.3f}{spread(interval, 1, 3)}"
+
     def perplexity(scores: Scores) -> str:
-        if scores.brier is not None:  # its loss is of pairs, not of tokens
+        if scores.brier is not None or scores.error is not None:  # its loss is of no tokens
             return ""
         return f"{scores.perplexity:,.3f}" if scores.perplexity < 1e6 else f"{scores.perplexity:.2e}"
 
+    if rewarded(before) or rewarded(after):
+        names = dict.fromkeys(name for side in (before, after) if side for name in side.watched)
+        return table(measures_of(list(names)), before, after)
     measures = {
         "accuracy": lambda s: share(s.accuracy, s.interval),
         "macro F1": lambda s: share(s.macro_f1, s.macro_f1_interval),
+        "mean error": lambda s: number(s.error, s.error_interval),
+        "correlation": lambda s: number(s.correlation, s.correlation_interval),
         "one rater agrees": lambda s: share(s.one_rater, s.one_rater_interval),
         "half of the raters agree": lambda s: share(s.half_of_raters, s.half_of_raters_interval),
         "calibration error": lambda s: share(s.calibration_error, s.calibration_error_interval),
@@ -188,6 +236,13 @@ def summary(before: Scores | None, after: Scores | None) -> list[tuple[str, str,
         "perplexity": perplexity,
         "rows": lambda s: f"{s.n:,}",
     }
+    return table(measures, before, after)
+
+
+def table(
+    measures: Mapping[str, Callable[[Scores], str]], before: Scores | None, after: Scores | None
+) -> list[tuple[str, str, str]]:
+    """A row for each measure that says something of a side."""
     rows = [(name, *(say(side) if side else "" for side in (before, after))) for name, say in measures.items()]
     return [(name, first, second) for name, first, second in rows if first or second]
 
@@ -233,51 +288,12 @@ def picture_of(letter: str) -> str:
 # pictures
 
 
-def chart(facts: Facts) -> dict[str, Any] | None:
-    """The curve for the page, in hundredths of its width and height; None where there is nothing to draw."""
-    drawn = {"training": finite(facts.losses), "held out": finite(facts.evals)}
-    steps, losses = ([point[axis] for points in drawn.values() for point in points] for axis in (0, 1))
-    if not steps:
-        return None
-    end, up = max(steps) or 1, ticks(min(losses), max(losses))
-    across = [tick for tick in ticks(0, end) if tick <= end]
-
-    def place(point: Point) -> Point:
-        return 100 * point[0] / end, 100 - 100 * (point[1] - up[0]) / (up[-1] - up[0])
-
-    def told(name: str, points: Sequence[Point]) -> str:
-        return f"{name} loss {points[0][1]:.3g} at step {points[0][0]:g}, {points[-1][1]:.3g} at step {points[-1][0]:g}"
-
+def charts(facts: Facts) -> dict[str, dict[str, Any] | None]:
+    """The curves of the page, by their titles."""
     return {
-        "lines": {name: [place(point) for point in thin(points)] for name, points in drawn.items() if points},
-        "across": [(place((tick, up[0]))[0], f"{tick:,g}" if tick < 1e5 else f"{tick:.0e}") for tick in across],
-        "up": [(place((0, tick))[1], f"{tick:.6g}") for tick in up],
-        "told": "; ".join(told(name, points) for name, points in drawn.items() if points),
+        "Reward": chart({"training": facts.rewards}, "reward"),
+        "Loss": chart({"training": facts.losses, "held out": facts.evals}, "loss"),
     }
-
-
-def ticks(low: float, high: float) -> list[float]:
-    """Three to seven round numbers around a range."""
-    if high - low < 1e-9 * max(abs(low), abs(high), 1e-9):
-        low, high = low - abs(low) / 2, high + abs(high) / 2 or 1.0
-    rough = (high - low) / 4
-    unit = 10.0 ** math.floor(math.log10(rough))
-    step = next(unit * size for size in (1, 2, 5, 10) if unit * size >= rough * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(number * step, 12) for number in range(first, last + 1)]
-
-
-def finite(points: Sequence[Point]) -> list[Point]:
-    return [(step, loss) for step, loss in points if math.isfinite(loss)]
-
-
-def thin(points: Sequence[Point]) -> list[Point]:
-    """At most about `POINTS` of the points: of each stretch the lowest and the highest, so that no spike is lost."""
-    stretch = math.ceil(2 * len(points) / POINTS)
-    if stretch <= 2:
-        return list(points)
-    cuts = [points[at : at + stretch] for at in range(0, len(points), stretch)]
-    return [point for cut in cuts for point in sorted({min(cut, key=lambda p: p[1]), max(cut, key=lambda p: p[1])})]
 
 
 def picture(facts: Facts) -> bytes:

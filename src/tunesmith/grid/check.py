@@ -6,6 +6,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,11 +16,12 @@ import torch
 from torch import Tensor
 
 from ..data.batch import pad
+from ..data.rendering.tokens import Tokens
 from ..errors import RecipeError, Refusal
 from ..methods.base import method
 from ..model.adapter import mergeable
 from ..model.load import save_tuned
-from ..objectives.base import objective
+from ..objectives.base import Beside, objective
 from ..precision.base import precision
 from ..run import Data, Eval, Model, Run, Train
 from ..schedules.constant import Constant
@@ -28,9 +31,11 @@ from ..training.loop import Loop
 from ..training.progress import Progress
 from ..training.train import build, refuse
 from . import plain
+from .answered import Overheard, judged_before
 from .cells import Cell
 from .reload import ASKED, FAILED, HEARD, SAID
-from .tiny import Tiny
+from .rounding import unrounded
+from .tiny import REWARDS, Tiny
 
 STEPS = 6
 
@@ -61,14 +66,20 @@ class Slack(NamedTuple):
 
 
 EXACT, ROUNDED = Slack(1e-4, 1e-4), Slack(5e-2, 2e-2)
+"""By 32 bits, and by 16. Where products are rounded to 8 (LLM.int8), a number that lies between two steps falls to
+either side for no more than another order of adding up, by a step of 1/127 of the row's largest: two loadings that are
+right may then be as far apart as all this rounding moves what is said, which is measured in each cell, and no farther.
+"""
 
 
 def run_of(cell: Cell, tiny: Tiny) -> Run:
+    aim = objective[cell.objective]
     return Run(
         model=Model(path=str(tiny.base), precision=precision[cell.precision]()),
         data=Data(path="the grid's own rows"),
         method=method[cell.method](),
-        objective=objective[cell.objective](),
+        objective=aim(**tiny.options(aim, STEPS)),
+        rewards=REWARDS if aim.targets == "prompts" else (),
         train=Train(max_steps=STEPS, learning_rate=5e-3, lr_scheduler_type=Constant(), per_device_train_batch_size=64),
         eval=Eval(enabled=False),
     )
@@ -88,22 +99,37 @@ def examine(cell: Cell, tiny: Tiny, folder: Path) -> Outcome:
     outcome = Outcome(cell.name)
     try:
         run = run_of(cell, tiny)
-        try:
-            refuse(run)
-            material = tiny.material(run)
-            outputs = run.objective.outputs(material.labels)
-            loop = build(run, tiny.base, material, Progress(quiet=True))
-            lay_out(loop, cell.batch)
-            before_learning(run, loop, [], own_oracle(run, loop, "the grid's own", lambda text: None))
-        except Refusal as said:
-            return Outcome(cell.name, "refused", str(said))
-        outcome.rounded = rounded(run, loop.policy.model)
-        outcome.figures["gradient"] = compare(run, loop, tiny, outputs, folder / "plain")
-        outcome.figures["loss"] = learn(loop)
-        ask(run, loop, tiny, outputs, folder)
+        with ready(run, cell, tiny) as loop:
+            outcome.rounded = rounded(run, loop.policy.model)
+            outcome.figures |= compare(run, loop, tiny, folder / "plain")
+            outcome.figures["loss"] = learn(loop)
+            ask(run, loop, tiny, folder)
+    except Refused as said:
+        return Outcome(cell.name, "refused", str(said))
     except Exception as error:  # noqa: BLE001 - whatever goes wrong in a cell, the others are looked at
         outcome.status, outcome.reason = "failed", worded(error)
     return outcome
+
+
+class Refused(Exception):
+    """A cell is refused before anything is learnt."""
+
+
+@contextmanager
+def ready(run: Run, cell: Cell, tiny: Tiny) -> Iterator[Loop]:
+    """The loop of a cell, before its first step."""
+    try:
+        refuse(run)
+        loop = build(run, tiny.base, tiny.material(run), Progress(quiet=True))
+        lay_out(loop, cell.batch)
+        before_learning(run, loop, [], own_oracle(run, loop, "the grid's own", lambda text: None))
+    except Refusal as said:
+        raise Refused(str(said)) from None
+    try:
+        yield loop
+    finally:
+        if loop.answers:
+            loop.answers.scorer.close()
 
 
 def worded(error: Exception) -> str:
@@ -115,6 +141,8 @@ def lay_out(loop: Loop, batch: str) -> None:
     """Take batches of the kind that is to be tried."""
     if batch == "padded":
         loop.layout = pad
+        if loop.answers:
+            loop.answers.layout = pad
     elif loop.layout is pad:
         raise RecipeError("batches: this model mixes packed rows up, so that its batches are padded")
 
@@ -125,25 +153,24 @@ def rounded(run: Run, model: Any) -> bool:
     return run.model.precision.rounds or numbers != {torch.float32}
 
 
-def compare(run: Run, loop: Loop, tiny: Tiny, outputs: tuple[str, ...], folder: Path) -> float:
-    """How far the first step's gradient is from that of plain PEFT and plain torch, as a share of its length.
+def compare(run: Run, loop: Loop, tiny: Tiny, folder: Path) -> dict[str, float]:
+    """How far the first step's gradient is from that of plain PEFT and plain torch, as a share of its length, and what
+    else was compared.
 
     Both are taken with weights none of which is zero: a fresh LoRA would have half a gradient.
     """
     tuned = loop.policy.model
-    other = plain.plain_model(run, tuned, tiny.base, outputs, folder)
-    begins_like(other, tuned, loop.weights)
-    strangers = loop.rows.strangers
-    given = plain.look_back(other, run, list(loop.sequences), list(strangers.sequences) if strangers else None)
+    other = plain.plain_model(run, tuned, tiny.base, run.objective.outputs(tiny.material(run).labels), folder)
+    begins_like(other, loop)
+    allowed = (ROUNDED if rounded(run, tuned) else EXACT).gradient
+    given, figures = looked_back(run, loop, other, allowed)
     start = {name: weight.detach().clone() for name, weight in loop.weights.items()}
     stir(loop.weights)
-    learning = plain.take_over(other, loop.weights)
-    theirs = plain.gradient(other, loop.objective, given, learning)
+    theirs = plain.gradient(other, loop.objective, given, plain.take_over(other, loop.weights))
     ours = gradient(loop)
     with torch.no_grad():
         for name, weight in loop.weights.items():
             weight.copy_(start[name])
-    allowed = (ROUNDED if rounded(run, tuned) else EXACT).gradient
     if (loss := apart(ours[0], theirs[0])) > allowed:
         raise Fault(f"the first loss is {float(ours[0]):.6g}, and by a plain forward {float(theirs[0]):.6g}")
     whole = float(torch.stack([slope.float().norm() for slope in theirs[1].values()]).norm())
@@ -151,14 +178,27 @@ def compare(run: Run, loop: Loop, tiny: Tiny, outputs: tuple[str, ...], folder: 
         gap = float((ours[1][name].float() - slope.float()).norm())
         if gap > allowed * max(float(slope.float().norm()), 0.1 * whole):
             raise Fault(f"the gradient of {name} is not that of plain autograd: apart by {gap:.2g} of {whole:.2g}")
-    return max(
-        loss, apart(*(torch.cat([one.flatten().float() for one in part[1].values()]) for part in (ours, theirs)))
-    )
+    slopes = apart(*(torch.cat([one.flatten().float() for one in part[1].values()]) for part in (ours, theirs)))
+    return figures | {"gradient": max(loss, slopes)}
 
 
-def begins_like(other: Any, tuned: Any, weights: dict[str, Any]) -> None:
+def looked_back(run: Run, loop: Loop, other: Any, allowed: float) -> tuple[plain.Given, dict[str, float]]:
+    """What is known before the first step, of a plain model; answers that are learnt from are the loop's, and must
+    have been drawn as the plain model would."""
+    if loop.answers is None:
+        strangers = loop.rows.strangers
+        return plain.look_back(other, run, list(loop.sequences), list(strangers.sequences) if strangers else None), {}
+    heard = loop.answers.scorer = Overheard(loop.answers.scorer)
+    loop.hear(0)
+    given, away = judged_before(other, run, list(loop.rows.sequences), heard)
+    if away > allowed:
+        raise Fault(f"answers are drawn {away:.2g} nats a token from what a plain forward says of them")
+    return given, {"drawn": away}
+
+
+def begins_like(other: Any, loop: Loop) -> None:
     """Refuse a method that has changed what does not learn: a plain model has the same there."""
-    ours, theirs = hashes(tuned), hashes(other)
+    ours, theirs, weights = hashes_of(loop), hashes(other), loop.weights
     if missing := weights.keys() - theirs.keys():
         raise Fault(f"a plain model has no {min(missing)}")
     heads = [name for name in theirs if "original_module" in name]  # new ones at random, and nobody reads them
@@ -178,17 +218,24 @@ def gradient(loop: Loop) -> tuple[Tensor, dict[str, Tensor]]:
 
 def learn(loop: Loop) -> float:
     """Take the steps: the loss falls, and just what learns has moved. How far it falls."""
-    before = hashes(loop.policy.model)
+    before = hashes_of(loop)
     losses = [step.loss for step in loop.fit()]
     if not losses[-1] < losses[0]:
         raise Fault(f"the loss does not fall: {', '.join(f'{loss:.5g}' for loss in losses)}")
-    after = hashes(loop.policy.model)
+    after = hashes_of(loop)
     moved = {name for name in before if before[name] != after[name]}
     if still := loop.weights.keys() - moved:
         raise Fault(f"{min(still)} learns and has not moved ({len(still)} of {len(loop.weights)} have not)")
     if others := moved - loop.weights.keys():
         raise Fault(f"{min(others)} does not learn and has moved ({len(others)} of these have)")
     return losses[0] - losses[-1]
+
+
+def hashes_of(loop: Loop) -> dict[str, str]:
+    """The same of the model that a loop trains, and of a critic's head beside it."""
+    critic = loop.policy.value_head
+    beside = {f"value_head.{name}": one for name, one in hashes(critic).items()} if critic else {}
+    return hashes(loop.policy.model) | beside
 
 
 def hashes(model: Any) -> dict[str, str]:
@@ -205,22 +252,32 @@ def content(value: Tensor) -> bytes:
     return value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
-def ask(run: Run, loop: Loop, tiny: Tiny, outputs: tuple[str, ...], folder: Path) -> None:
+def ask(run: Run, loop: Loop, tiny: Tiny, folder: Path) -> None:
     """Save what was learnt, and what it says, for a new process to say the same."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
     tuned, tokens = loop.policy.model, loop.sequences[0]
+    outputs = run.objective.outputs(tiny.material(run).labels)
     save_tuned(tuned, run.method, tiny.tokenizer, folder, str(tiny.base), run.model.precision)
+    said = says(loop, tokens, outputs)
+    merges = hasattr(tuned, "peft_config") and mergeable(tuned.peft_config["default"])
+    names = {"base": str(tiny.base), "outputs": outputs, "ids": tokens.ids, "precision": run.model.precision.name}
+    more = {"beside": isinstance(outputs, Beside), "merges": merges}
+    more["allowed"] = (ROUNDED if rounded(run, tuned) else EXACT).logits
+    if run.model.precision.rounds:
+        with unrounded(tuned):
+            more["allowed"] = EXACT.logits + far(said, says(loop, tokens, outputs))
+    (folder / ASKED).write_text(json.dumps(names | more), encoding="utf-8")
+    save_file({"said": said.contiguous()}, folder / SAID)
+
+
+def says(loop: Loop, tokens: Tokens, outputs: tuple[str, ...]) -> Tensor:
+    """[T, V] or [C] what the trained model says of a sequence."""
     batch = pad([tokens])
     with loop.policy.trying():
         begun = loop.policy.begun(batch)
-        said = loop.policy.score(batch)[0] if outputs else loop.policy.run(begun.batch).logits[0, begun.at].float()
-    merges = hasattr(tuned, "peft_config") and mergeable(tuned.peft_config["default"])
-    names = {"base": str(tiny.base), "outputs": outputs, "ids": tokens.ids, "precision": run.model.precision.name}
-    more = {"merges": merges, "allowed": (ROUNDED if rounded(run, tuned) else EXACT).logits}
-    (folder / ASKED).write_text(json.dumps(names | more), encoding="utf-8")
-    save_file({"said": said.contiguous()}, folder / SAID)
+        return loop.policy.score(batch)[0] if outputs else loop.policy.run(begun.batch).logits[0, begun.at].float()
 
 
 def listen(outcome: Outcome, folder: Path) -> None:

@@ -44,7 +44,9 @@ def every(cells: Iterable[Cell]) -> Iterator[Settled]:
 
 def chosen(cells: Sequence[Cell], place: Tiny, together: int) -> Iterator[Settled]:
     """A choice of cells, and whom to tell whether one was refused."""
-    reasons = {cell: refusal(cell, place) for cell in cells}
+    alike = {cell._replace(batch=""): cell for cell in cells}  # nothing is refused for its batches beforehand
+    said = {key: refusal(cell, place) for key, cell in alike.items()}
+    reasons = {cell: said[cell._replace(batch="")] for cell in cells}
     cover = Cover((cell for cell in cells if not reasons[cell]), together)
     for cell in cover:
         yield cell, lambda refused, cell=cell: cover.settle(cell, refused)

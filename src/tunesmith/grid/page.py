@@ -39,6 +39,7 @@ A number is a reason below, and an empty cell was not tried.
 {counts}
 """
 APART = {
+    "drawn": "nats a token, answers drawn and a plain forward 抽取的回答",
     "gradient": "loss and gradient, from plain torch and PEFT 损失和梯度",
     "reloaded": "logits in a new process 新进程中的输出",
     "merged": "logits when merged 合并后的输出",

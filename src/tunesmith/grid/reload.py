@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ..objectives.base import Beside
 from ..precision.base import precision
 
 SAID, HEARD, ASKED, FAILED = "said.safetensors", "heard.safetensors", "asked.json", "failed.txt"
@@ -22,12 +23,16 @@ def hear(folder: Path) -> dict[str, Any]:
 
     from ..model.adapter import merged
     from ..model.load import hushed, load_model, load_tuned
+    from .plain import classes
 
     asked = json.loads((folder / ASKED).read_text(encoding="utf-8"))
     base, outputs, ids = Path(asked["base"]), tuple(asked["outputs"]), torch.tensor([asked["ids"]])
+    outputs = Beside(outputs) if asked["beside"] else outputs
 
     def says(model) -> torch.Tensor:
         with torch.no_grad():
+            if asked["beside"]:
+                return classes(model.eval(), ids)[0].contiguous()
             found = model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0]
         return (found if outputs else found[-ids.shape[1] :]).float().contiguous()
 

@@ -1,4 +1,4 @@
-"""What the grid tries things on: a tiny model with random weights, its tokenizer, and eight rows of each kind."""
+"""What the grid tries things on: a tiny model with random weights, its tokenizer, a teacher, rows of each kind."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, cast
 
 from ..data.keeping.material import Material, prepare
 from ..data.reading.places import places
@@ -15,7 +17,8 @@ from ..errors import DataError
 from ..model.hub import locate_data
 from ..model.load import load_tokenizer, quiet
 from ..objectives.base import Objective
-from ..run import Data, Model, Run
+from ..rewards.regex import Regex
+from ..run import Data, Model, Run, Source
 
 ROLES = ("system", "user", "assistant", "tool")
 TEMPLATE = (
@@ -46,23 +49,38 @@ FIRST = {
     "liked": "judged",
     "text": "texts",
     "label": "labelled",
+    "mixed": "dialogues",
+    "prompts": "dialogues",
 }
 """By what an objective learns, the kind that is tried first."""
 
 
+REWARDS = (Regex(pattern="[a-z]"), Regex(pattern="[A-Z]", weight=0.5), Regex(pattern="[ -@]", weight=0.25))
+"""What answers are worth that are drawn at random: two seldom the same."""
+DRAWN = {"num_generations": 2, "max_completion_length": 5}
+
+
 class Tiny:
-    """A folder with the model and the rows, and what was made of these."""
+    """A folder with the model, another to learn from, and the rows, and what was made of these."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.base = folder, folder / "base"
+        self.folder, self.base, self.teacher = folder, folder / "base", folder / "teacher"
         self.materials: dict[str, Material] = {}
-        make_tokenizer().save_pretrained(self.base)
-        with quiet():
-            make_model().save_pretrained(self.base)
+        for place, sizes in ((self.base, {}), (self.teacher, TEACHER)):
+            make_tokenizer().save_pretrained(place)
+            with quiet():
+                make_model(**sizes).save_pretrained(place)
         for kind, rows in ROWS.items():
             written = "".join(json.dumps(row) + "\n" for row in rows)
             (folder / f"{kind}.jsonl").write_text(written, encoding="utf-8")
         self.tokenizer = load_tokenizer(self.base)
+
+    def options(self, aim: type[Objective], steps: int) -> dict[str, Any]:
+        """What an objective must be told: whom it learns from, and of answers that it asks for how many, so short that
+        it is quick, and that all steps learn from the first ones: the loss of others would say nothing."""
+        known = {one.name for one in fields(cast(Any, aim))}
+        told: dict[str, Any] = {"teacher": str(self.teacher)} if "teacher" in known else {}
+        return told | (DRAWN | {"num_iterations": steps} if aim.targets == "prompts" else {})
 
     def material(self, run: Run) -> Material:
         """The rows that a run's objective learns from, prepared once."""
@@ -75,7 +93,8 @@ class Tiny:
         first = FIRST.get(objective.targets, next(iter(ROWS)))
         refusals = {}
         for kind in sorted(ROWS, key=lambda kind: kind != first):
-            data = Data(path=str(self.folder / f"{kind}.jsonl"), eval_size=0.0, on_lint="warn")
+            also = (Source(path=str(self.folder / "labelled.jsonl")),) if objective.targets == "mixed" else ()
+            data = Data(path=str(self.folder / f"{kind}.jsonl"), eval_size=0.0, on_lint="warn", also=also)
             run = Run(model=Model(path=str(self.base)), data=data, objective=objective)
             try:
                 return prepare(run, places(data, locate_data), self.tokenizer, lambda text: None)
@@ -120,24 +139,27 @@ def make_tokenizer():
     return made
 
 
-def make_model():
+TEACHER = {"hidden_size": 48, "num_hidden_layers": 1, "initializer_range": 0.3, "seed": 1}
+"""Another width and depth, other weights, and surer of what it says."""
+
+
+def make_model(seed: int = 0, **sizes: Any):
     """A Qwen2 of two blocks: a common architecture that has biases, which some methods train, and a tied head."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
+    shape = {"hidden_size": 64, "num_hidden_layers": 2, "max_position_embeddings": 256} | sizes
     config = Qwen2Config(
         vocab_size=264,
-        hidden_size=64,
         intermediate_size=128,
-        num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=256,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=1,
         pad_token_id=0,
+        **shape,
     )
     model = Qwen2ForCausalLM(config)
     for name, weight in model.named_parameters():

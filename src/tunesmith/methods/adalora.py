@@ -39,6 +39,7 @@ class AdaLoRA(Peft):
 
     reads_gradients: ClassVar[bool] = True
 
+    suits: ClassVar[tuple[float, float]] = (0.0001, 0.01)
     peft_type: ClassVar[str] = "ADALORA"
     obeyed: ClassVar[set[str]] = {
         "init_r", "target_r", "tinit", "tfinal", "deltaT", "beta1", "beta2", "orth_reg_weight", "total_step",

@@ -26,6 +26,9 @@ class Method:
     reads_gradients: ClassVar[bool] = False
     """Whether `after_step` looks at gradients, which must then be kept until it has."""
 
+    suits: ClassVar[tuple[float, float]] = (1e-6, 1e-4)
+    """The lowest and the highest learning rate that it usually learns at by Adam; beyond them it is said."""
+
     adapter: str | None = None
     """Folder of an adapter whose weights to begin with."""
     begins_alike: ClassVar[bool] = False

@@ -13,6 +13,7 @@ class BitFit(Method):
     terms: tuple[str, ...] = ()
     """Layers whose biases learn, by the end of their names, such as [query, intermediate.dense]; all unless given."""
 
+    suits: ClassVar[tuple[float, float]] = (0.0001, 0.01)
     detachable: ClassVar[bool] = False
 
     def attach(self, model, heads=()):

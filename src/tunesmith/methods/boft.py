@@ -25,6 +25,7 @@ class BOFT(Peft):
     boft_dropout: Fraction = 0.0
     """Share of blocks that are not turned, drawn anew each time in training."""
 
+    suits: ClassVar[tuple[float, float]] = (0.0001, 0.01)
     peft_type: ClassVar[str] = "BOFT"
     obeyed: ClassVar[set[str]] = {"boft_block_size", "boft_block_num", "boft_n_butterfly_factor", "boft_dropout"}
     unread: ClassVar[set[str]] = {"init_weights"}

@@ -24,6 +24,7 @@ class Bottleneck(Peft):
     scaling: float = 1.0
     """What is added is multiplied by this; the paper on parallel ones takes 4."""
 
+    suits: ClassVar[tuple[float, float]] = (5e-5, 0.005)
     peft_type: ClassVar[str] = "BOTTLENECK"
     obeyed: ClassVar[set[str]] = {"bottleneck_size", "parallel", "non_linearity", "dropout", "scaling"}
     begins_alike: ClassVar[bool] = True

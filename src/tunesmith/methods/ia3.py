@@ -17,6 +17,7 @@ class IA3(Peft):
     """Those of them whose inputs are scaled instead; the layers by which feed-forward parts give their result unless
     given."""
 
+    suits: ClassVar[tuple[float, float]] = (0.001, 0.1)
     peft_type: ClassVar[str] = "IA3"
     obeyed: ClassVar[set[str]] = {"feedforward_modules"}
     unread: ClassVar[set[str]] = {"init_ia3_weights"}

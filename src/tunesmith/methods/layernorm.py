@@ -13,6 +13,7 @@ class LayerNorm(Peft):
     target_modules: Names | None = None
     """Names of the norms, such as [input_layernorm], or a pattern of whole paths; all of them unless given."""
 
+    suits: ClassVar[tuple[float, float]] = (0.0001, 0.01)
     peft_type: ClassVar[str] = "LN_TUNING"
 
     def config(self, model, kind):

@@ -16,6 +16,7 @@ class LlamaPro(Method):
     num_expand: Count = 2
     """How many blocks are added, spread evenly."""
 
+    suits: ClassVar[tuple[float, float]] = (1e-6, 0.0005)
     detachable: ClassVar[bool] = False
     begins_alike: ClassVar[bool] = True
 

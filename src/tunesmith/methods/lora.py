@@ -57,6 +57,7 @@ class LoRA(Peft):
     fast: bool = True
     """Compute the update in one step that keeps no copies; off, PEFT's own way is taken, for comparison."""
 
+    suits: ClassVar[tuple[float, float]] = (2e-5, 0.005)
     peft_type: ClassVar[str] = "LORA"
     obeyed: ClassVar[set[str]] = {
         "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern",

@@ -30,6 +30,7 @@ class OFT(Peft):
     num_cayley_neumann_terms: Count = 5
     """Terms of that series."""
 
+    suits: ClassVar[tuple[float, float]] = (0.0001, 0.01)
     peft_type: ClassVar[str] = "OFT"
     obeyed: ClassVar[set[str]] = {
         "r", "oft_block_size", "module_dropout", "coft", "eps", "block_share", "use_cayley_neumann",

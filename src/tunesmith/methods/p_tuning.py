@@ -23,6 +23,7 @@ class PTuning(Peft):
     encoder_dropout: Fraction = 0.0
     """Dropout between the layers of an LSTM."""
 
+    suits: ClassVar[tuple[float, float]] = (0.001, 0.1)
     peft_type: ClassVar[str] = "P_TUNING"
     obeyed: ClassVar[set[str]] = {"num_virtual_tokens"}
     unread: ClassVar[set[str]] = SIZES | {

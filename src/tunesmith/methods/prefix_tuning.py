@@ -23,6 +23,7 @@ class PrefixTuning(Peft):
     init_weights: Literal["random", "zero"] = "random"
     """Begin with random keys and values, or with none."""
 
+    suits: ClassVar[tuple[float, float]] = (0.001, 0.1)
     peft_type: ClassVar[str] = "PREFIX_TUNING"
     obeyed: ClassVar[set[str]] = {"num_virtual_tokens"}
     unread: ClassVar[set[str]] = SIZES | {"encoder_hidden_size", "prefix_projection", "init_weights"}

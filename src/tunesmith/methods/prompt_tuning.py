@@ -20,6 +20,7 @@ class PromptTuning(Peft):
     prompt_tuning_init: Literal["SAMPLE_VOCAB", "RANDOM"] = "SAMPLE_VOCAB"
     """Begin, without such a text, as words of the vocabulary drawn at random, or as random numbers."""
 
+    suits: ClassVar[tuple[float, float]] = (0.01, 0.3)
     peft_type: ClassVar[str] = "PROMPT_TUNING"
     obeyed: ClassVar[set[str]] = {"num_virtual_tokens"}
     unread: ClassVar[set[str]] = SIZES | {"prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_name_or_path"}

@@ -25,6 +25,7 @@ class VeRA(Peft):
     save_projection: bool = True
     """Save the random matrices too: larger, but sure to be the same on any machine."""
 
+    suits: ClassVar[tuple[float, float]] = (0.001, 0.1)
     peft_type: ClassVar[str] = "VERA"
     obeyed: ClassVar[set[str]] = {"r", "projection_prng_key", "save_projection", "vera_dropout", "d_initial"}
     unread: ClassVar[set[str]] = {"init_weights"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from .. import passport
 from ..errors import CheckpointError, RecipeError
 from ..methods._peft import Peft, without_compiler
 from ..methods.base import method
@@ -26,6 +27,7 @@ def kinds() -> dict[str, type[Peft]]:
 COUNTS = {"r", "init_r", "oft_block_size", "boft_block_size", "boft_block_num", "num_virtual_tokens", "bottleneck_size"}
 """What decides how much memory an adapter takes."""
 
+WEIGHTS = ".safetensors"
 FIT = "name the model that the adapter was trained on"
 NO_WORDS: dict[str, Any] = {"save_embedding_layers": False}
 UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, IndexError, RuntimeError)
@@ -37,6 +39,22 @@ def adapters(run: Run) -> dict[str, Path]:
     names = {f"model.adapters.{number}": name for number, name in enumerate(run.model.adapters)}
     names |= {"method.adapter": run.method.adapter} if run.method.adapter else {}
     return {setting: locate_adapter(name, setting.rstrip(".0123456789")) for setting, name in names.items()}
+
+
+def refuse_strangers(found: dict[str, Path], base: Path) -> None:
+    """Refuse adapters whose run says that they stood on other weights than those of a model: sizes may be the same."""
+    ours: dict[str, str] = {}
+    for setting, folder in found.items():
+        if not (folder.parent / passport.NAME).is_file():
+            continue
+        said = passport.read(folder.parent).get("base", {})
+        theirs = {name: one for name, one in said.items() if name.endswith(WEIGHTS) and ": " not in name}
+        ours = ours or passport.sums({file.name: file for file in passport.of_model(base) if file.suffix == WEIGHTS})
+        if theirs and theirs != ours:
+            raise CheckpointError(
+                f"{setting}: {folder} was trained on other weights than those in {base}; {FIT}, or copy the adapter's"
+                " folder out of its run to use it here all the same"
+            )
 
 
 def locate_adapter(name: str, setting: str) -> Path:
@@ -163,7 +181,10 @@ def adapter_config(folder: Path, weights: dict[str, Any]):
     file = folder / "adapter_config.json"
     if not file.is_file():
         raise CheckpointError(f"{file}: is not there; name the folder that an adapter was saved in")
-    said = read_json(file)
+    try:
+        said = read_json(file)
+    except RecipeError as error:
+        raise CheckpointError(str(error)) from None
     known, name = kinds(), said.get("peft_type") if isinstance(said, dict) else said
     if not isinstance(name, str) or name not in known:
         raise CheckpointError(f"{file}: peft_type: must be one of {', '.join(sorted(known))} (got {name!r:.40})")

@@ -18,7 +18,7 @@ from ..errors import CheckpointError, RecipeError, Refusal
 from ..machine import facts, settle_in
 from ..methods.full import Full
 from ..objectives.base import Referred
-from .adapter import adapters
+from .adapter import adapters, refuse_strangers
 from .hub import locate
 from .load import load_model, load_tokenizer
 from .policy import Policy
@@ -63,10 +63,11 @@ def another(run: Run) -> Path | None:
         return locate(name)
 
 
-def beside(run: Run) -> dict[str, Path]:
+def beside(run: Run, base: Path) -> dict[str, Path]:
     """The folders that decide a run beside its base model, by the settings that name them."""
-    folder = another(run)
-    return adapters(run) | ({SETTING: folder} if folder else {})
+    folder, found = another(run), adapters(run)
+    refuse_strangers(found, base)
+    return found | ({SETTING: folder} if folder else {})
 
 
 @contextmanager

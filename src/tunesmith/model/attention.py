@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..errors import RecipeError
+from .memory import Unsuited
 from .shifted import group_size, shifted
 
 OURS = {"sdpa": "tunesmith_sdpa", "eager": "tunesmith_eager"}
@@ -123,8 +124,18 @@ def row(module, mask: Tensor | None, options: dict[str, Any]) -> Row | None:
 @torch.compiler.disable  # the lengths are numbers, another row another program
 def attend(module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options):
     """[R, heads, T, D] each -> [R, T, heads, D], and weights if the usual attention gives any."""
-    usual, prefix = usual_attention(module), options.pop("prefix", None)
+    prefix, memory = options.pop("prefix", None), options.pop("memory", None)
     front = prefix[module.layer_idx] if prefix else None
+    if memory is None:
+        return attend_rows(module, (query, key, value), mask, front, options)
+    if beyond(options):
+        raise Unsuited(f"attention of {type(module).__name__} is asked for more than queries, keys and values")
+    return memory.attend(module.layer_idx, query, (key, value), options.get("scaling"), front), None
+
+
+def attend_rows(module, looks: tuple[Tensor, ...], mask: Tensor | None, front, options: dict[str, Any]):
+    """Of queries, keys and values; those of a prefix, if there is one, in front."""
+    (query, key, value), usual = looks, usual_attention(module)
     if front is not None and usual is shifted:
         raise RecipeError("model.attn: shifted lets no token see a prefix that is not of its group; take lora")
     laid = row(module, mask, options)
@@ -171,15 +182,20 @@ def behind(module, query: Tensor, key: Tensor, mask: Tensor | None, count: int, 
 
 def quick(module, query: Tensor, value: Tensor, options: dict[str, Any]) -> bool:
     """Whether the usual attention would be torch's own for a CPU, with nothing added, dropped or out of reach."""
-    others = ("dropout", "sliding_window", "position_bias", "softcap", "cache")
     return (
         module.config._attn_implementation == OURS["sdpa"]
         and usual_attention(module) is not shifted
         and query.device.type in ("cpu", "meta")  # on meta a plan counts what it takes
         and query.shape[-1] == value.shape[-1]
         and query.dtype == value.dtype  # with train.bf16 they may differ, until torch's own attention makes them alike
-        and not any(options.get(name) is not None and options.get(name) for name in others)
+        and not beyond(options)
     )
+
+
+def beyond(options: dict[str, Any]) -> bool:
+    """Whether attention is asked for more than a softmax over scaled products."""
+    others = ("dropout", "sliding_window", "position_bias", "softcap", "cache")
+    return any(options.get(name) is not None and options.get(name) for name in others)
 
 
 FORWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu

@@ -5,26 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
+from functools import cached_property
 from os.path import commonprefix
-from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.cache_utils import DynamicLayer
 
+from .attention import OURS
+from .going import Each, Going, Prefilled, Together, alike
+from .memory import Unsuited
+from .policy import same
 from .soft import soft
 
 Ids = list[int]
-
-
-@dataclass
-class Prefilled:
-    """A batch of prompts that the model has read: its memory of them, and what it would say next."""
-
-    cache: Any
-    attend: Tensor  # [B, T] 0 where it is padding
-    place: Tensor  # [B] position of the next token
-    logits: Tensor  # [B, V] of the next token
 
 
 class Engine:
@@ -106,14 +100,39 @@ class Engine:
             prompts = [self.begun(prompt) for prompt in prompts]
             common = list(commonprefix([list(prompt[:-1]) for prompt in prompts])) if len(prompts) > 1 else []
             order = sorted(range(len(prompts)), key=lambda n: -len(prompts[n]))
-            start = None
-            if common:
-                place = torch.arange(len(common), device=self.device).unsqueeze(0)
-                ids = torch.tensor([common], device=self.device)
-                start = self.read(ids, place, logits_to_keep=1).past_key_values
+            start = self.start(common) if common else None
+            common = common if start else []
             for at in range(0, len(order), self.batch_size):
                 chosen = order[at : at + self.batch_size]
                 yield chosen, self.prefill([prompts[n] for n in chosen], common, start)
+
+    def going(self) -> Going:
+        """Rows that are written together, none so far."""
+        return Together(self.read) if self.together else Each(self.read)
+
+    @cached_property
+    def together(self) -> bool:
+        """Whether rows may share a memory of ours, as they may where a model asks our attention and keeps nothing but
+        keys and values."""
+        from ..methods._depths import Routed
+
+        ours = getattr(self.model.config, "_attn_implementation", None) in OURS.values()
+        if not ours or any(isinstance(module, Routed) for module in self.model.modules()):
+            return False  # blocks that choose tokens look into the cache themselves
+        words = self.model.config.get_text_config().vocab_size
+        prompts = [self.begun([n % words for n in span]) for span in (range(5, 9), range(20, 22))]
+        with reading(self.model):
+            try:
+                return alike(lambda: self.prefill(prompts, []), self.read, same)
+            except (Unsuited, TypeError, ValueError, RuntimeError, IndexError, AttributeError):
+                return False  # what models raise that want more of a cache, or less of a mask
+
+    def start(self, common: Ids):
+        """The model's memory of what all prompts begin with; None where tokens that pad, which would stand behind it,
+        count: in a window, or for a state."""
+        place = torch.arange(len(common), device=self.device).unsqueeze(0)
+        cache = self.read(torch.tensor([common], device=self.device), place, logits_to_keep=1).past_key_values
+        return cache if all(type(layer) is DynamicLayer for layer in cache.layers) else None
 
     def prefill(self, prompts: Sequence[Ids], common: Ids, start=None) -> Prefilled:
         """Read prompts, filled up on the left, after what they have in common."""
@@ -125,7 +144,7 @@ class Engine:
         place = (attend.cumsum(-1) - 1).clamp(min=0)[:, len(common) :]
         cache = deepcopy(start)
         if cache is not None:
-            cache.batch_repeat_interleave(len(rest))
+            cache.reorder_cache(torch.zeros(len(rest), dtype=torch.long, device=self.device))
         out = self.read(ids, place, attention_mask=attend, past_key_values=cache, logits_to_keep=1)
         return Prefilled(out.past_key_values, attend, attend.sum(-1), out.logits[:, -1].float())
 
@@ -139,13 +158,7 @@ class Engine:
             ended |= torch.isin(token, ends)
             if ended.all():
                 return
-            read = self.after(read, token)
-
-    def after(self, read: Prefilled, token: Tensor) -> Prefilled:
-        """What the model would say next, once each row has gone on by a token."""
-        attend = torch.cat([read.attend, read.attend.new_ones(len(token), 1)], 1)
-        out = self.read(token[:, None], read.place[:, None], attention_mask=attend, past_key_values=read.cache)
-        return Prefilled(out.past_key_values, attend, read.place + 1, out.logits[:, -1].float())
+            read = read.after(token, self.read)
 
 
 def greedy(logits: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..errors import RecipeError
+from ..errors import BadEnvironment, RecipeError, Refusal
 from .lean import LeanGate, LeanNorm
 
 Word = Literal["auto", "on", "off"]
@@ -22,12 +22,14 @@ PACKAGE = "liger_kernel"
 def wanted(word: Word) -> bool:
     """Whether Liger's kernels are to be used here; refused if they are asked for and cannot be."""
     lacks = ""
+    refusal: type[Refusal] = RecipeError
     if not torch.cuda.is_available():
         lacks = "on needs a GPU, since its kernels are written for one; take auto"
     elif find_spec(PACKAGE) is None:
+        refusal = BadEnvironment
         lacks = f"on needs {PACKAGE}, which is not installed: pip install 'tunesmith[liger]'"
     if word == "on" and lacks:
-        raise RecipeError(f"model.liger: {lacks}")
+        raise refusal(f"model.liger: {lacks}")
     return word != "off" and not lacks
 
 

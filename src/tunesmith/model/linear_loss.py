@@ -22,6 +22,10 @@ CHUNK_BYTES = 2**26
 """Size of the logits that are held at once."""
 
 
+WATCHED = "surprise"
+"""The entropy, looked at and not learnt from: it costs a pass over logits that are there, and no gradient."""
+
+
 class After(NamedTuple):
     """What becomes of a head's output y on its way to logits: `softcap tanh(scale y / softcap) / temperature`."""
 
@@ -61,6 +65,12 @@ class Way(NamedTuple):
     """Whether anybody may ask for gradients."""
     judge: Divergence | None = None
     """What is asked instead of the softmax alone; the targets are then the states of another model."""
+    watches: bool = False
+    """Whether `surprise` is wanted beside these."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*self.wants, WATCHED) if self.watches else self.wants
 
 
 def linear_loss(
@@ -74,14 +84,17 @@ def linear_loss(
     """Values of each token, [M] in float32 (float64 of a float64 head), by name.
 
     `logp` is the log-probability of the target, `entropy` that of the softmax, `uniform` the mean log-probability of
-    all words, `normaliser` the logarithm of the sum of all exponentiated logits; another name is a KeyError. `states`
+    all words, `normaliser` the logarithm of the sum of all exponentiated logits, `surprise` the entropy without a
+    gradient; another name is a KeyError. `states`
     is [M, H], `targets` [M] int64 below V, else ValueError. The gradient of each value is made together with it,
     `chunk` tokens at a time; nothing of M times V is kept. A head that is more than an `nn.Linear` is computed twice
     instead.
     """
     words: int = getattr(head, "out_features", 2**17)
     size = chunk or max(1, CHUNK_BYTES // (4 * words))
-    way = Way(tuple(wants), after or After(), size, matmul_dtype(states, head), torch.is_grad_enabled())
+    learnt = tuple(name for name in wants if name != WATCHED)
+    dtype, learns = matmul_dtype(states, head), torch.is_grad_enabled()
+    way = Way(learnt, after or After(), size, dtype, learns, watches=WATCHED in wants)
     return looked_at(states, head, targets, way)
 
 
@@ -104,10 +117,10 @@ def looked_at(states: Tensor, head: Callable[[Tensor], Tensor], targets: Tensor,
         if way.judge is None:
             check(targets, head.out_features)
         found: Any = LinearLoss.apply(states, head.weight, head.bias, targets, way)
-        return dict(zip(way.wants, found, strict=True))
+        return dict(zip(way.names, found, strict=True))
     pieces = zip(states.split(way.chunk), targets.split(way.chunk), strict=True)
     parts: Any = [checkpoint(by_autograd, head, *piece, way, use_reentrant=False) for piece in pieces]
-    return {name: torch.cat(values) for name, values in zip(way.wants, zip(*parts, strict=True), strict=True)}
+    return {name: torch.cat(values) for name, values in zip(way.names, zip(*parts, strict=True), strict=True)}
 
 
 def is_plain(head: Any) -> TypeGuard[nn.Linear]:
@@ -147,10 +160,11 @@ def by_autograd(head: Callable[[Tensor], Tensor], states: Tensor, targets: Tenso
     values = {
         "logp": lambda: logp.gather(-1, targets.unsqueeze(-1)).squeeze(-1),
         "entropy": lambda: -(logp.exp() * logp).sum(-1),
+        WATCHED: lambda: -(logp.exp() * logp).sum(-1).detach(),
         "uniform": lambda: logp.mean(-1),
         "normaliser": lambda: logits.logsumexp(-1),
     }
-    return tuple(values[name]() for name in way.wants)
+    return tuple(values[name]() for name in way.names)
 
 
 class LinearLoss(torch.autograd.Function):
@@ -159,7 +173,7 @@ class LinearLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, states, weight, bias, targets, way):
         by_state, by_weight, by_bias = (needed and way.learns for needed in ctx.needs_input_grad[:3])
-        values = [states.new_empty(len(states), dtype=exactly(way.dtype)) for _ in way.wants]
+        values = [states.new_empty(len(states), dtype=exactly(way.dtype)) for _ in way.names]
         slopes = [torch.empty_like(states) for _ in way.wants] if by_state else []
         alone = len(way.wants) == 1  # of one value the weight's gradient can be made at once, for a slope of 1
         to_weight = torch.zeros_like(weight, dtype=exactly(weight.dtype)) if alone and by_weight else None
@@ -178,6 +192,8 @@ class LinearLoss(torch.autograd.Function):
         kept = [None if made is None else made.to(weight.dtype) for made in (to_weight, to_bias)]
         ctx.save_for_backward(states, weight, bias, targets, *kept, *slopes)
         ctx.way = way
+        if way.watches:
+            ctx.mark_non_differentiable(values[-1])
         ctx.set_materialize_grads(False)
         return tuple(values)
 
@@ -273,8 +289,9 @@ def look(made: Tensor, targets: Tensor, way: Way, slopes: bool) -> Iterator[tupl
     mean = logits.mean(-1) if "uniform" in way.wants else at_target
     kept = logits.clone() if "entropy" in way.wants else logits
     peak = logits.amax(-1)
-    share = torch.softmax(logits, -1, out=logits)
+    share = torch.softmax(logits, -1, out=None if way.watches else logits)
     excess = -share.amax(-1).log()  # of the normaliser over the peak, whose own share is one in the sum
+    watched = [(peak + excess - torch.einsum("cv,cv->c", share, logits), None)] if way.watches else []
     for name in way.wants:
         fall = None
         if name == "logp":
@@ -283,9 +300,9 @@ def look(made: Tensor, targets: Tensor, way: Way, slopes: bool) -> Iterator[tupl
                 fall = share if way.wants == ("logp",) else share.clone()
                 fall.scatter_add_(-1, column, torch.full_like(value, -1).unsqueeze(-1))
         elif name == "entropy":
-            surprise = (peak + excess).unsqueeze(-1) - kept
-            value = (share * surprise).sum(-1)
-            fall = share * (value.unsqueeze(-1) - surprise) if slopes else None
+            doubt = (peak + excess).unsqueeze(-1) - kept
+            value = (share * doubt).sum(-1)
+            fall = share * (value.unsqueeze(-1) - doubt) if slopes else None
         elif name == "uniform":
             value, fall = (mean - peak) - excess, share - 1 / share.shape[-1] if slopes else None
         elif name == "normaliser":
@@ -293,3 +310,4 @@ def look(made: Tensor, targets: Tensor, way: Way, slopes: bool) -> Iterator[tupl
         else:
             raise KeyError(name)
         yield value, None if fall is None else way.after.slope_(fall, bend)
+    yield from watched

@@ -16,10 +16,12 @@ from ..errors import CheckpointError, RecipeError
 from ..files import whole, write
 from ..methods.base import largest_list
 from ..methods.mixture_of_depths import KIND, ROUTERS, deepen, mark
-from ..precision.base import Precision
+from ..objectives.base import Beside
+from ..precision.base import FORMATS, Format, Precision
 from ..precision.plain import FP32, Auto
 from ..rope.base import RopeScaling
 from .adapter import go_on, locate_adapter, merged, under_adapter
+from .beside import put_beside
 from .foreign import read_config, read_json
 from .hub import checked
 from .stored import Setting, quantisation, refuse_stored, renumber
@@ -61,7 +63,8 @@ def load_model(
 ) -> tuple[PreTrainedModel, tuple[str, ...]]:
     """A model from a folder of safetensors, and the names of the modules whose weights were not there.
 
-    With `labels` it stands under a classification head of one output a label, which is new unless the folder has it.
+    With `labels` it stands under a classification head of one output a label, which is new unless the folder has it,
+    or, of labels that are `Beside`, that head is put beside the language model's.
     `adapters` are merged into its weights, before these are quantised. `changes` are those of its config.
     """
     from safetensors import SafetensorError
@@ -69,7 +72,8 @@ def load_model(
 
     if adapters and precision.quantised:
         return merged_first(folder, precision, labels, adapters, changes)
-    family: Any = AutoModelForSequenceClassification if labels else AutoModelForCausalLM
+    speaks = not labels or isinstance(labels, Beside)
+    family: Any = AutoModelForCausalLM if speaks else AutoModelForSequenceClassification
     names = dict(enumerate(labels))
     heads = {"id2label": names, "label2id": {label: number for number, label in names.items()}} if labels else {}
     config = read_config(folder, **heads)
@@ -96,13 +100,15 @@ def load_model(
     except (OSError, ValueError, ImportError) as error:
         raise RecipeError(f"model.path: {folder} cannot be loaded: {first_line(error)}") from None
     new = sorted({key.rpartition(".")[0] for key in info["missing_keys"]})
-    if new and not labels:
+    if new and speaks:
         raise RecipeError(f"model.path: {folder} lacks the weights of {', '.join(new)}; it is no language model")
     quantise(model, precision, skip, stored)
     read_routers(model, folder)
     with hushed():
         for adapter in adapters:
             model = merged(model, locate_adapter(adapter, "model.adapters"))
+    if labels and speaks:
+        return model, put_beside(model, labels, folder)
     return model, tuple(new)
 
 
@@ -267,6 +273,15 @@ def save_tuned(
             write(beside / "trained_on.json", json.dumps(trained_on(model, precision), indent=1))
         tokenizer.save_pretrained(beside)
     return folder
+
+
+def save_whole(model, tokenizer: PreTrainedTokenizerFast, folder: Path, numbers: Format) -> None:
+    """Write a whole model for others, its numbers in this format, with its tokenizer."""
+    import torch
+
+    with quiet():
+        model.to(getattr(torch, FORMATS[numbers])).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def trained_on(model, precision: Precision) -> dict[str, Any]:

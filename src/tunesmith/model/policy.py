@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import deepcopy
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from ..methods.base import largest_list
 from ..objectives.base import LogProbs
 from .attention import as_before, keep_apart
 from .lean import remaking
-from .linear_loss import After, linear_divergence, linear_loss
+from .linear_loss import WATCHED, After, linear_divergence, linear_loss
 from .noise import stirred
 from .soft import Begun, Soft, begin, soft
 
@@ -41,7 +42,12 @@ class Policy:
         self.temperature = 1.0
         """What logits are divided by, as those are that answers are drawn from."""
         self.value_head: nn.Linear | None = None
+        self.critic: Policy | None = None
+        """Whose states the critic's head reads, where these are not the policy's own."""
         self.seen: dict[int, Tensor] | None = None
+        self.watching = False
+        """Whether this look is to see the entropy too, which `logp` then leaves here."""
+        self.surprise: Tensor | None = None
         self.noise = 0.0
         """How much the embeddings are stirred in training (NEFTune)."""
         self.teacher: Teacher | None = None
@@ -51,19 +57,26 @@ class Policy:
 
     def look(self, batch: Batch, names: Iterable[str]) -> dict:
         """By name, what an objective wants to see: what is known already, or what the model makes of the batch."""
-        self.seen = {}
+        names = tuple(names)
+        self.seen, self.watching = {}, "entropy" in names
         try:
             return {name: batch.known[name] if name in batch.known else getattr(self, name)(batch) for name in names}
         finally:
-            self.seen = None
+            self.seen, self.watching, self.surprise = None, False, None
 
     def value(self, batch: Batch) -> Tensor:
         """[M] what a critic expects, in the position that predicts each token to be learnt."""
         assert self.value_head is not None
-        return self.value_head(self.states(batch)[:, :-1][batch.learn[:, 1:]].float()).squeeze(-1)
+        seen = self.critic or self
+        seen.model.train(self.model.training)
+        seen.saving = self.saving
+        return self.value_head(seen.states(batch)[:, :-1][batch.learn[:, 1:]].float()).squeeze(-1)
 
-    def add_value_head(self) -> None:
-        """Put a critic beside the language model's head, which expects nothing at first."""
+    def add_value_head(self, apart: bool = False) -> None:
+        """Put a critic beside the language model's head, which expects nothing at first. `apart` gives it a trunk of
+        its own: what learns in the model is there a second time, what does not is shared."""
+        if apart:
+            self.critic = twin(self)
         width = self.bare.config.get_text_config().hidden_size
         self.value_head = nn.Linear(width, 1, device=self.device)
         nn.init.zeros_(self.value_head.weight)
@@ -75,12 +88,23 @@ class Policy:
         if self.bends_logits:
             begun = self.begun(batch)
             logits = self.run(begun.batch).logits[:, begun.at][:, :-1][learn].float() / self.temperature
-            token = logits.log_softmax(-1).gather(-1, next_ids[learn].unsqueeze(-1)).squeeze(-1)
+            chances = logits.log_softmax(-1)
+            token = chances.gather(-1, next_ids[learn].unsqueeze(-1)).squeeze(-1)
+            self.surprise = -(chances.exp() * chances).sum(-1).detach() if self.watching else None
         else:
             states = self.states(batch)[:, :-1][learn]  # [M, H] only these reach the head
-            token = linear_loss(states, self.head, next_ids[learn], after=self.after_head)["logp"]
+            wants = ("logp", WATCHED) if self.watching else ("logp",)
+            found = linear_loss(states, self.head, next_ids[learn], wants, self.after_head)
+            token, self.surprise = found["logp"], found.get(WATCHED)
         weight = None if batch.weight is None else batch.weight[:, 1:][learn]
         return LogProbs(token, batch.owner[:, 1:][learn], batch.answers, weight)
+
+    def entropy(self, batch: Batch) -> Tensor:
+        """[M] how open it is what comes, at every token to be learnt; to be watched alone, and made with `logp`."""
+        if self.surprise is None:
+            self.logp(batch)
+        assert self.surprise is not None
+        return self.surprise
 
     def reference(self, batch: Batch) -> LogProbs:
         """What `logp` was before anything was learnt, which the batch brings along."""
@@ -202,8 +226,11 @@ class Policy:
     def trainable(self) -> dict[str, nn.Parameter]:
         """The parameters that learn, by name; a critic's among them."""
         learning = {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
-        critic = self.value_head.named_parameters(prefix="value_head") if self.value_head else ()
-        return learning | dict(critic)
+        critic = dict(self.value_head.named_parameters(prefix="value_head")) if self.value_head else {}
+        if self.critic:
+            mine, theirs = {id(weight) for weight in learning.values()}, self.critic.trainable().items()
+            critic |= {f"critic.{name}": weight for name, weight in theirs if id(weight) not in mine}
+        return learning | critic
 
     @property
     def head(self) -> nn.Module:
@@ -307,6 +334,16 @@ class Policy:
 
 class Reached(Exception):
     """Carries a block's output out of the model."""
+
+
+def twin(policy: Policy) -> Policy:
+    """The same policy with weights of its own where they learn, but for a head that is no part of the trunk."""
+    inside = {id(one) for one in policy.trunk.parameters()}
+    head = [one for one in policy.head.parameters() if id(one) not in inside] if callable(policy.head) else []
+    shared = [*head, *(one for one in policy.model.parameters() if not one.requires_grad)]
+    made = Policy(deepcopy(policy.model, {id(one): one for one in shared}))
+    made.apart, made.first = policy.apart, policy.first
+    return made
 
 
 def same(got: Tensor, expected: Tensor) -> bool:

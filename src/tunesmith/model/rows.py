@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from ..data.batch import Batch, Layout
-from ..data.keeping.store import Many
+from ..data.keeping.store import Many, Mixed
 from ..data.rendering.tokens import Tokens
 from ..errors import RecipeError
-from ..objectives.base import Objective, Tally
+from ..objectives.base import Objective, Tally, looked_at
 
 if TYPE_CHECKING:
     from .policy import Policy
@@ -90,6 +90,11 @@ class Rows:
     ) -> list[dict[str, Any]]:
         """What an objective must know of a whole step before it judges any of its parts, for each of them."""
         known: list[dict[str, Any]] = [{} for _ in parts]
+        if objective.asks("whole"):
+            amounts = self.amounts(objective, parts)
+            all_of.add_up(amounts)
+            for one in known:
+                one["whole"] = {name: float(tally.sum) for name, tally in amounts.items()}
         if objective.asks("baseline") and self.strangers is not None:
             shared = {"baseline": Tally(0.0, 0)}
             for chosen in parts:
@@ -106,11 +111,20 @@ class Rows:
                 at += len(values)
         return known
 
+    def amounts(self, objective: Objective, parts: Sequence[Sequence[int]]) -> dict[str, Tally]:
+        """How much of each task some sequences have."""
+        tasks = self.sequences.tasks if isinstance(self.sequences, Mixed) else ()
+        found = {task.name: Tally(0.0, 0) for task in tasks if task}
+        for number in (number for chosen in parts for number in chosen):
+            name, much = objective.amount(self.sequences[number])
+            found[name] = found.get(name, Tally(0.0, 0)) + Tally(much, 1)
+        return found
+
     def tried(self, what: Any, objective: Objective, policy: Policy, layout: Layout, chosen: Sequence[int]) -> Any:
         """What comes of the sequences with these numbers, without learning from them."""
         batch = self.batch(chosen, layout).to(policy.device)
         with policy.trying():
-            return what(batch, **policy.look(batch, objective.looks()))
+            return what(batch, **policy.look(batch, looked_at(what)))
 
 
 class Strangers(Many):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from annotated_types import Ge
 
-from ..config.record import Count, Fraction, Natural, NonNegative, Positive, Share, record
+from ..config.record import Count, Fraction, Natural, Positive, Share, record
 from .base import Objective, Targets
 
 if TYPE_CHECKING:
@@ -76,11 +76,6 @@ class Online(Objective):
     """Times that answers are learnt from before new ones are given."""
     num_mini_batches: Count = 1
     """Optimizer steps that each of these times is cut into."""
-    beta: NonNegative = 0.0
-    """Weight of the pull towards the model as it began; 0 needs no reference."""
-    importance_cap: Positive = 2.0
-    """How much a token counts at most for the sampler's having thought it less likely than the trainer does (truncated
-    importance sampling)."""
 
     targets: ClassVar[Targets] = "prompts"
 
@@ -92,8 +87,10 @@ class Online(Objective):
     def side_by_side(self) -> int:
         return self.num_generations
 
-    def looks(self):
-        return tuple(name for name in super().looks() if self.beta or name != "reference")
+    @property
+    def critic_apart(self) -> bool:
+        """Whether what `value` is read from is no part of the policy."""
+        return False
 
     def before(self) -> set[str]:
         """What is asked of the policy before it learns from its answers, beside `old`: `value`, `reference`."""
@@ -102,6 +99,15 @@ class Online(Objective):
     def advantages(self, rolled: Rolled) -> dict[str, Tensor]:
         """What `loss` looks at besides, [M] each: by how much each token was better than expected, for one."""
         raise NotImplementedError
+
+
+@record
+class Gaining(Online):
+    """Moves tokens by an `advantage`: how much better they made things than was expected."""
+
+    importance_cap: Positive = 2.0
+    """How much a token counts at most for the sampler's having thought it less likely than the trainer does (truncated
+    importance sampling)."""
 
 
 def by_group(reward: Tensor, group: int) -> Tensor:

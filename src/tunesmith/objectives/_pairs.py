@@ -23,12 +23,12 @@ def pairs(values: Tensor) -> tuple[Tensor, Tensor]:
     return better, worse
 
 
-def watched(reward: Tensor, logp: Tensor) -> dict[str, Tensor]:
-    """The figures that people look at, under their usual names: what the objective takes for an answer's reward, and
-    the log-probability of the whole answer."""
+def watched(reward: Tensor, logp: Tensor, entropy: Tensor | None) -> dict[str, Tensor]:
+    """The figures that people look at, under their usual names: what the objective takes for an answer's reward, the
+    log-probability of the whole answer, and the entropy at each of its tokens."""
     better, worse = pairs(reward)
     chosen, rejected = pairs(logp)
-    return {
+    return ({} if entropy is None else {"entropy": entropy}) | {
         "accuracy": better > worse,
         "rewards/chosen": better,
         "rewards/rejected": worse,

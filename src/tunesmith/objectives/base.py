@@ -13,7 +13,12 @@ from ..config.record import record
 from ..config.registry import Registry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from torch import Tensor
+
+    from ..data.rendering.tokens import Tokens
+    from ..data.task import Task
 
 
 @dataclass
@@ -70,8 +75,8 @@ class LogProbs:
         return self.sum() / self.owner.bincount(minlength=self.answers).clamp(min=1)
 
 
-Targets = Literal["answers", "pairs", "ranked", "liked", "prompts", "text", "label"]
-GIVEN = ("batch", "baseline", "partners", "progress")
+Targets = Literal["answers", "pairs", "ranked", "liked", "prompts", "text", "label", "mixed"]
+GIVEN = ("batch", "baseline", "partners", "progress", "whole")
 """What a loss may ask for that no policy is looked at for."""
 
 
@@ -82,7 +87,7 @@ class Objective:
     targets: ClassVar[Targets] = "answers"
     """What of an example is learnt: the assistant's answer, the better answer beside the worse one, which of the two is
     the better and nothing of how they are written, an answer and whether it was liked, what the model itself says to
-    the prompt, the whole text, or the label."""
+    the prompt, the whole text, the label, or answers of some rows and labels of others."""
 
     def loss(self, *batch: Any, **looks: Any) -> Loss:
         """`loss(self, batch, logp, ...)`: a batch's summed loss and how many things it is of; never a mean."""
@@ -90,11 +95,12 @@ class Objective:
 
     def looks(self) -> tuple[str, ...]:
         """What `loss` asks of the policy: `logp`, `score`, or `reference`, what logp was before anything was learnt."""
-        return tuple(name for name in inspect.signature(self.loss).parameters if name not in GIVEN)
+        return looked_at(self.loss)
 
     def asks(self, given: str) -> bool:
         """Whether `loss` asks for one of these, of a whole step before any of it is judged: `baseline`, which `measure`
-        makes; `partners`, which `values` and `match` make; `progress`, the share of the run's steps that are taken."""
+        makes; `partners`, which `values` and `match` make; `whole`, how much of each task there is, by `amount`;
+        `progress`, the share of the run's steps that are taken."""
         return given in inspect.signature(self.loss).parameters
 
     def measure(self, *batch: Any, **looks: Any) -> Tally:
@@ -109,6 +115,13 @@ class Objective:
     def match(self, values: Tensor) -> Tensor:
         """What each thing is compared with, a row each, given the values of all things in a step."""
         raise NotImplementedError
+
+    def amount(self, tokens: Tokens) -> tuple[str, float]:
+        """A sequence's task, and how much of it there is to be judged."""
+        raise NotImplementedError
+
+    def fits(self, tasks: Sequence[Task]) -> None:
+        """Raise RecipeError for options that these tasks make nothing of; asked before a model is read."""
 
     def refuse(self) -> None:
         """Raise RecipeError for options that do not go together; asked before anything is read."""
@@ -157,6 +170,15 @@ class Referred(Objective):
     reference: str | None = None
     """The model to compare with, named as model.path is; the one that is trained, as it stands before the first step,
     unless it is given. It must know the same tokens, and is in memory before the other is, never beside it."""
+
+
+def looked_at(judge: Callable[..., Any]) -> tuple[str, ...]:
+    """What a loss, or a part of it, asks of the policy: the names of its arguments."""
+    return tuple(name for name in inspect.signature(judge).parameters if name not in GIVEN)
+
+
+class Beside(tuple[str, ...]):
+    """Names of what a head says that stands beside the language model's, and not in its place."""
 
 
 def over(values: Tensor, weight: Tensor | None = None, **metrics: Tensor | Tally) -> Loss:

@@ -24,8 +24,12 @@ class CPO(Pairs):
     label_smoothing: Annotated[float, Ge(0), Lt(0.5)] = 0.0
     """Share of the pairs that are thought to be the wrong way round."""
 
-    def loss(self, batch, logp):
+    def odds(self, batch, logp, **_):
+        better, worse = pairs(self.beta * logp.sum())
+        return better - worse
+
+    def loss(self, batch, logp, entropy=None):
         reward, said = self.beta * logp.sum(), pairs(logp.mean())[0]
         better, worse = pairs(reward)
         loss = smoothed(better - worse, self.label_smoothing) - self.cpo_alpha * said
-        return over(loss, nll_loss=-said, **watched(reward, logp.sum()))
+        return over(loss, nll_loss=-said, **watched(reward, logp.sum(), entropy))

@@ -15,6 +15,8 @@ LossType = Literal[
     "apo_down", "discopop", "aot", "aot_unpaired", "sft",
 ]  # fmt: skip
 USUAL_TAU = 0.05
+LOGISTIC = {"sigmoid", "sigmoid_norm", "robust", "exo_pair"}
+"""Losses to which beta times the gap is the log-odds that the better answer is preferred."""
 
 
 @objective("dpo")
@@ -86,7 +88,16 @@ class DPO(Referred):
     def match(self, values):
         return ranks(values)
 
-    def loss(self, batch, logp, reference, partners=None, progress=0.0):
+    def odds(self, batch, logp, reference, **_):
+        """By Bradley and Terry, where one of the losses takes the gap for that."""
+        name = next((name for name in self.losses if name in LOGISTIC), None)
+        if name is None:
+            return None
+        gain = self.counted(logp) - self.counted(reference)
+        better, worse = pairs(gain.mean() if name == "sigmoid_norm" else gain.sum())
+        return self.beta * (better - worse)
+
+    def loss(self, batch, logp, reference, entropy=None, partners=None, progress=0.0):
         beta = self.beta + progress * ((self.beta_end or self.beta) - self.beta)
         now, before = self.counted(logp), self.counted(reference)
         gain = (now - before).sum()
@@ -96,7 +107,7 @@ class DPO(Referred):
         known |= {"couples": couples(now, before), "partners": partners}
         known |= {"label_smoothing": self.label_smoothing, "discopop_tau": self.discopop_tau}
         parts = [weight * value(name, known) for name, weight in zip(self.losses, self.weights, strict=True)]
-        return over(sum(parts[1:], parts[0]), **watched(beta * gain, now.sum()))
+        return over(sum(parts[1:], parts[0]), **watched(beta * gain, now.sum(), entropy))
 
     def counted(self, logp):
         """What counts of the answers' log-probabilities."""

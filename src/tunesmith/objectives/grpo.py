@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ..config.record import Fraction
-from ._online import AtLeastTwo, Online, by_group, clipped, k3
+from ..config.record import Fraction, NonNegative
+from ._online import AtLeastTwo, Gaining, by_group, clipped, k3
 from .base import Loss, Tally, objective
 
 
 @objective("grpo")
-class GRPO(Online):
+class GRPO(Gaining):
     """Group relative policy optimisation: raise answers that beat the mean of their group, a small step at a time.
 
     Shao et al. 2024, arXiv:2402.03300; Dr. GRPO: Liu et al. 2025, arXiv:2503.20783; DAPO: Yu et al. 2025,
@@ -19,6 +19,8 @@ class GRPO(Online):
 
     num_generations: AtLeastTwo = 8
     """Answers that the model gives to each prompt, which are compared with each other."""
+    beta: NonNegative = 0.0
+    """Weight of the pull towards the model as it began; 0 needs no reference."""
     loss_type: Literal["grpo", "dapo", "dr_grpo"] = "dapo"
     """What is averaged: every answer's mean over its tokens (grpo), all tokens alike (dapo), or the sum over an
     answer's tokens as a share of max_completion_length (dr_grpo)."""
@@ -32,6 +34,9 @@ class GRPO(Online):
     """What has a ratio: each token, or the answer, by its mean over the tokens (GSPO)."""
     mask_truncated_completions: bool = False
     """Learn nothing from answers that did not come to an end."""
+
+    def looks(self):
+        return tuple(name for name in super().looks() if self.beta or name != "reference")
 
     def advantages(self, rolled):
         groups = by_group(rolled.reward, rolled.group)

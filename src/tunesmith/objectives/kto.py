@@ -33,7 +33,7 @@ class KTO(Referred):
         gain = (logp - reference).sum()
         return Tally(gain.sum(), gain.numel())
 
-    def loss(self, batch, logp, reference, baseline=0.0):
+    def loss(self, batch, logp, reference, entropy=None, baseline=0.0):
         gain, liked, kl = (logp - reference).sum(), batch.label == 1, max(0.0, baseline)
         above = self.beta * (gain - kl)
         weight = liked * self.desirable_weight + ~liked * self.undesirable_weight
@@ -42,4 +42,5 @@ class KTO(Referred):
         watched: dict[str, Any] = {"accuracy": (above > 0) == liked, "kl": Tally(kl, 1)}
         watched |= {"rewards/chosen": some(self.beta * gain, liked), "rewards/rejected": some(self.beta * gain, ~liked)}
         watched |= {"logps/chosen": some(said, liked), "logps/rejected": some(said, ~liked)}
+        watched |= {} if entropy is None else {"entropy": entropy}
         return over(weight * (1 - value), **watched)

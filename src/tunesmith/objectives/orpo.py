@@ -15,14 +15,21 @@ class ORPO(Pairs):
     beta: Positive = 0.1
     """How much the odds count beside saying the better answer; lambda in the paper."""
 
-    def loss(self, batch, logp):
+    def odds(self, batch, logp, **_):
+        chance = logp.mean()
+        better, worse = pairs(chance - log_not(chance))
+        return better - worse
+
+    def loss(self, batch, logp, entropy=None):
         from torch.nn.functional import logsigmoid
 
         chance = logp.mean()
         (better, worse), (said, _) = pairs(chance - log_not(chance)), pairs(chance)
         ratio = better - worse
         figures = {"nll_loss": -said, "log_odds_ratio": logsigmoid(ratio), "log_odds_chosen": ratio}
-        return over(-said - self.beta * logsigmoid(ratio), **figures, **watched(self.beta * chance, logp.sum()))
+        return over(
+            -said - self.beta * logsigmoid(ratio), **figures, **watched(self.beta * chance, logp.sum(), entropy)
+        )
 
 
 def log_not(logp):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from ..config.record import Count, Fraction, NonNegative, Positive
-from ._online import Online, clipped, whiten
+from ._online import Gaining, clipped, whiten
 from .base import Loss, Tally, objective
 
 
 @objective("ppo")
-class PPO(Online):
-    """Proximal policy optimisation with a value head over the model's own trunk.
+class PPO(Gaining):
+    """Proximal policy optimisation with a critic: a value head over the model's own trunk, or over a second one.
 
     Schulman et al. 2017, arXiv:1707.06347; generalised advantages: arXiv:1506.02438; of language models: Ouyang et al.
     2022, arXiv:2203.02155.
@@ -33,12 +35,20 @@ class PPO(Online):
     """How far one rollout may move a token's probability ratio from 1."""
     cliprange_value: Positive = 0.2
     """How far one rollout may move what the critic expects."""
+    critic: Literal["shared", "separate"] = "shared"
+    """What the critic reads: the policy's own states, which then learn for both, or those of a trunk of its own, which
+    begins as the policy's. It costs a second pass and, of an adapter, the memory of a second adapter; in full tuning
+    that of a second model."""
     vf_coef: NonNegative = 0.1
     """Weight of the critic's loss."""
     whiten_rewards: bool = False
     """Bring the rewards of a rollout to a deviation of 1."""
     missing_eos_penalty: NonNegative = 0.0
     """What an answer loses that did not come to an end."""
+
+    @property
+    def critic_apart(self):
+        return self.critic == "separate"
 
     def before(self):
         return {"value"} | ({"reference"} if self.kl_coef else set())

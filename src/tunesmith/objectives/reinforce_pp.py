@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from ..config.record import Fraction, NonNegative
-from ._online import Online, clipped, whiten
+from ._online import Gaining, clipped, whiten
 from .base import objective, over
 
 
 @objective("reinforce_pp")
-class ReinforcePP(Online):
+class ReinforcePP(Gaining):
     """REINFORCE++: PPO's clipped step with rewards of tokens, whitened over the whole rollout, as their advantage.
 
     A token's reward is what its distance from the reference costs, and the answer's at its end; its advantage is the

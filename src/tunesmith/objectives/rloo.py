@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from ..config.record import NonNegative
-from ._online import AtLeastTwo, Online, by_group, whiten
+from ._online import AtLeastTwo, Gaining, by_group, whiten
 from .base import objective, over
 
 
 @objective("rloo")
-class RLOO(Online):
+class RLOO(Gaining):
     """REINFORCE, leave one out: an answer's baseline is the mean reward of the others to its prompt.
 
     An answer is one action: its reward, less `kl_coef` times how far it is from the reference, moves the probability of

@@ -24,8 +24,12 @@ class SimPO(Pairs):
     label_smoothing: Annotated[float, Ge(0), Lt(0.5)] = 0.0
     """Share of the pairs that are thought to be the wrong way round."""
 
-    def loss(self, batch, logp):
+    def odds(self, batch, logp, **_):
+        better, worse = pairs(self.beta * logp.mean())
+        return better - worse
+
+    def loss(self, batch, logp, entropy=None):
         reward = self.beta * logp.mean()
         better, worse = pairs(reward)
         loss = smoothed(better - worse - self.simpo_gamma, self.label_smoothing)
-        return over(loss, **watched(reward, logp.sum()))
+        return over(loss, **watched(reward, logp.sum(), entropy))

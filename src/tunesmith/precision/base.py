@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..config.record import record
 from ..config.registry import Registry
-from ..errors import RecipeError
+from ..errors import BadEnvironment, RecipeError
 
 if TYPE_CHECKING:
     import torch
@@ -70,7 +70,7 @@ class Quantised(Precision):
 def require(package: str, who: str) -> None:
     """Refuse without a package, with the command that gets it."""
     if package and find_spec(package) is None:
-        raise RecipeError(f"{who} needs {package}, which is not installed: pip install 'tunesmith[{package}]'")
+        raise BadEnvironment(f"{who} needs {package}, which is not installed: pip install 'tunesmith[{package}]'")
 
 
 def number_format(word: Format, key: str) -> torch.dtype:

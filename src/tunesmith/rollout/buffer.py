@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -19,16 +20,13 @@ from ..methods.base import Method
 from ..model.engine import Engine
 from ..model.policy import Policy
 from ..model.rows import Column, Rows
-from ..objectives._online import Online, Rolled
+from ..objectives._online import Gaining, Online, Rolled
 from ..objectives.base import Tally
+from .alarms import Alarms
 from .sample import Drawn, sample
 
 AT_ONCE = 1024
 """Tokens that the policy looks at together."""
-FAR = 0.1
-"""Nats by which sampler and trainer may differ over a token before it is said."""
-FEW = 0.5
-"""Share of answers that may be empty before it is said."""
 
 
 class Scorer(Protocol):
@@ -49,7 +47,9 @@ class Beginning:
     def __init__(self, policy: Policy, method: Method) -> None:
         self.policy = policy
         self.off = method.detachable and not method.adapter
-        self.weights = {} if self.off else {name: one.detach().clone() for name, one in policy.trainable().items()}
+        learning = {} if self.off else policy.trainable()
+        theirs = ("critic.", "value_head.")  # the reference has no critic
+        self.weights = {n: one.detach().clone() for n, one in learning.items() if not n.startswith(theirs)}
 
     @contextmanager
     def there(self) -> Iterator[None]:
@@ -85,14 +85,16 @@ class Buffer:
     seed: int
     say: Callable[[str], None]
     beginning: Beginning | None = None
-    """The reference, where the objective looks at one."""
+    """The reference, where the objective looks at one, or where it costs no memory: held-out answers are then held
+    against it."""
     number: int = -1
     """Which rollout the answers are of."""
     rows: Rows = field(default_factory=lambda: Rows([]))
     kl_coef: float = 0.0
-    warned: set[str] = field(default_factory=set)
+    alarms: Alarms = field(init=False)
 
     def __post_init__(self) -> None:
+        self.alarms = Alarms(self.say)
         self.kl_coef = getattr(self.objective, "kl_coef", 0.0)
 
     def batches(self, step: int, parts: int) -> list[list[int]]:
@@ -120,14 +122,14 @@ class Buffer:
         rolled.known["sampled"] = torch.tensor([one for row in drawn for one in row.logp])
         rolled.known |= self.looked_at()
         columns = rolled.known | objective.advantages(rolled)
-        if "advantage" in columns:  # as if the trainer had drawn each token, not the sampler
+        if isinstance(objective, Gaining):  # as if the trainer had drawn each token, not the sampler
             trust = (rolled.known["old"] - rolled.known["sampled"]).exp().clamp(max=objective.importance_cap)
             columns["advantage"] = columns["advantage"] * trust
         ends = [0, *accumulate(len(one.ids) for one in drawn)]
         used = set(objective.looks()) - {"value"}  # which is looked at anew
         self.rows.columns = {name: Column(values.float(), ends) for name, values in columns.items() if name in used}
         self.number = number
-        watched |= self.watch(rolled, drawn, texts)
+        watched |= self.watch(rolled, drawn, texts, watched)
         self.adapt(watched, len(drawn))
         return watched
 
@@ -137,49 +139,42 @@ class Buffer:
         """One answer to each prompt, by the same draws each time; what it is worth, and what is watched of it."""
         drawn = sample(self.engine, prompts, self.objective, seed=0)
         texts = [self.engine.tokenizer.decode(one.ids, skip_special_tokens=True) for one in drawn]
-        return texts, *self.scorer(examples, texts, drawn)
+        reward, watched = self.scorer(examples, texts, drawn)
+        watched |= how_said(drawn, texts)
+        if self.beginning:
+            rows = Rows([joined(Tokens(ids, [False] * len(ids)), one) for ids, one in zip(prompts, drawn, strict=True)])
+            now = self.asked(["logp"], rows)["logp"]
+            with self.beginning.there():
+                watched["kl"] = Tally(float((now - self.asked(["logp"], rows)["logp"]).sum()), len(drawn))
+        return texts, reward, watched
 
     def looked_at(self) -> dict[str, Tensor]:
         """[M] each, what the objective wants to know of the policy before it learns from its answers."""
         before = self.objective.before()
         names = ["logp", *({"value"} & before)]
-        found = {"old" if name == "logp" else name: values for name, values in self.asked(names).items()}
+        found = {"old" if name == "logp" else name: values for name, values in self.asked(names, self.rows).items()}
         if self.beginning and "reference" in before:
             with self.beginning.there():
-                found["reference"] = self.asked(["logp"])["logp"]
+                found["reference"] = self.asked(["logp"], self.rows)["logp"]
         return found
 
-    def asked(self, names: Sequence[str]) -> dict[str, Tensor]:
+    def asked(self, names: Sequence[str], rows: Rows) -> dict[str, Tensor]:
         """[M] each, looks at all answers, a few at once."""
         made: dict[str, list[Tensor]] = {name: [] for name in names}
-        for group in self.groups() if names else ():
-            batch = self.rows.batch(group, self.layout).to(self.policy.device)
+        for group in together(rows, self.objective.num_generations) if names else ():
+            batch = rows.batch(group, self.layout).to(self.policy.device)
             with self.policy.trying():
                 for name, look in self.policy.look(batch, names).items():
                     made[name].append((look if isinstance(look, Tensor) else look.token).float().cpu())
         return {name: torch.cat(values) for name, values in made.items()}
 
-    def groups(self) -> Iterator[list[int]]:
-        size, group = self.objective.num_generations, []
-        for first in range(0, len(self.rows.sequences), size):
-            group += range(first, first + size)
-            if sum(len(self.rows.sequences[n].ids) for n in group) >= AT_ONCE:
-                yield group
-                group = []
-        if group:
-            yield group
-
-    def watch(self, rolled: Rolled, drawn: Sequence[Drawn], texts: Sequence[str]) -> dict[str, Tally]:
+    def watch(
+        self, rolled: Rolled, drawn: Sequence[Drawn], texts: Sequence[str], watched: dict[str, Tally]
+    ) -> dict[str, Tally]:
         """What tells whether a policy goes astray: length, repetition, distance, groups that say nothing."""
         groups = rolled.reward.view(-1, rolled.group)
         known, count = rolled.known, len(drawn)
-        found = {
-            "reward": Tally(float(rolled.reward.sum()), count),
-            "completion_length": Tally(float(rolled.lengths.sum()), count),
-            "ended": Tally(float(rolled.ended.sum()), count),
-            "empty": Tally(float(sum(not text.strip() for text in texts)), count),
-            "repetition": Tally(sum(repetition(one.ids) for one in drawn), count),
-        }
+        found = {"reward": Tally(float(rolled.reward.sum()), count)} | how_said(drawn, texts)
         if rolled.group > 1:
             alike = (groups.amax(1) == groups.amin(1)).sum()
             found["reward_std"] = Tally(float(groups.std(1).sum()), len(groups))
@@ -188,23 +183,8 @@ class Buffer:
         found["sampler_mismatch"] = Tally(float(apart.sum()), len(apart))
         if "reference" in known:
             found["kl"] = Tally(float(rolled.total(known["old"] - known["reference"]).sum()), count)
-        self.warn(found)
+        self.alarms.look(self.number, watched | found)
         return found
-
-    def warn(self, found: dict[str, Tally]) -> None:
-        """Say once what should stop a person."""
-        mismatch = found["sampler_mismatch"].mean()
-        said = {
-            f"rollout {self.number}: {found['empty'].mean():.0%} of the answers are empty; the policy has collapsed, or"
-            " the rewards pay for silence": found["empty"].mean() > FEW,
-            f"rollout {self.number}: sampler and trainer differ by {mismatch:.2f} nats a token; what is learnt is"
-            " corrected up to importance_cap": mismatch > FAR,
-        }
-        for sentence, true in said.items():
-            kind = sentence.partition(":")[2][:20]
-            if true and kind not in self.warned:
-                self.warned.add(kind)
-                self.say(sentence)
 
     def adapt(self, watched: dict[str, Tally], count: int) -> None:
         """Bring the distance from the reference to what is aimed at, where it is."""
@@ -222,6 +202,7 @@ class Buffer:
             "kl_coef": torch.tensor([self.kl_coef], dtype=torch.float64),
             "ids": torch.tensor([one for row in rows for one in row.ids]),
             "sizes": torch.tensor([[len(row.ids), sum(row.learn)] for row in rows]).reshape(-1, 2),
+            "told": torch.tensor(list(json.dumps(self.alarms.as_json()).encode()), dtype=torch.uint8),
         }
         began = self.beginning.weights if self.beginning else {}
         return (
@@ -233,6 +214,7 @@ class Buffer:
     def restore(self, state: dict[str, Tensor]) -> None:
         """Go on with what `state` said."""
         self.number, self.kl_coef = int(state["number"]), float(state["kl_coef"])
+        self.alarms.restore(json.loads(bytes(state["told"].tolist())))
         sizes, rows, at = state["sizes"].tolist(), [], 0
         for size, learnt in sizes:
             learn = [False] * (size - learnt) + [True] * learnt
@@ -244,6 +226,29 @@ class Buffer:
         if self.beginning:
             for name, weight in self.beginning.weights.items():
                 weight.copy_(state[f"began.{name}"])
+
+
+def together(rows: Rows, size: int) -> Iterator[list[int]]:
+    """The numbers of answers that are looked at in one pass, those to a prompt side by side."""
+    group: list[int] = []
+    for first in range(0, len(rows.sequences), size):
+        group += range(first, min(first + size, len(rows.sequences)))
+        if sum(len(rows.sequences[n].ids) for n in group) >= AT_ONCE:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def how_said(drawn: Sequence[Drawn], texts: Sequence[str]) -> dict[str, Tally]:
+    """How answers look, whatever they are worth."""
+    count = len(drawn)
+    return {
+        "completion_length": Tally(float(sum(len(one.ids) for one in drawn)), count),
+        "ended": Tally(float(sum(one.ended for one in drawn)), count),
+        "empty": Tally(float(sum(not text.strip() for text in texts)), count),
+        "repetition": Tally(sum(repetition(one.ids) for one in drawn), count),
+    }
 
 
 def expected(reward: Tensor, group: int) -> Tensor:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..config.load import dump
 from ..data.dataset import Pass
 from ..data.example import Example, Media
 from ..data.formats.preference import Preference
@@ -17,10 +18,11 @@ from ..data.reading.source import Where
 from ..data.writing.writers import line
 from ..errors import DataError, RecipeError
 from ..files import sha256, whole, write
-from ..rewards.base import Unscored
+from ..rewards.base import Reward, Unscored
+from ..rewards.judge import JudgeReward
 from ..run import Data, Source
 from ..runs import RunFolder
-from .calibration import Calibration
+from .calibration import Calibration, read_calibration
 from .judge import AT_ONCE, AtWork, Pair
 from .turns import answer, text, turns
 
@@ -167,21 +169,62 @@ def noted(found: Sequence[Place]) -> list[dict[str, Any]]:
     return made
 
 
-def note_judges(folder: RunFolder, found: Sequence[Place], say: Callable[[str], None]) -> None:
-    """Write into a run who made the labels of its data, and say it."""
-    if judges := noted(found):
+def note_judges(
+    folder: RunFolder, found: Sequence[Place], rewards: Sequence[Reward], say: Callable[[str], None]
+) -> None:
+    """Write into a run who made the labels of its data, and who judges its answers, and say it."""
+    if judges := [*noted(found), *judging(rewards)]:
         folder.note(judges=judges)
         for one in judges:
             say(one["said"])
 
 
+def judging(rewards: Sequence[Reward]) -> list[dict[str, Any]]:
+    """Who judges answers while a model learns, and how far that one agrees with people on pairs. Raises RecipeError for
+    the calibration of another judge."""
+    made: list[dict[str, Any]] = []
+    asked: list[tuple[int, Any]] = [(n, one) for n, one in enumerate(rewards) if isinstance(one, JudgeReward)]
+    for number, one in asked:
+        known = read_calibration(Path(one.calibration)) if one.calibration else None
+        mine = dump(one.judge)
+        differ = [name for name in DECIDING if known and known.judge.get(name) != mine.get(name)]
+        if differ:
+            raise RecipeError(
+                f"rewards.{number}.calibration: {one.calibration} is of another judge: its {', '.join(differ)} differ;"
+                " calibrate this one with `tunesmith judge calibrate`, or leave it out"
+            )
+        said = f"rewards.{number}: answers are rated by the judge {one.judge.model}, {agreement(known)}"
+        if known and (why := known.distrust()):
+            said += f"; not to be trusted: {why}"
+        made.append({"judge": one.judge.model, "calibration": known.as_json() if known else None, "said": said})
+    return made
+
+
+DECIDING = ("model", "url", "rubric", "reason", "temperature", "max_tokens")
+"""Settings that make another judge of a judge."""
+
+
+def on_card(saved: Path, folder: RunFolder) -> None:
+    """Say on a model's card, where it has one, who judged what it learnt from."""
+    card, judges = saved / "README.md", folder.facts.get("judges", ())
+    if judges and card.is_file():
+        told = "".join(f"- {one['said']}\n" for one in judges)
+        write(card, f"{card.read_text(encoding='utf-8').rstrip()}\n\n## Judged by a model\n\n{told}")
+
+
 def trusted(facts: dict[str, Any]) -> str:
     """In a sentence, who made the labels of a file, and how far that one agrees with people."""
-    kappa = ((facts.get("calibration") or {}).get("figures") or {}).get("kappa") or {}
-    low, high = kappa.get("interval") or (None, None)
-    known = (
-        f"kappa with people {kappa['value']:.2f} ({low:.2f} to {high:.2f})" if low is not None else "never calibrated"
-    )
     over = f"; overridden, though {facts['overridden']}" if facts.get("overridden") else ""
     changed = "" if facts["unchanged"] else "; the file has changed since"
+    known = agreement(facts.get("calibration"))
     return f"{facts['file']}: labels of the judge {facts.get('judge')}, {known}{over}{changed}"
+
+
+def agreement(known: Calibration | dict[str, Any] | None) -> str:
+    """How far a judge agrees with people, in words."""
+    facts = known.as_json() if isinstance(known, Calibration) else known
+    kappa = ((facts or {}).get("figures") or {}).get("kappa") or {}
+    low, high = kappa.get("interval") or (None, None)
+    if low is None:
+        return "never calibrated"
+    return f"kappa with people {kappa['value']:.2f} ({low:.2f} to {high:.2f})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -20,7 +21,7 @@ class Rewarded:
     """Scores answers, and counts those that could not be scored."""
 
     scoring: Scoring
-    reasons: dict[str, int] = field(default_factory=dict)
+    reasons: Counter[str] = field(default_factory=Counter)
     """Why answers could not be scored, and how many so far."""
 
     def close(self) -> None:
@@ -36,7 +37,7 @@ class Rewarded:
         scored = self.scoring.score(answers)
         for name, reasons in scored.reasons.items():
             for why, count in reasons.items():
-                self.reasons[f"{name}: {why}"] = self.reasons.get(f"{name}: {why}", 0) + count
+                self.reasons[f"{name}: {why}"] += count
         watched = {"rewards/failed": Tally(float(scored.failed), 1)}
         for name, values in scored.each.items():
             there = [value for value in values if value is not None]

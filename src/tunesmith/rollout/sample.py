@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from ..model.engine import Engine, Ids, Prefilled
+from ..errors import Diverged
+from ..model.engine import Engine, Ids
+from ..model.going import Going, Prefilled
+from ..model.swift import swift
 
-ROWS = 32
+ROWS = 64
 """Answers that are written at once."""
+BLOCK = 256
+"""Words whose chances are added up before any is looked at alone."""
 
 
 class How(Protocol):
@@ -47,53 +53,85 @@ class Drawn:
 def sample(engine: Engine, prompts: Sequence[Ids], how: How, seed: int, size: int = 1) -> list[Drawn]:
     """`size` answers to each prompt, those to one prompt side by side.
 
-    What prompts have in common is read once, each prompt once for all of its answers, and an answer that has ended
-    takes no more room. The same seed gives the same answers.
+    What prompts have in common is read once, each prompt once for all of its answers. An answer that has ended makes
+    room for those to the next prompt. The same seed gives the same answers: each has its own draws, whatever is
+    written beside it.
     """
     found = [Drawn() for _ in range(len(prompts) * size)]
-    draw = torch.Generator(engine.device).manual_seed(seed)
-    engine.batch_size = max(1, ROWS // size)
-    for chosen, read in engine.batches(prompts):
-        rows = [found[n * size + at] for n in chosen for at in range(size)]
-        write(engine, repeated(read, size), rows, how, draw)
-    return found
+    draw = torch.Generator().manual_seed(seed)
+    luck = torch.rand(len(found), how.max_completion_length, generator=draw, dtype=torch.float64).to(engine.device)
+    with swift(engine.model):
+        portion = ROWS // 4 if engine.together else ROWS  # who has a memory for each batch is quicker with few
+        engine.batch_size = max(1, portion // size)
+        waiting, going, rows = engine.batches(prompts), engine.going(), list[int]()
+        while True:
+            while len(rows) + engine.batch_size * size <= max(ROWS, engine.batch_size * size):
+                if (chosen := admitted(waiting, going, size)) is None:
+                    break
+                rows += [n * size + at for n in chosen for at in range(size)]
+            if not rows:
+                return found
+            write(engine, going, rows, found, how, luck)
 
 
-def repeated(read: Prefilled, size: int) -> Prefilled:
-    """Each prompt that was read, as often as it has answers."""
-    if size == 1:
-        return read
-    read.cache.batch_repeat_interleave(size)
-    rows = (tensor.repeat_interleave(size, 0) for tensor in (read.attend, read.place, read.logits))
-    return Prefilled(read.cache, *rows)
+def admitted(waiting: Iterator[tuple[list[int], Prefilled]], going: Going, size: int) -> list[int] | None:
+    """Let answers to the next prompts join, if there are more; which prompts these are."""
+    chosen, read = next(waiting, (None, None))
+    if read is not None:
+        going.join(read, size)
+    return chosen
 
 
-def write(engine: Engine, read: Prefilled, rows: list[Drawn], how: How, draw: torch.Generator) -> None:
-    """Write answers token by token, until each has ended or is as long as it may be."""
-    stops, going = engine.stops(), list(rows)
-    for number in range(how.max_completion_length):
-        logp = (read.logits / how.temperature).log_softmax(-1)
-        token = torch.multinomial(likely(logp, how).exp(), 1, generator=draw).squeeze(-1)
-        said = logp.gather(-1, token.unsqueeze(-1)).squeeze(-1).tolist()
-        stays = []
-        for at, (row, one, likelihood) in enumerate(zip(going, token.tolist(), said, strict=True)):
-            row.ids.append(one)
-            row.logp.append(likelihood)
-            row.ended = one in stops or stopped(engine, row.ids, how.stop)
-            if not row.ended:
-                stays.append(at)
-        if not stays or number + 1 == how.max_completion_length:
-            return
-        if len(stays) < len(going):
-            going, read, token = [going[at] for at in stays], kept(read, stays), token[stays]
-        read = engine.after(read, token)
+def write(engine: Engine, going: Going, rows: list[int], found: list[Drawn], how: How, luck: Tensor) -> None:
+    """A token more for every answer that is written; those that end leave."""
+    stops, stays = engine.stops(), []
+    places = torch.tensor([(row, len(found[row].ids)) for row in rows], device=luck.device).T
+    token, said = drawn(going.logits, how, luck[places[0], places[1]])
+    for at, (row, one, likelihood) in enumerate(zip(rows, token.tolist(), said.tolist(), strict=True)):
+        answer = found[row]
+        answer.ids.append(one)
+        answer.logp.append(likelihood)
+        answer.ended = one in stops or stopped(engine, answer.ids, how.stop)
+        if not answer.ended and len(answer.ids) < how.max_completion_length:
+            stays.append(at)
+    if len(stays) < len(rows):
+        going.keep(stays)
+        rows[:] = [rows[at] for at in stays]
+    if rows:
+        going.go_on(token[stays])
 
 
-def kept(read: Prefilled, stays: list[int]) -> Prefilled:
-    """Those rows alone."""
-    rows = torch.tensor(stays, device=read.place.device)
-    read.cache.batch_select_indices(rows)
-    return Prefilled(read.cache, read.attend[rows], read.place[rows], read.logits[rows])
+def drawn(logits: Tensor, how: How, luck: Tensor) -> tuple[Tensor, Tensor]:
+    """[B, V] and [B] numbers from 0 up to 1 -> [B] a word each, and its log-probability among all words."""
+    scaled = logits if how.temperature == 1 else logits / how.temperature
+    top = scaled.amax(-1, keepdim=True)
+    mass = (scaled - top).exp_()
+    total = mass.sum(-1, keepdim=True)
+    if not bool(total.isfinite().all()):
+        raise Diverged("the model says nothing but NaN: its weights are no numbers any more; lower train.learning_rate")
+    if how.top_k or how.min_p or how.top_p < 1:
+        mass = likely(scaled.log_softmax(-1), how).exp()
+    word = picked(mass, luck).unsqueeze(-1)
+    return word.squeeze(-1), (scaled.gather(-1, word) - top - total.log()).squeeze(-1)
+
+
+def picked(mass: Tensor, luck: Tensor) -> Tensor:
+    """[B, V] and [B] -> [B] where the running sum reaches that share of the whole: first in which block, then where in
+    it, as sums of all words in float64 would take longer than the model's head."""
+    blocks = pad(mass, (0, -mass.shape[-1] % BLOCK)).unflatten(-1, (-1, BLOCK))
+    block, left = reached(blocks.sum(-1), luck)
+    inside = blocks[torch.arange(len(mass), device=mass.device), block]
+    return block * BLOCK + reached(inside, left)[0]
+
+
+def reached(mass: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    """[B, N] and [B] -> [B] the first place where the running sum is above that share of the whole, and how far into it
+    that is, as a share of its own. A place of no mass is never it."""
+    ends = mass.double().cumsum(-1)
+    wanted = (share * ends[:, -1]).minimum(ends[:, -1] * (1 - 1e-12)).unsqueeze(-1)
+    place = torch.searchsorted(ends, wanted, right=True)
+    own = mass.gather(-1, place).double()
+    return place.squeeze(-1), ((wanted - ends.gather(-1, place) + own) / own).clamp(0, 1).squeeze(-1)
 
 
 def stopped(engine: Engine, ids: Ids, stop: tuple[str, ...]) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 from ..data.example import Answer, Example, Message
 from ..data.formats._turns import Chat
@@ -29,9 +28,9 @@ def answer(content: str) -> Answer:
     return Answer((Message("assistant", content),))
 
 
-def said(example: Example, completion: str, tokens: int, stopped: bool, row: dict[str, Any] | None = None) -> Said:
+def said(example: Example, completion: str, tokens: int, stopped: bool) -> Said:
     """What a model has answered to an example, for rewards to score; what is right is its truth, or else its answer."""
     prompt = example.prompt or (Message("user", example.text or ""),)  # a text is gone on with
     asked = next((message.content for message in reversed(prompt) if message.role == "user"), "")
     truth = example.gold if example.truth is None else example.truth
-    return Said(asked, turns(prompt), completion, truth, row or {}, tokens, stopped)
+    return Said(asked, turns(prompt), completion, truth, example.others, tokens, stopped)

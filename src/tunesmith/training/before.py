@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -37,7 +38,20 @@ def ways(loop: Loop) -> Iterator[str]:
         yield "train.bf16: this processor computes bfloat16 in software, several times slower than fp32"
     if "logp" in loop.objective.looks() and loop.policy.bends_logits:
         yield "logits: made by the model itself, of all tokens at once: its head is more than a linear layer"
+    if told := unusual(loop):
+        yield told
     yield laid_out(loop)
+
+
+def unusual(loop: Loop) -> str:
+    """What to say of a learning rate at which a method learns nothing, or forgets: those of recipes for another one."""
+    name, rate = getattr(loop.method, "name", ""), loop.train.learning_rate
+    low, high = loop.method.suits
+    if not name or loop.answers or low <= rate <= high or "adam_beta1" not in loop.train.optim.reads:
+        return ""
+    side, take = ("low", low) if rate < low else ("high", high)
+    within = f"which learns best between {low:g} and {high:g}"
+    return f"train.learning_rate: {rate:g} is {side} for {name}, {within}; try {take:g}"
 
 
 def laid_out(loop: Loop) -> str:
@@ -45,6 +59,8 @@ def laid_out(loop: Loop) -> str:
     train, lengths = loop.train, loop.order.lengths
     how = "padded: this model mixes packed rows up" if loop.layout is pad else "packed, without padding"
     how += ", the beginning that all have in common once" if loop.layout is share else ""
+    if found := shares(loop):
+        return f"batches: {how}; in each {', '.join(f'{count} of {name}' for name, count in found.items())}"
     if not loop.order.together:
         return f"batches: {how}"
     most = train.max_tokens_per_batch or loop.cutoff
@@ -52,6 +68,26 @@ def laid_out(loop: Loop) -> str:
     longer = sum(length > most for length in lengths)
     alone = f", {longer:,} longer examples alone" if longer else ""
     return f"batches: {how}; {len(lengths):,} examples in {count:,} {what} of at most {most:,} tokens{alone}"
+
+
+def shares(loop: Loop) -> dict[str, int]:
+    """How many examples of each task, or source, every batch has, where batches are balanced."""
+    tasks, found = getattr(loop.sequences, "tasks", ()), {}
+    for number, quota in enumerate(loop.order.quotas):
+        task = tasks[number] if number < len(tasks) else None
+        name = task.name if task else f"source {number + 1}"
+        found[name] = found.get(name, 0) + quota
+    return found
+
+
+def recorded(loop: Loop, material: Material) -> dict[str, Any]:
+    """What the record says of the model and of what it learns."""
+    policy = loop.policy
+    parameters = {
+        "total": sum(weight.numel() for weight in policy.model.parameters()),
+        "trainable": sum(weight.numel() for weight in policy.trainable().values()),
+    }
+    return {"parameters": parameters, "tasks": [asdict(task) for task in material.tasks], "batch": shares(loop)}
 
 
 def begin_among(

@@ -13,7 +13,7 @@ import torch
 from accelerate.utils import gather_object
 
 from ..data.batch import Batch, Layout, branches, pad, share
-from ..data.keeping.store import lengths
+from ..data.keeping.store import lengths, sources
 from ..data.rendering.render import Tokens
 from ..errors import Diverged
 from ..machine import random_state, set_random_state
@@ -277,8 +277,11 @@ class Loop:
         return float(norm)
 
     def sound(self, step: Step) -> bool:
-        """Whether loss and gradient are numbers; with loss scaling a gradient may overflow once in a while."""
-        figures = [step.loss] if self.accelerator.scaler else [step.loss, step.grad_norm]
+        """Whether loss and gradient are numbers; with loss scaling a gradient may overflow once in a while. Where
+        nothing counts, such as answers that were all cut short, there is no loss, and nothing is learnt."""
+        loss = step.tallies["loss"]
+        said = step.loss if loss.count else float(loss.sum)
+        figures = [said] if self.accelerator.scaler else [said, step.grad_norm]
         return bool(torch.tensor(figures).isfinite().all())
 
 
@@ -291,7 +294,7 @@ def order(
 ) -> Order:
     """Which examples each step sees, of one process of so many."""
     together = np.array(lengths(sequences)).reshape(-1, objective.rendered).sum(1).tolist()
-    return Order(train, together, *processes, cutoff, objective.repeats)
+    return Order(train, together, *processes, cutoff, objective.repeats, sources(sequences)[:: objective.rendered])
 
 
 def sequences_of(examples: Sequence[int], objective: Objective) -> list[int]:

@@ -32,6 +32,11 @@ def refuse_online(run: Run) -> None:
         raise RecipeError(
             f"rewards: objective {run.objective.name} looks at none; take grpo, ppo, rloo, reinforce_pp or online_dpo"
         )
+    if isinstance(run.objective, Online) and run.objective.critic_apart and run.model.max_memory is not None:
+        raise RecipeError(
+            "model.max_memory: weights that are elsewhere cannot be read by two; set objective.critic=shared, or leave"
+            " max_memory out"
+        )
     if online and (run.train.packing or run.train.max_tokens_per_batch or run.train.optimizer_in_backward):
         raise RecipeError(
             "train: packing, max_tokens_per_batch and optimizer_in_backward need examples whose length is known, and"
@@ -46,9 +51,12 @@ def answers(run: Run, material: Material, policy: Policy, layout: Layout, say: C
         return None
     policy.temperature = objective.temperature
     if "value" in objective.looks():
-        policy.add_value_head()
+        policy.add_value_head(objective.critic_apart)
     engine = Engine(policy.model, material.renderer.tokenizer)
-    beginning = Beginning(policy, run.method) if "reference" in objective.before() else None
+    free = run.method.detachable and not run.method.adapter
+    beginning = Beginning(policy, run.method) if free or "reference" in objective.before() else None
     scorer = Rewarded(Scoring(run.rewards, Models()))
     given = material.sequences, material.asked
-    return Buffer(policy, objective, engine, layout, *given, scorer, run.train.seed, say, beginning)
+    made = Buffer(policy, objective, engine, layout, *given, scorer, run.train.seed, say, beginning)
+    scorer.reasons = made.alarms.reasons
+    return made

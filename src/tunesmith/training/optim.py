@@ -41,7 +41,8 @@ def ends(policy: Policy) -> set[int]:
     heads.append(policy.head if callable(policy.head) else None)
     outer = [module for module in policy.model.modules() if isinstance(module, nn.Embedding)]
     outer += [inner for head in heads if isinstance(head, nn.Module) for inner in head.modules()]
-    return {id(weight) for module in outer for weight in module.parameters(recurse=False)}
+    found = {id(weight) for module in outer for weight in module.parameters(recurse=False)}
+    return found | (ends(policy.critic) if policy.critic else set())
 
 
 def blocks(policy: Policy) -> dict[int, int]:
@@ -50,7 +51,8 @@ def blocks(policy: Policy) -> dict[int, int]:
     words = policy.bare.get_input_embeddings()
     found = {id(weight): len(own) + 1 for weight in policy.model.parameters()}
     found |= {id(weight): at for at, block in enumerate(own, 1) for weight in block.parameters()}
-    return found | {id(weight): 0 for weight in words.parameters()}
+    found |= {id(weight): 0 for weight in words.parameters()}
+    return (blocks(policy.critic) if policy.critic else {}) | found
 
 
 QUERIES_AND_KEYS = ("q_proj", "k_proj", "query", "key", "q_lin", "k_lin", "wq", "wk")

@@ -2,11 +2,13 @@
 
 import math
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from ..run import Train
+from ..errors import RecipeError
+from ..run import Run, Train
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +29,8 @@ class Order:
     """Tokens in a row, with packing and without max_tokens_per_batch."""
     repeats: int = 1
     """Steps that see the same examples, one after another."""
+    source: Sequence[int] = ()
+    """Of each example, the number of the source that it comes from; needed where batches are balanced."""
     kept: dict[int, list[list[int]]] = field(default_factory=dict)
 
     @property
@@ -70,6 +74,8 @@ class Order:
 
     def laid_out(self, number: int) -> list[list[int]]:
         size = self.train.per_device_train_batch_size
+        if self.quotas:
+            return self.balanced(number)
         if not self.together:
             order = self.draw(number)
             return [order[at : at + size] for at in range(0, len(order), size)]
@@ -79,6 +85,39 @@ class Order:
         if not self.train.packing:
             return rows
         return [[n for row in rows[at : at + size] for n in row] for at in range(0, len(rows), size)]
+
+    @cached_property
+    def quotas(self) -> list[int]:
+        """How many examples of each source every batch has, where batches are balanced.
+
+        A source's share of a batch is that of the epoch, as near as whole numbers come to it, and never nothing.
+        """
+        if self.train.train_sampling_strategy != "balanced":
+            return []
+        size, counts = self.train.per_device_train_batch_size, Counter(self.source)
+        ideal = [size * counts[one] / len(self.source) for one in sorted(counts)]
+        made = [max(1, math.floor(share)) for share in ideal]
+        while sum(made) != size:
+            more = 1 if sum(made) < size else -1
+            able = [n for n, count in enumerate(made) if count + more > 0]
+            made[max(able, key=lambda n: more * (ideal[n] - made[n]))] += more
+        return made
+
+    def balanced(self, number: int) -> list[list[int]]:
+        """The batches of an epoch, each with as many examples of every source: of each in an order of its own, and
+        when it is through, anew, until all sources are."""
+        rows: dict[int, list[int]] = {one: [] for one in sorted(set(self.source))}
+        for example, one in enumerate(self.source):
+            rows[one].append(example)
+        count = max(math.ceil(len(own) / quota) for own, quota in zip(rows.values(), self.quotas, strict=True))
+        drawn = []
+        for (one, own), quota in zip(rows.items(), self.quotas, strict=True):
+            draw, made = random.Random(f"{self.train.seed} {number} {one}"), []
+            while len(made) < count * quota:
+                draw.shuffle(own)
+                made += own
+            drawn.append([made[at : at + quota] for at in range(0, count * quota, quota)])
+        return [[example for own in drawn for example in own[batch]] for batch in range(count)]
 
     @cached_property
     def together(self) -> list[list[int]]:
@@ -114,6 +153,25 @@ class Order:
         steps = [step for step in steps if len(step) == width]
         draw.shuffle(steps)
         return [n for step in [*steps, *short] for n in step]
+
+
+def refuse_order(run: Run) -> None:
+    """Raise RecipeError for batches that cannot be balanced."""
+    train, sources = run.train, 1 + len(run.data.also)
+    key = "train.train_sampling_strategy: balanced"
+    faults = {
+        f"{key} gives each of several sources its part of a batch, and there is one; name more in data.also, or take"
+        " random": sources == 1,
+        f"{key} counts examples, and a batch is filled with tokens; leave out train.packing and"
+        " train.max_tokens_per_batch": train.packing or train.max_tokens_per_batch is not None,
+        f"{key} needs an example of each of {sources} sources in a batch of"
+        f" {train.per_device_train_batch_size}; raise train.per_device_train_batch_size": (
+            sources > train.per_device_train_batch_size
+        ),
+    }
+    for sentence, fault in faults.items():
+        if fault and train.train_sampling_strategy == "balanced":
+            raise RecipeError(sentence)
 
 
 def fill(lengths: Sequence[int], room: int) -> list[list[int]]:

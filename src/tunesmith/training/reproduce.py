@@ -105,7 +105,8 @@ def check(folder: Path, known: passport.Passport, run: Run, say: Callable[[str],
         if name != passport.TRAINED and (not file.is_file() or sha256(file) != expected):
             raise CheckpointError(f"{file}: is not what the run wrote; its hash in {passport.NAME} is another")
     data = sums(places(run.data, locate_data)) | reward_code(run.rewards)
-    now = passport.inputs(locate(run.model.path), data, say, beside(run) | models(run))
+    base = locate(run.model.path)
+    now = passport.inputs(base, data, say, beside(run, base) | models(run))
     if changed := passport.unlike(known["base"], now["base"]):
         raise CheckpointError(f"{run.model.path}: has changed since {folder} was trained on it: {', '.join(changed)}")
     rows = {passport.SEQUENCES, passport.MEASURED}

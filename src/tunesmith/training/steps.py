@@ -175,13 +175,15 @@ class Between:
             self.callbacks.call("on_epoch_end")
 
     def log(self, step: Step, taken: Taken) -> None:
-        """Write a line of metrics: means over the steps since the last one."""
-        figures = {name: tally.mean() for name, tally in taken.window.items()}
+        """Write a line of metrics: means over the steps since the last one, of what there was."""
+        figures = {name: tally.mean() for name, tally in taken.window.items() if tally.count}
         figures |= {"grad_norm": step.grad_norm, "learning_rate": step.learning_rate}
         figures["epoch"] = step.number / self.loop.order.epoch_steps
         taken.window = {}
         self.write({"step": step.number, **figures, "tokens": taken.tokens, "tokens_per_second": taken.speed})
         self.callbacks.log(figures)
+        if self.loop.answers:
+            self.folder.note(alarms=self.loop.answers.alarms.as_json())
 
     def write(self, figures: dict[str, float]) -> None:
         """Add a line to the run's metrics. Training does not end for want of it; that is said once."""

@@ -33,17 +33,19 @@ from ..model.offload import elsewhere, refuse_offload
 from ..model.policy import Policy
 from ..model.teacher import find, load_teacher, models
 from ..owner import hold
-from ..rollout.label import note_judges
+from ..rollout.label import note_judges, on_card
 from ..rollout.score import code as reward_code
 from ..rollout.score import refuse_rewards
 from ..run import Run
 from ..runs import RunFolder, claim, create, now
 from ..secret import holds_secret
 from . import checkpoint
-from .before import ask_another, before_learning, begin_among, own_oracle, ways
+from .before import ask_another, before_learning, begin_among, own_oracle, recorded, ways
 from .callbacks import Callbacks
 from .loop import Loop
+from .measured import measure
 from .online import answers, refuse_online
+from .order import refuse_order
 from .planned import hold_against
 from .progress import Progress
 from .quantised import refuse_quantised
@@ -117,7 +119,7 @@ def follow(
     with ending(folder, progress), Signals() as signals, ExitStack() as held:
         hooks = Callbacks(callbacks, run.train, folder.path)
         base = locate(run.model.path)
-        others = beside(run) | models(run)  # those that are not there are said before anything is read
+        others = beside(run, base) | models(run)  # those that are not there are said before anything is read
         refuse_quantised(run, base)
         find(run, base)  # a teacher that is not there, or of other words
         tokenizer = load_tokenizer(base)
@@ -128,7 +130,7 @@ def follow(
         if loop.answers:
             held.callback(loop.answers.scorer.close)
         create(folder, run, origins)
-        note_judges(folder, found, progress.say)
+        note_judges(folder, found, run.rewards, progress.say)
         signals.resume = going_on(folder)
         if not loop.answers:
             loop.kept = keep(loop.policy, material.sequences, loop.order.epochs, folder.path, progress.say)
@@ -139,22 +141,23 @@ def follow(
         mine = passport.make(said, origins, inputs, rows, surroundings(loop, callbacks))
         passport.keep(folder.path, mine, progress.say)
         outputs = run.objective.outputs(material.labels)
-        folder.note(status="running", counts=material.counts, labels=outputs, parameters=size(loop.policy))
+        folder.note(status="running", counts=material.counts, labels=outputs, **recorded(loop, material))
 
         parts = material, run.objective, run.eval, loop.layout
         tried = loop.answers.tried if loop.answers else None
         examiner, watch = (Examiner(*parts, rows, tried) for rows in (material.test, material.validation))
         oracle = memory or own_oracle(run, loop, mine["hashes"]["base"], progress.say)
-        before_learning(run, loop, [examiner, watch], oracle)
+        meanwhile = run.train.eval_strategy != "no" or bool(callbacks)  # which may ask for it at any time
+        asked = [one for one, wanted in ((examiner, run.eval.enabled), (watch, meanwhile)) if wanted]
+        before_learning(run, loop, asked, oracle)
         before = measure(examiner, loop.policy, "before", folder, progress)
         facts = {"data": material.fingerprint, "base": mine["hashes"]["base"]} | checkpoint.deciding(run)
         facts["processes"] = loop.accelerator.num_processes
         taken = Between(loop, folder, hooks, watch, progress, facts, passport.made_by(mine)).take_steps(signals)
-        if loop.kept:
-            loop.kept.close()
-            loop.kept = None
+        let_go(loop)
         named = run.model.path if remote(run.model.path) else str(base)
         saved = save_tuned(loop.policy.model, run.method, tokenizer, folder.path, named, run.model.precision)
+        on_card(saved, folder)
         passport.complete(folder.path, saved, loop.weights, loop.cuts)
         after = measure(examiner, loop.policy, "after", folder, progress)
 
@@ -164,6 +167,13 @@ def follow(
         write_report(folder.path)
         progress.say(f"saved {saved} and {folder.path / 'report.html'}")
         return result
+
+
+def let_go(loop: Loop) -> None:
+    """Remove the states that were kept for the steps."""
+    if loop.kept:
+        loop.kept.close()
+        loop.kept = None
 
 
 def refuse(run: Run) -> None:
@@ -182,6 +192,7 @@ def refuse(run: Run) -> None:
     refuse_rewards(run.rewards)
     refuse_online(run)
     refuse_offload(run.train.activation_offload)
+    refuse_order(run)
     run.train.optim.refuse(run.train)
     run.train.lr_scheduler_type.refuse(run.train)
     train, processes = run.train, int(os.environ.get("WORLD_SIZE", "1"))
@@ -303,35 +314,9 @@ def surroundings(loop: Loop, callbacks: Sequence[TrainerCallback]) -> dict[str, 
     return told | ({"callbacks": names} if names else {})
 
 
-def measure(examiner: Examiner, policy: Policy, side: str, folder: RunFolder, progress: Progress) -> dict | None:
-    """Measure a side, before or after, and note it in the run folder; what was measured once is not measured again."""
-    if not examiner.settings.enabled:
-        return None
-    if not examiner.examples:
-        progress.say("evaluation: there are no held-out rows; name some with data.eval_path or raise data.eval_size")
-        return None
-    known = folder.facts.get(side)
-    if known:
-        return known
-    progress.say(f"measuring {side} training, on {len(examiner.examples)} held-out rows: {examiner.way}")
-    measured = examiner.measure(policy)
-    scores = measured.scores.as_json()
-    samples = folder.facts.get("samples") or examiner.questions()
-    samples = [sample | {side: said} for sample, said in zip(samples, measured.said, strict=True)]
-    folder.note(**{side: scores}, samples=samples, judged=examiner.way)
-    return scores
-
-
 def length(run: Run) -> list[float]:
     """How long a run goes on, as its recipe says it."""
     return [run.train.num_train_epochs, run.train.max_steps]
-
-
-def size(policy: Policy) -> dict[str, int]:
-    return {
-        "total": sum(weight.numel() for weight in policy.model.parameters()),
-        "trainable": sum(weight.numel() for weight in policy.trainable().values()),
-    }
 
 
 def remote(path: str) -> bool:

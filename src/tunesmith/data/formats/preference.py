@@ -80,7 +80,8 @@ class Preference(Prompted):
         same = begins(better, worse)
         if not same:
             raise ValueError(
-                f"has no {self.prompt or 'prompt'}, and {self.chosen} and {self.rejected} begin with no turn in common"
+                f"has no {self.prompt or 'prompt'}, and {self.chosen} and {self.rejected} begin with no turn in common:"
+                " a pair is two answers to one prompt"
             )
         return same, better[len(same) :], worse[len(same) :]
 

@@ -23,7 +23,7 @@ from ...errors import BadEnvironment
 Thing = TypeVar("Thing")
 Made = TypeVar("Made")
 
-ALONE = 4
+ALONE = 2
 """Things that are worked on before other processes are worth their while."""
 
 here: Callable[[Any], Any]
@@ -74,7 +74,6 @@ def seldom_tidied() -> Iterator[None]:
     the memory that they share with this one.
     """
     usual = gc.get_threshold()
-    gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)
     try:

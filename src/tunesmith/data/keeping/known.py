@@ -17,6 +17,7 @@ import numpy as np
 from ..item import Item
 from ..lint.copies import Leakage, held_out_in, leaked
 from ..lint.report import SHOWN, Found
+from ..reading.row import place_of
 from .columns import FLUSH, Growing, mapped
 from .store import Stored, numbered
 
@@ -37,11 +38,10 @@ class Rows:
         if item.fault or item.too_long or not item.asked:
             return
         side = self.sides[item.split != "train"]
-        file, _, line = item.row.origin.rpartition(":")
-        file, number = (file, int(line)) if line.isdecimal() else (item.row.origin, -1)
+        file, line = place_of(item.row.origin)
         side["said"].append(item.asked ^ item.answered)
         side["file"].append(numbered(self.files, file))
-        side["line"].append(number)
+        side["line"].append(line)
 
 
 class Noted:

@@ -14,12 +14,14 @@ from ...errors import DataError
 from ..dataset import Drawn
 from ..example import Example
 from ..reading.places import Place
-from ..rendering.answers import ANSWERS
+from ..rendering.answers import WRITTEN
 from ..rendering.render import NoTarget, Renderer, Tokens, TooLong
+from ..task import Task
 from .known import leaks
 from .mix import mix
 from .part import FEW, LIKED, MEND, Part, held
 from .store import Mixed, Stored
+from .tasks import distinct, refuse_tasks, tasks_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -55,15 +57,21 @@ class Material:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        return tuple(self.renderer.labels)
+        return tuple(name for task in self.tasks for name in task.names)
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What is told of texts, each with its part of the head."""
+        return tuple(self.renderer.tasks.values())
 
 
 def prepare(
     run: Run, found: Sequence[Place], tokenizer: PreTrainedTokenizerFast, say: Callable[[str], None]
 ) -> Material:
     """Read and render a run's data, or take them from the cache; what was left out or cut is counted and said."""
+    refuse_tasks(run)
     renderer = Renderer(tokenizer, run.data)
-    if renderer.plain and run.objective.targets in ANSWERS:
+    if renderer.plain and run.objective.targets in WRITTEN:
         say(f"{renderer.name} brings no chat template: a plain one is used ('user: ...', 'assistant: ...')")
     for place in found:
         unread = f"; not read: {', '.join(place.unread)}" if place.unread else ""
@@ -85,7 +93,8 @@ def check(run: Run, place: Place, part: Stored, say: Callable[[str], None]) -> N
     for sentence in part.facts["lint"]:
         say(f"data: {place.name}: {sentence}")
     if part.facts["errors"] and run.data.on_lint == "stop":
-        raise DataError(f"{place.name}: the checks found errors: {', '.join(part.facts['errors'])}; {SHOWS}")
+        found, first = ", ".join(part.facts["errors"]), part.facts["first error"]
+        raise DataError(f"{place.name}: the checks found errors: {found}; first {first}; {SHOWS}")
 
 
 def check_leaks(run: Run, parts: Sequence[Stored], say: Callable[[str], None]) -> None:
@@ -119,11 +128,12 @@ def put_together(run: Run, parts: list[Stored], renderer: Renderer, say: Callabl
             f"{run.data.path}: all {len(trained[0]):,} rows are {' and '.join(labels)}; objective {run.objective.name}"
             " learns from both kinds: add rows of the other, or take objective=sft for liked ones alone"
         )
-    renderer = Renderer(renderer.tokenizer, run.data, labels)
+    tasks = tasks_of(run, trained)
+    renderer = Renderer(renderer.tokenizer, run.data, tasks=distinct(tasks))
     size = run.objective.rendered
     part, row = mix(run.data, [len(one) // size for one in trained], run.train.seed)
     row = (row[:, None] * size + np.arange(size)).ravel()  # what is judged together stays together
-    sequences = Mixed(trained, np.repeat(part, size), row, labels)
+    sequences = Mixed(trained, np.repeat(part, size), row, tasks, labels)
     choices = options([part.facts["answers"] for part in trained]) if run.objective.targets == "answers" else ()
     test, lost = measurable(run, parts, "test", renderer, choices)
     validation, _ = measurable(run, parts, "validation", renderer, ())

@@ -25,6 +25,7 @@ from ..lint.report import Lint, Looked, rules
 from ..ratings import rated
 from ..reading.places import Place
 from ..rendering.render import Renderer, Tokens
+from ..task import kind_of
 from .ahead import seldom_tidied
 from .known import Noted, Rows
 from .store import Columns, Stored, Writer
@@ -68,6 +69,7 @@ class Part:
             "media": str(place.media.absolute()) if place.media else None,
             "format": [dump(place.format), *(sha256(file) for file in place.format.code())],
             "held out": [place.share, run.eval.max_samples],
+            "task": place.task,
             "drawn": [place.most, run.train.seed] if place.most is not None else None,
             "options": data
             | {"on_bad_row": run.data.on_bad_row, "targets": run.objective.targets}
@@ -123,7 +125,9 @@ class Part:
                 asked += some.asked
             report = checks.report()
             kinds = {found.rule.name for found in report.errors}
-            told = {"errors": sorted(kinds), "lint": report.sentences(), "offered": passing.offered}
+            first = next((f"{origin}: {said.en}" for one in report.errors for origin, said in one.examples), "")
+            told = {"errors": sorted(kinds), "first error": first, "lint": report.sentences()}
+            told["offered"] = passing.offered
             writer.close(found.facts() | told | {"read": noted.close()})
         for split, examples in {"train": asked, **passing.held}.items():
             (folder / f"{split}.json").write_bytes(entries().dump_json(list(examples)))
@@ -157,7 +161,9 @@ def named(example: Example | None, tokens: Tokens, targets: Targets) -> str | No
     """The class of a sequence, for what is learnt."""
     if targets == "liked":
         return LIKED[bool(tokens.label)]
-    return example.label if example and targets == "label" else None
+    if example is None or targets not in ("label", "mixed"):
+        return None
+    return example.label if example.labels is None else json.dumps(sorted(set(example.labels)))
 
 
 def enough(item: Item, needs: Sequence[str]) -> Item:
@@ -198,6 +204,7 @@ class Findings:
         self.skipped: Counter[str] = Counter()
         self.first_skipped = ""
         self.answers: Counter[str] | None = Counter()
+        self.kinds: Counter[str] = Counter()
 
     def note(self, item: Item) -> None:
         if item.fault:
@@ -215,6 +222,7 @@ class Findings:
             return
         self.counts[item.split] += 1
         if item.split == "train":
+            self.kinds.update([kind_of(item.example)] if item.tokens else [])
             cut = [tokens.cut for tokens in item.tokens if tokens.cut]
             self.counts["sequences cut"] += len(cut)
             self.counts["tokens cut"] += sum(cut)
@@ -235,6 +243,7 @@ class Findings:
         self.counts.update(other.counts)
         self.skipped.update(other.skipped)
         self.first_skipped = self.first_skipped or other.first_skipped
+        self.kinds.update(other.kinds)
         if self.answers is not None:
             self.answers = None if other.answers is None else self.answers + other.answers
             if self.answers is not None and len(self.answers) > FEW:
@@ -246,6 +255,7 @@ class Findings:
             "skipped": dict(self.skipped),
             "first skipped": self.first_skipped,
             "answers": None if self.answers is None else dict(self.answers),
+            "kinds": dict(self.kinds),
         }
 
 

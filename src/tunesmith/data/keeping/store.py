@@ -19,7 +19,9 @@ from typing import Any, overload
 
 import numpy as np
 
+from ..reading.row import place_of
 from ..rendering.tokens import RATED, Tokens
+from ..task import Task
 
 TOKEN = {"ids": "i", "learn": "B", "weights": "f"}
 SEQUENCE = {"ends": "q", "label": "i", "file": "q", "line": "q", **dict.fromkeys(RATED, "f")}
@@ -42,16 +44,15 @@ class Columns:
         held = self.held
         if tokens.weights is not None and not self.weighted:
             self.weigh()
-        held["ids"].extend(tokens.ids)
+        held["ids"].frombytes(np.fromiter(tokens.ids, np.int32, len(tokens.ids)).tobytes())  # quicker than extend
         held["learn"].frombytes(bytes(tokens.learn))
         if self.weighted:
             held["weights"].extend(tokens.weights or [1.0] * len(tokens.ids))
-        file, _, line = tokens.origin.rpartition(":")
-        at = (file, int(line)) if line.isdecimal() else (tokens.origin, -1)
+        file, line = place_of(tokens.origin)
         held["ends"].append(len(held["ids"]))
         held["label"].append(-1 if label is None else numbered(self.labels, label))
-        held["file"].append(numbered(self.files, at[0]))
-        held["line"].append(at[1])
+        held["file"].append(numbered(self.files, file))
+        held["line"].append(line)
         for name in RATED:
             held[name].append(getattr(tokens, name))
 
@@ -178,6 +179,7 @@ class Stored(Many):
             origin=file if line < 0 else f"{file}:{line}",
             margin=float(self.columns["margin"][number]) if "margin" in self.columns else Tokens.margin,
             agreement=float(self.columns["agreement"][number]) if "agreement" in self.columns else Tokens.agreement,
+            grade=float(self.columns["grade"][number]) if "grade" in self.columns else Tokens.grade,
         )
 
     @property
@@ -202,22 +204,29 @@ class Stored(Many):
 
 
 class Mixed(Many):
-    """Sequences of several folders, in an order of their own; `labels` are the classes of all of them."""
+    """Sequences of several folders, in an order of their own; `tasks` has of each folder the task, or None, and
+    `labels` are the classes where there are no tasks."""
 
-    def __init__(self, parts: Sequence[Stored], part: np.ndarray, row: np.ndarray, labels: Sequence[str]) -> None:
-        self.parts, self.part, self.row = parts, part, row
-        number = {label: at for at, label in enumerate(labels)}
-        self.label = [[number[label] for label in one.facts["labels"]] for one in parts]
+    def __init__(
+        self,
+        parts: Sequence[Stored],
+        part: np.ndarray,
+        row: np.ndarray,
+        tasks: Sequence[Task | None],
+        labels: Sequence[str] = (),
+    ) -> None:
+        self.parts, self.part, self.row, self.tasks = parts, part, row, tasks
+        self.said = [said_by(task, one.facts["labels"], labels) for task, one in zip(tasks, parts, strict=True)]
 
     def __len__(self) -> int:
         return len(self.row)
 
     def one(self, number: int) -> Tokens:
         part = int(self.part[number])
-        tokens = self.parts[part][int(self.row[number])]
+        tokens, task = self.parts[part][int(self.row[number])], self.tasks[part]
         if tokens.label is None:
-            return tokens
-        return replace(tokens, label=self.label[part][tokens.label])
+            return tokens if task is None else replace(tokens, task=task)
+        return replace(tokens, **self.said[part][tokens.label], task=task)
 
     @property
     def lengths(self) -> list[int]:
@@ -247,8 +256,22 @@ class Mixed(Many):
     def fingerprint(self) -> str:
         """A hash of all that is learnt from, and of its order."""
         made = hashlib.sha256("\n".join(one.fingerprint for one in self.parts).encode())
-        made.update(self.part.tobytes() + self.row.tobytes() + json.dumps(self.label).encode())
+        made.update(self.part.tobytes() + self.row.tobytes() + json.dumps(self.said).encode())
+        made.update(repr([task for task in self.tasks if task and not task.alone]).encode())
         return made.hexdigest()
+
+
+def said_by(task: Task | None, names: Sequence[str], labels: Sequence[str]) -> list[dict[str, Any]]:
+    """Of every class that a folder names, what a sequence with it has: its number in the task, or marks of several."""
+    if task and task.kind == "several":
+        return [{"label": None, "marks": task.marks(tuple(json.loads(name)))} for name in names]
+    number = {label: at for at, label in enumerate(task.labels if task else labels)}
+    return [{"label": number[name]} for name in names]
+
+
+def sources(sequences: Sequence[Tokens]) -> list[int]:
+    """Of each sequence, the number of the source that it comes from."""
+    return sequences.part.tolist() if isinstance(sequences, Mixed) else [0] * len(sequences)
 
 
 def highest_token(sequences: Iterable[Tokens]) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from ...config.registry import Registry
 from ..item import Item
-from ..reading.source import Row
+from ..reading.row import Row, place_of
 
 if TYPE_CHECKING:
     from ...objectives.base import Targets
@@ -32,21 +32,14 @@ class Places:
         self.files: dict[str, int] = {}
         self.names: list[str] = []
         self.file, self.line, self.nth = array("i"), array("q"), array("i")
-        last = Row("", {})
+        last, before, nth = Row("", {}), None, 0
         for item in items:
-            self.add(item.row, item.row is last)
-            last = item.row
-
-    def add(self, row: Row, same: bool) -> None:
-        """Note a row; one that is the same, for it means several examples, stands where it stood."""
-        file, _, line = row.origin.rpartition(":")
-        if not line.isdecimal():
-            file, line = row.origin, "-1"
-        at, number = self.numbered(file), int(line)
-        beside = len(self) > 0 and (self.file[-1], self.line[-1]) == (at, number)
-        self.nth.append(self.nth[-1] + (not same) if beside else 0)
-        self.file.append(at)
-        self.line.append(number)
+            place = place_of(item.row.origin)
+            nth = nth + (item.row is not last) if place == before else 0  # a row of several examples stands there once
+            self.nth.append(nth)
+            self.file.append(self.numbered(place[0]))
+            self.line.append(place[1])
+            last, before = item.row, place
 
     def extend(self, other: Places) -> None:
         """Note rows that come after these."""
@@ -81,6 +74,8 @@ class Places:
 
 
 Origin = Callable[[int], str]
+Words = Callable[[], Said]
+"""Makes a sentence, if it is told: of many rows the first few are."""
 
 
 class Watch:
@@ -98,7 +93,7 @@ class Watch:
     def take(self, gathered: Any, first: int) -> None:
         """Remember it; `first` says how many rows came before these."""
 
-    def end(self, origin: Origin) -> Iterator[tuple[int, Said]]:
+    def end(self, origin: Origin) -> Iterator[tuple[int, Said | Words]]:
         """What only all rows together show: each with the number of a row; `origin` says where that one stands."""
         yield from ()
 

@@ -25,10 +25,9 @@ class ControlCharacters(Rule):
         return Simple(self.look)
 
     def look(self, item: Item, number: int = 0) -> Said | None:
-        text = item.text
-        if not item.utf8.translate(None, USUAL) and (text.isascii() or text.replace("\n", "").isprintable()):
+        if not item.utf8.translate(None, USUAL) and item.beyond.isprintable():
             return None  # quicker than looking for what it is
-        found = CONTROL.search(text)
+        found = CONTROL.search(item.text)
         if found is None:
             return None
         name = f"U+{ord(found[0]):04X}"
@@ -62,13 +61,13 @@ class Mojibake(Rule):
         return Simple(self.look)
 
     def look(self, item: Item, number: int = 0) -> Said | None:
-        text = item.text
-        if text.isascii():
+        text, beyond = item.text, item.beyond
+        if not beyond:
             return None
         for lost in LOST:
-            if lost in text:
+            if lost in beyond and lost in text:
                 return Said(f"holds {lost!r}, the trace of a character that is lost", f"含有 {lost!r}，原字符已丢失")
-        for suspect in SUSPECT.finditer(text) if FIRST.search(text) else ():
+        for suspect in SUSPECT.finditer(text) if FIRST.search(beyond) else ():
             if meant := decoded(suspect[0]):
                 return meaning(suspect[0], meant)
         if not item.latin and (run := WIDE.search(text)) and (meant := from_gbk(run[0])):

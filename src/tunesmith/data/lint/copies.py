@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
-from .base import Item, Origin, Rule, Said, Watch, rule
+from .base import Item, Origin, Rule, Said, Watch, Words, rule
 
 
 class Hashes:
     """What rows ask and answer, as two hashes each."""
 
-    def __init__(self) -> None:
-        self.number, self.asked, self.answered = array("q"), array("Q"), array("Q")
-
-    def add(self, number: int, item: Item) -> None:
-        self.number.append(number)
-        self.asked.append(item.asked)
-        self.answered.append(item.answered)
+    def __init__(self, rows: Sequence[tuple[int, Item]] = ()) -> None:
+        self.number = array("q", [number for number, _ in rows])
+        self.asked = array("Q", [item.asked for _, item in rows])
+        self.answered = array("Q", [item.answered for _, item in rows])
 
     def extend(self, other: Hashes, first: int) -> None:
         """Add those of rows that come after the first so many."""
@@ -58,13 +56,11 @@ class Apart(Watch):
         return True
 
     def gather(self, items: Sequence[Item]) -> dict[str, Hashes]:
-        found: dict[str, Hashes] = {}
+        found: dict[str, list[tuple[int, Item]]] = {}
         for number, item in enumerate(items):
             if item.asked and self.wanted(item):
-                if item.split not in found:
-                    found[item.split] = Hashes()
-                found[item.split].add(number, item)
-        return found
+                found.setdefault(item.split, []).append((number, item))
+        return {split: Hashes(rows) for split, rows in found.items()}
 
     def take(self, gathered: dict[str, Hashes], first: int) -> None:
         for split, hashes in gathered.items():
@@ -72,14 +68,18 @@ class Apart(Watch):
 
 
 class Duplicates(Apart):
-    def end(self, origin: Origin) -> Iterator[tuple[int, Said]]:
+    def end(self, origin: Origin) -> Iterator[tuple[int, Words]]:
         found: list[tuple[int, int]] = []
         for split in self.split.values():
             number, asked, answered = split.sorted()
             again = np.flatnonzero((asked[1:] == asked[:-1]) & (answered[1:] == answered[:-1])) + 1
             found += zip(number[again].tolist(), number[again - 1].tolist(), strict=True)
         for row, before in sorted(found):
-            yield row, Said(f"is the same as {origin(before)}", f"与 {origin(before)} 相同")
+            yield row, partial(same_as, origin, before)
+
+
+def same_as(origin: Origin, row: int) -> Said:
+    return Said(f"is the same as {origin(row)}", f"与 {origin(row)} 相同")
 
 
 @rule("conflict")
@@ -105,25 +105,24 @@ class Conflicts(Apart):
             return False
         return len(example.answers) == 1 or example.label is not None
 
-    def end(self, origin: Origin) -> Iterator[tuple[int, Said]]:
+    def end(self, origin: Origin) -> Iterator[tuple[int, Words]]:
         found: list[tuple[int, int]] = []
         for split in self.split.values():
             number, asked, answered = split.sorted()
             if not len(number):
                 continue
             starts = np.flatnonzero(np.r_[True, asked[1:] != asked[:-1]])
-            ends = np.r_[starts[1:], len(asked)]
-            for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-                if answered[start] != answered[end - 1]:
-                    found += others(number[start:end].tolist(), answered[start:end].tolist())
+            sizes = np.diff(starts, append=len(asked))
+            first, last = (np.repeat(ends, sizes) for ends in (starts, starts + sizes - 1))  # of a row's prompt
+            mixed = np.flatnonzero(answered[first] != answered[last])
+            other = np.where(answered[first] != answered, first, last)  # they stand by their answers
+            found += zip(number[mixed].tolist(), number[other[mixed]].tolist(), strict=True)
         for row, other in sorted(found):
-            yield row, Said(f"is answered differently in {origin(other)}", f"与 {origin(other)} 的答案不同")
+            yield row, partial(otherwise, origin, other)
 
 
-def others(numbers: list[int], answered: list[int]) -> Iterator[tuple[int, int]]:
-    """Each row of one prompt with the first that answers differently; rows stand by their answers."""
-    for number, answer in zip(numbers, answered, strict=True):
-        yield number, numbers[0] if answered[0] != answer else numbers[-1]
+def otherwise(origin: Origin, row: int) -> Said:
+    return Said(f"is answered differently in {origin(row)}", f"与 {origin(row)} 的答案不同")
 
 
 @rule("leakage")

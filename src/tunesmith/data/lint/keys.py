@@ -40,8 +40,11 @@ class Unread(Watch):
         self.rows = array("q")
 
     def gather(self, items: Sequence[Item]) -> list[tuple[int, list[str]]] | None:
-        found = ((number, [key for turn in item.turns for key in turn.unread]) for number, item in enumerate(items))
-        return [(number, keys) for number, keys in found if keys] or None
+        return [
+            (number, keys)
+            for number, item in enumerate(items)
+            if (keys := [key for turn in item.turns for key in turn.unread])
+        ] or None
 
     def take(self, gathered: list[tuple[int, list[str]]], first: int) -> None:
         for number, keys in gathered:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..rendering.render import Renderer
-from .base import Item, Places, Rule, Said, Severity, rule
+from .base import Item, Places, Rule, Said, Severity, Words, rule
 
 if TYPE_CHECKING:
     from ...objectives.base import Targets
@@ -125,14 +125,14 @@ class Lint:
         first = len(self.places)
         self.places.extend(looked.places)
         for at, number, said in looked.found:
-            self.note(at, first + number, self.places[first + number], said)
+            self.note(at, first + number, said)
         for at, some in looked.gathered.items():
             self.watches[at].take(some, first)
 
-    def note(self, at: int, number: int, origin: str, said: Said) -> None:
+    def note(self, at: int, number: int, said: Said | Words) -> None:
         self.numbers[at].append(number)
         if len(self.examples[at]) < self.shown:
-            self.examples[at].append((origin, said))
+            self.examples[at].append((self.places[number], said if isinstance(said, Said) else said()))
 
     def report(self) -> Report:
         """What was found; to be asked for once, when all rows have been looked at."""
@@ -140,7 +140,7 @@ class Lint:
         found = []
         for at, (each, watch) in enumerate(zip(self.rules, self.watches, strict=True)):
             for number, said in watch.end(self.places.__getitem__):
-                self.note(at, number, self.places[number], said)
+                self.note(at, number, said)
             if count := len(self.numbers[at]):
                 mild = each.severity == "error" and not watch.grave(count, rows)
                 severity: Severity = "warning" if mild else each.severity

@@ -24,7 +24,7 @@ class EmptyTarget(Rule):
             return None
         for place, answer in enumerate(example.answers):
             last = answer.messages[-1] if answer.messages else None
-            if last is None or not (last.calls or last.content.strip()):
+            if last is None or not last.calls and (not last.content or last.content.isspace()):
                 return Said(*(text.format(place + 1) for text in ("answer {} is empty", "第 {} 个答案为空")))
         if example.answers or example.tokens:
             return None
@@ -50,7 +50,13 @@ class NothingLearnt(Rule):
     )
 
     def watch(self, renderer, targets):
-        return Simple(self.classes if targets in ("label", "prompts") else self.look)
+        looks = {"label": self.classes, "prompts": self.classes, "mixed": self.either}
+        return Simple(looks.get(targets, self.look))
+
+    def either(self, item: Item, number: int = 0) -> Said | None:
+        """Of answers and labels side by side."""
+        answers = item.example and (item.example.answers or item.example.tokens)
+        return self.look(item) if answers else self.classes(item)
 
     def classes(self, item: Item, number: int = 0) -> Said | None:
         """Where a label is learnt, or an answer of the model's own, no token of the row is."""

@@ -3,7 +3,7 @@
 from collections import Counter
 
 from ..example import Message
-from ..rendering.answers import ANSWERS
+from ..rendering.answers import WRITTEN
 from ..rendering.render import Renderer
 from .base import Item, Rule, Said, Simple, Watch, rule
 
@@ -60,7 +60,7 @@ class UnfaithfulTemplate(Rule):
     )
 
     def watch(self, renderer, targets):
-        return Faithful(renderer) if renderer and targets in ANSWERS else Simple(lambda item, number: None)
+        return Faithful(renderer) if renderer and targets in WRITTEN else Simple(lambda item, number: None)
 
 
 ENOUGH = 20

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-from ..example import Call, Message
+from ..example import Call
 from .base import Item, Rule, Said, Simple, rule
 
 KEYS = (("role", "content"), ("from", "value"))
@@ -60,10 +60,10 @@ class UnknownRole(Rule):
 
 
 @lru_cache(maxsize=4096)
-def broken_order(messages: tuple[tuple[str, bool], ...]) -> Said | None:
-    """Why the roles of a dialogue do not follow each other; each with whether it is a turn that calls tools."""
+def broken_order(roles: tuple[str, ...], calling: tuple[bool, ...]) -> Said | None:
+    """Why the roles of a dialogue do not follow each other; of each turn, whether it calls tools."""
     before, called = "", False
-    for place, (role, calls) in enumerate(messages, 1):
+    for place, (role, calls) in enumerate(zip(roles, calling, strict=True), 1):
         wrong = (
             (role == "system" and place > 1)
             or (role == before and role in ("user", "assistant") and not called)
@@ -98,15 +98,11 @@ class RoleOrder(Rule):
     def look(self, item: Item, number: int = 0) -> Said | None:
         if item.example is None:
             return None if unknown(item) or not item.fault else raw_order(item)
-        prompt = ordered(item.example.prompt)
         for answer in item.example.answers:
-            if said := broken_order(prompt + ordered(answer.messages)):
+            turns = item.example.prompt + answer.messages
+            if said := broken_order(tuple([turn.role for turn in turns]), tuple([turn.calls != () for turn in turns])):
                 return said
         return None
-
-
-def ordered(messages: tuple[Message, ...]) -> tuple[tuple[str, bool], ...]:
-    return tuple([(message.role, message.calls != ()) for message in messages])
 
 
 def raw_order(item: Item) -> Said | None:
@@ -114,13 +110,13 @@ def raw_order(item: Item) -> Said | None:
     found = list(lists(item))
     if len(found) == 1 and not APART & item.row.values.keys():
         [turns] = found
-        roles = [role_of(turn) for turn in turns]
-        called = [bool(turn.get("tool_calls")) or role in CALLING for turn, role in zip(turns, roles, strict=True)]
-        named = tuple(zip((AS.get(role, role) for role in roles), called, strict=True))
-        if said := broken_order(named):
+        said_to_be = [role_of(turn) for turn in turns]
+        called = [bool(turn.get("tool_calls")) or role in CALLING for turn, role in zip(turns, said_to_be, strict=True)]
+        roles = tuple([AS.get(role, role) for role in said_to_be])
+        if said := broken_order(roles, tuple(called)):
             return said
-        if named[-1][0] != "assistant":
-            return Said(f"the last turn is the {named[-1][0]}'s", f"最后一轮是 {named[-1][0]} 的发言")
+        if roles[-1] != "assistant":
+            return Said(f"the last turn is the {roles[-1]}'s", f"最后一轮是 {roles[-1]} 的发言")
     return None
 
 

@@ -26,11 +26,12 @@ COLUMNS = {
 
 def jsonl(file: Path, bad: Bad) -> Iterator[Row]:
     """One object a line."""
+    name = str(file)
     for number, line in lines(file, bad):
         if line.isspace():
             continue
         try:
-            yield Row(f"{file}:{number}", row(line.rstrip()))
+            yield Row(f"{name}:{number}", row(line.rstrip()))
         except ValueError as error:
             bad(fault(file, number, line, error))
 

@@ -44,6 +44,8 @@ class Place:
     """How much of the rows to train on is held out instead."""
     media: Path | None = None
     """Folder of its images, videos and audios, where it is not that of the file."""
+    task: str | None = None
+    """Which task its rows are of."""
     unread: tuple[str, ...] = ()
     """Columns of the first row that the format does not look at."""
 
@@ -83,7 +85,7 @@ def sums(found: Sequence[Place]) -> dict[str, str]:
 def places(data: Data, locate: Callable[[str, str | None], Where]) -> list[Place]:
     """Where a run's rows are; what is only measured on comes last. `locate` finds a source by its name and its hash.
 
-    Where there are no held-out rows, a share of each source is held out.
+    Where there are no held-out rows of a task, a share of each of its sources is held out.
     """
     sources = (data, *data.also)
     shared = data.temperature is not None or any(source.weight != 1 for source in sources)
@@ -95,12 +97,14 @@ def places(data: Data, locate: Callable[[str, str | None], Where]) -> list[Place
     where = [locate(source.path, source.sha256) for source in sources]
     files = [dict(chosen(one, source.subset, source.split)) for one, source in zip(where, sources, strict=True)]
     if data.eval_path:
-        for found in files:
-            found.pop("test", None)
-    apart = bool(data.eval_path) or any(found.keys() - {"train"} for found in files)
+        for source, found in zip(sources, files, strict=True):
+            if source.task == data.task:
+                found.pop("test", None)
+    apart = {source.task for source, found in zip(sources, files, strict=True) if found.keys() - {"train"}}
+    apart |= {data.task} if data.eval_path else set()
     keys = ["", *(f"also.{number}" for number in range(len(data.also)))]
     made = [place(*one) for one in zip(keys, sources, where, files, strict=True)]
-    made = [replace(one, share=0.0 if apart else data.eval_size) for one in made]
+    made = [replace(one, share=0.0 if one.task in apart else data.eval_size) for one in made]
     if data.eval_path:
         one = locate(data.eval_path, None)
         rows = [file for found in chosen(one).values() for file in found]
@@ -123,4 +127,4 @@ def place(key: str, source: Source, where: Where, files: dict[str, list[Path]]) 
     way, reading = detect(first, str(where)) if isinstance(known, Auto) else (known, known.described())
     unread = tuple(column for column in first[0] if column not in way.read_columns())
     media = Path(source.media_dir).expanduser() if source.media_dir else None
-    return Place(source.path, key, root, files, way, reading, most, asked, unread=unread, media=media)
+    return Place(source.path, key, root, files, way, reading, most, asked, unread=unread, media=media, task=source.task)

@@ -1,6 +1,7 @@
 """What readers give, and what they say of what they cannot read."""
 
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,13 @@ class Row(NamedTuple):
 
     origin: str
     values: dict[str, Any]
+
+
+@lru_cache(maxsize=4096)
+def place_of(origin: str) -> tuple[str, int]:
+    """The file and the line of an origin; -1 where it names no line. Of one row it is asked several times."""
+    file, _, line = origin.rpartition(":")
+    return (file, int(line)) if line.isdecimal() else (origin, -1)
 
 
 Bad = Callable[[str], None]

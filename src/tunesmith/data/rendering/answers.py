@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 ANSWERS: tuple[Targets, ...] = "answers", "liked", "pairs", "ranked"
 """What is learnt of answers, and not of whole texts."""
+WRITTEN: tuple[Targets, ...] = *ANSWERS, "mixed"
+"""The same, where other rows may have none."""
 
 
 def answers_of(example: Example, targets: Targets) -> int:

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from ...errors import DataError
 from ..example import Example, Message
+from ..task import Task, kind_of
 from .answers import ANSWERS, answers_of, check_answers, together
 from .dialogue import Dialogue, Refused, Tools, Writer, unthinking
 from .encoder import Encoded, Encoder, Job
 from .fidelity import Change, injected, unfaithful
+from .labels import in_tasks, told
 from .tokens import NoTarget, Tokens, TooLong, Turn, fit, lay
 from .tooling import Tooling
 from .turns import Finder, Span
@@ -67,14 +69,22 @@ class Draft(NamedTuple):
 class Renderer:
     """Writes examples for one tokenizer, at most `max_length` tokens long."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, data: Options, labels: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        data: Options,
+        labels: Iterable[str] = (),
+        tasks: Sequence[Task] = (),
+    ) -> None:
         if not tokenizer.is_fast:
             raise DataError(
                 f"model.path: {type(tokenizer).__name__} cannot tell which characters a token stands for;"
                 " a fast tokenizer (tokenizer.json) is needed"
             )
         self.tokenizer, self.data = tokenizer, data
-        self.labels = {label: number for number, label in enumerate(labels)}
+        labels = tuple(labels)
+        known = tasks or ((Task(labels=labels),) if labels else ())
+        self.tasks = {task.name: task for task in known}
         self.writer, self.encoder = Writer(tokenizer), Encoder(tokenizer)
         self.finder, self.tooling = Finder(self.writer), Tooling(self.writer)
         self.name, self.plain = self.writer.name, self.writer.plain
@@ -90,8 +100,16 @@ class Renderer:
         """The same of many at once, which is faster; an example without a target gives the reason."""
         if targets in ANSWERS:
             return self.dialogues(examples, targets)
+        if targets == "mixed":
+            return self.mixed(examples)
         makers = {"text": self.whole, "label": self.labelled, "prompts": self.asked}
         return [attempt(makers[targets], example) for example in examples]
+
+    def mixed(self, examples: Sequence[Example]) -> list[list[Tokens] | NoTarget]:
+        """Those with answers as dialogues, the others with what is told of their text."""
+        said = iter(self.dialogues([one for one in examples if kind_of(one) == "answers"], "answers"))
+        made = [next(said) if kind_of(one) == "answers" else attempt(self.labelled, one) for one in examples]
+        return in_tasks(made, examples, self.tasks)
 
     # --- dialogues ----------------------------------------------------------------------------------------------------
 
@@ -219,16 +237,11 @@ class Renderer:
         return ids if end is None or ids[-1:] == [end] else [*ids, end]
 
     def labelled(self, example: Example) -> list[Tokens]:
-        """The text of an example, and the index of its label."""
+        """The text of an example, and what is told of it."""
         refuse_media(example)
-        if example.text is None or example.label is None:
-            raise NoTarget("has no text with a label; objective classify needs both (data.format.name=labelled)")
-        if self.labels and example.label not in self.labels:
-            raise NoTarget(
-                f"the label '{example.label}' does not occur in the training rows ({', '.join(self.labels)})"
-            )
-        check_letters(example.text)
-        ids, longest = self.tokenizer(example.text, verbose=False)["input_ids"], self.data.max_length
+        said, text = told(example, self.tasks), example.text or ""
+        check_letters(text)
+        ids, longest = self.tokenizer(text, verbose=False)["input_ids"], self.data.max_length
         if not ids:
             raise NoTarget("the text is empty")
         cut = max(0, len(ids) - longest)
@@ -239,8 +252,8 @@ class Renderer:
                 f"is {len(ids)} tokens long, more than data.max_length={longest}, and its label is of all of it:"
                 " data.truncation=split cannot be; take right, left or drop"
             )
-        ids = self.shortened(example.text) if cut else ids
-        return [Tokens(ids, [False] * len(ids), self.labels.get(example.label), cut, example.origin)]
+        ids = self.shortened(text) if cut else ids
+        return [Tokens(ids, [False] * len(ids), cut=cut, origin=example.origin, **said)]
 
     def shortened(self, text: str) -> list[int]:
         """The tokens of a text that is too long, with the special ones that the tokenizer puts around it."""

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from ..task import Task
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -29,10 +31,16 @@ class Tokens:
     """Of a pair's sequence, by how much the better answer is better."""
     agreement: float = 1.0
     """Of a pair's sequence, the share of raters who hold the better answer to be the better."""
+    grade: float = 0.0
+    """Where its text stands on a scale."""
+    marks: tuple[float, ...] = ()
+    """Of a text that may have several classes, 1 for each that it has."""
+    task: Task | None = None
+    """Which of a run's tasks it is of."""
 
 
-RATED = {"margin": Tokens.margin, "agreement": Tokens.agreement}
-"""What raters may say of a pair, and what it is where nobody says it."""
+RATED = {"margin": Tokens.margin, "agreement": Tokens.agreement, "grade": Tokens.grade}
+"""What raters may say of a pair or a text, and what it is where nobody says it."""
 
 
 class NoTarget(ValueError):

@@ -33,6 +33,10 @@ LONGEST = 64
 """Characters of a stretch of text that is remembered whole."""
 MOST = 200_000
 """Words or stretches that are remembered."""
+LONG, FEW = 20_000, 100
+"""The same of longer ones: a system turn, or a prompt, that stands in row after row."""
+LONE = re.compile(r" (?<=\S )(?=\S)")
+"""A space between two that are none."""
 
 
 class Unlike(Exception):
@@ -57,7 +61,8 @@ class Words:
         self.cut, self.form = backend.pre_tokenizer, (described(backend.normalizer) or {}).get("type")
         self.same: dict[str, bool] = {}
         self.ids: dict[str, Sequence[int]] = Known(backend)
-        self.stretches: dict[str, list[int]] = {}
+        self.stretches: dict[str, Sequence[int]] = {}
+        self.long: dict[str, Sequence[int]] = {}
         self.first, self.later = Pieces(self.cut_up, ""), Pieces(self.cut_up, " ")
         self.at_spaces = cuts_at_spaces(pattern, self.word)
         self.special = {token.content: [number] for number, token in added.items()}
@@ -95,38 +100,39 @@ class Words:
             start = end
         return ids, before | dict.fromkeys(places[at:], len(ids))
 
-    def tokens(self, stretch: str) -> list[int] | None:
+    def tokens(self, stretch: str) -> Sequence[int] | None:
         """The tokens of a text without added tokens; None where the pattern leaves out some of it."""
-        if (known := self.stretches.get(stretch)) is not None:
-            return known
+        known, most = (self.stretches, MOST) if len(stretch) <= LONGEST else (self.long, FEW)
+        if (made := known.get(stretch)) is not None:
+            return made
         made = self.pieced(stretch) if self.at_spaces else self.cut_up(stretch)
-        if made is None:
-            return None
-        if len(stretch) <= LONGEST:
-            if len(self.stretches) >= MOST:
-                self.stretches.clear()
-            self.stretches[stretch] = made
+        if made is not None and len(stretch) <= LONG:
+            if len(known) >= most:
+                known.clear()
+            known[stretch] = made
         return made
 
-    def pieced(self, stretch: str) -> list[int] | None:
+    def pieced(self, stretch: str) -> Sequence[int] | None:
         """The same, piece by piece where it can be."""
         first, *later = stretch.split(" ")
         try:
             return [*self.first[first], *chain.from_iterable(map(self.later.__getitem__, later))]
         except Spaced:
             pass
-        first, *later = grouped([first, *later])
+        first, *later = LONE.split(stretch)
+        last = later.pop() if later else None
         try:
-            return [*self.first.of(first), *chain.from_iterable(map(self.later.of, later))]
+            ids = [*self.first.of(first), *chain.from_iterable(map(self.later.__getitem__, later))]
+            return ids if last is None else [*ids, *self.later.of(last)]
         except Spaced:
             return self.cut_up(stretch)
 
-    def cut_up(self, stretch: str) -> list[int] | None:
+    def cut_up(self, stretch: str) -> tuple[int, ...] | None:
         """The same, cut by the pattern."""
         words = (self.word if stretch.isascii() else self.wide).findall(stretch)
         if sum(map(len, words)) != len(stretch):
             return None
-        return list(chain.from_iterable(map(self.ids.__getitem__, words)))
+        return tuple(chain.from_iterable(map(self.ids.__getitem__, words)))
 
     def familiar(self, text: str) -> bool:
         """Whether the words of a text are cut here as the tokenizer cuts them."""
@@ -144,7 +150,7 @@ class Words:
         found = [place for _, place in self.cut.pre_tokenize_str(text)]
         return found == [word.span() for word in self.wide.finditer(text)]
 
-    def upto(self, stretch: str, place: int, made: list[int], apart: bool) -> int | None:
+    def upto(self, stretch: str, place: int, made: Sequence[int], apart: bool) -> int | None:
         """How many tokens of a stretch are before a place in it."""
         count = 0
         for word in (self.word if stretch.isascii() else self.wide).finditer(stretch):
@@ -153,7 +159,9 @@ class Words:
             count += len(self.ids[word[0]])
             if word.end() > place:
                 return None
-        return None if apart and self.tokens(stretch[:place]) != made[:count] else count
+        if apart and list(self.tokens(stretch[:place]) or ()) != list(made[:count]):
+            return None
+        return count
 
 
 class Known(dict[str, Sequence[int]]):
@@ -177,7 +185,7 @@ class Known(dict[str, Sequence[int]]):
 class Pieces(dict[str, Sequence[int]]):
     """What stands between spaces, and its tokens with what is before it. Raises Spaced where a space goes on in it."""
 
-    def __init__(self, make: Callable[[str], list[int] | None], before: str) -> None:
+    def __init__(self, make: Callable[[str], Sequence[int] | None], before: str) -> None:
         self.make, self.before = make, before
 
     def __missing__(self, piece: str) -> Sequence[int]:
@@ -204,18 +212,6 @@ class Pieces(dict[str, Sequence[int]]):
 
 def spaced(piece: str) -> bool:
     return not piece or piece[0].isspace() or piece[-1].isspace()
-
-
-def grouped(pieces: Sequence[str]) -> list[str]:
-    """Pieces of a text that was split at spaces, put together again where space goes on from one into the other."""
-    made = [pieces[0]]
-    for piece in pieces[1:]:
-        last = made[-1]
-        if last and piece and not last[-1].isspace() and not piece[0].isspace():
-            made.append(piece)
-        else:
-            made[-1] = f"{last} {piece}"
-    return made
 
 
 def pattern_of(backend: Tokenizer) -> str:

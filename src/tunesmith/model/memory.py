@@ -1,0 +1,213 @@
+"""What rows that are written together remember: each prompt once, however many go on from it, and their own tokens.
+
+A model's cache grows by a copy of itself with each token, and holds a prompt as often as it has answers. Here a row's
+own keys and values have a place that is written to, and attention to a prompt is one call for all of its rows. The two
+are put together by the softmax's normalisers, as in `attention.Apart`. Letters of shapes: B rows, S places for rows, P
+tokens of a prompt, T own tokens, G query heads to one of keys, D width of a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+
+BLOCK = 32
+"""Tokens by which the room of each row grows."""
+FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+Part = tuple[Tensor, Tensor]
+"""What attention to some of the keys comes to, and the logarithm of its normaliser."""
+
+
+class Unsuited(Exception):
+    """This model's attention is more than queries, keys, values and a scale."""
+
+
+@dataclass
+class Group:
+    """Rows side by side that go on from the same prompt; `keys` and `values` of each layer [1, heads, P, D]."""
+
+    keys: list[Tensor]
+    values: list[Tensor]
+    count: int
+
+
+def layers_of(cache: Any, length: int) -> list[Any]:
+    """The layers of a cache that has nothing but keys and values, of so many tokens, in each."""
+    layers = cache.layers if type(cache) is DynamicCache else []
+    if not layers or not all(type(one) is DynamicLayer and one.keys.shape[2] == length for one in layers):
+        raise Unsuited(f"{type(cache).__name__} has more than keys and values of {length} tokens")
+    return layers
+
+
+class Memory(Cache):
+    """Stands where a model expects its cache; the attention (`attention.attend`) asks it, not the other way round."""
+
+    def __init__(self) -> None:
+        super().__init__(layers=[])
+        self.groups: list[Group] = []
+        self.places: list[int] = []  # of each row, where its own tokens are; always the first ones
+        self.lengths: list[int] = []  # of each row, how many these are
+        self.keys: list[Tensor] = []  # a layer, [S, heads, room, D]
+        self.values: list[Tensor] = []
+
+    # what models ask of a cache
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *more: Any, **named: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Nothing yet: what is new is kept where the attention sees it."""
+        return key_states, value_states
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        before = max((group.keys[0].shape[2] for group in self.groups if group.keys), default=0)
+        return before + max(self.lengths, default=0)
+
+    # rows
+
+    def join(self, cache: Any, attend: Tensor, size: int) -> None:
+        """Let `size` rows go on from each of the prompts that a cache holds; [N, P] which tokens are a prompt's."""
+        layers = layers_of(cache, attend.shape[1])
+        for number, there in enumerate(attend.bool()):
+            kept = [tuple(one[number, :, there].unsqueeze(0) for one in (layer.keys, layer.values)) for layer in layers]
+            keys, values = ([pair[side] for pair in kept] for side in (0, 1))
+            if size == 1:
+                self.settle(keys, values)
+            else:
+                self.reserve(size, BLOCK, keys, values)
+                self.places += range(len(self.places), len(self.places) + size)
+                self.lengths += [0] * size
+            self.groups.append(Group([], [], 1) if size == 1 else Group(keys, values, size))
+
+    def settle(self, keys: list[Tensor], values: list[Tensor]) -> None:
+        """Give a row that shares its prompt with nobody the prompt as tokens of its own."""
+        length, place = keys[0].shape[2], len(self.places)
+        self.reserve(1, length + BLOCK, keys, values)
+        for layer, (key, value) in enumerate(zip(keys, values, strict=True)):
+            self.keys[layer][place, :, :length], self.values[layer][place, :, :length] = key[0], value[0]
+        self.places.append(place)
+        self.lengths.append(length)
+
+    def reserve(self, more: int, room: int, keys: Sequence[Tensor] = (), values: Sequence[Tensor] = ()) -> None:
+        """Have places for so many more rows, of at least so much room; the first tensors say how large an entry is."""
+        if not self.keys:
+            self.keys = [one.new_empty(0, one.shape[1], 0, one.shape[3]) for one in keys]
+            self.values = [one.new_empty(0, one.shape[1], 0, one.shape[3]) for one in values]
+        count, had = len(self.places) + more, self.keys[0].shape
+        if count <= had[0] and room <= had[2]:
+            return
+        room, rows = max(room, had[2]), max(count, had[0])
+        for held in (self.keys, self.values):
+            for layer, old in enumerate(held):
+                held[layer] = old.new_zeros(rows, old.shape[1], room, old.shape[3])
+                held[layer][: had[0], :, : had[2]] = old
+
+    def keep(self, stays: Sequence[int]) -> None:
+        """Forget all other rows; those that stand behind take the places of those that went."""
+        count, start = len(stays), 0
+        here = set(stays)
+        for group in self.groups:
+            old = range(start, start + group.count)
+            group.count, start = len(here.intersection(old)), old.stop
+        self.groups = [group for group in self.groups if group.count]
+        self.lengths, self.places = [self.lengths[n] for n in stays], [self.places[n] for n in stays]
+        free = sorted(set(range(count)) - set(self.places))
+        moved = {place: free.pop() for place in self.places if place >= count}
+        if moved:
+            most = max(self.lengths)
+            to, origin = (torch.tensor(list(ends), device=self.keys[0].device) for ends in (moved.values(), moved))
+            for held in (*self.keys, *self.values):
+                held[to, :, :most] = held[origin, :, :most]
+            self.places = [moved.get(place, place) for place in self.places]
+
+    # a step
+
+    def begin(self) -> None:
+        """Get ready for one more token of each row."""
+        device, seen = self.keys[0].device, max(self.lengths) + 1
+        if seen > self.keys[0].shape[2]:
+            self.reserve(0, seen + BLOCK)
+        self.at = torch.tensor([self.places, self.lengths], device=device)
+        self.order = None  # rows by place
+        if self.places != sorted(self.places):
+            self.order = torch.tensor(self.places, device=device).argsort()
+        self.seen, self.mask = seen, None
+        if min(self.lengths) + 1 < seen:
+            own = torch.tensor(self.lengths, device=device)
+            own = own if self.order is None else own[self.order]
+            far = torch.arange(seen, device=device) > own[:, None]
+            blank = torch.zeros(far.shape, device=device, dtype=self.keys[0].dtype)
+            self.mask = blank.masked_fill_(far, -torch.inf)[:, None, None]  # [B, 1, 1, T]
+
+    def end(self) -> None:
+        self.lengths = [one + 1 for one in self.lengths]
+
+    def attend(self, layer: int, query: Tensor, new: Part, scale: float | None, front: Part | None) -> Tensor:
+        """[B, heads, 1, D] and the new keys and values -> [B, 1, heads, D]; `front` is what all rows begin with."""
+        keys, values = self.keys[layer], self.values[layer]
+        rows, heads, _, width = query.shape
+        places, at = self.at
+        keys[places, :, at], values[places, :, at] = new[0][:, :, 0].to(keys), new[1][:, :, 0].to(values)
+        query = query.reshape(rows, keys.shape[1], -1, width)  # heads that look at the same keys, side by side
+        asked = query if self.order is None else query.index_select(0, self.order)
+        found = part(asked, keys[:rows, :, : self.seen], values[:rows, :, : self.seen], scale, self.mask)
+        if self.order is not None:
+            found = tuple(one.index_select(0, places) for one in found)
+        if any(group.keys for group in self.groups):
+            found = together(self.of_prompts(layer, query, scale), found)
+        if front is not None:
+            spans = [(slice(0, rows), tuple(one.to(query) for one in front))]
+            found = together(spread(query, spans, scale), found)
+        return found[0].reshape(rows, 1, heads, -1)
+
+    def of_prompts(self, layer: int, query: Tensor, scale: float | None) -> Part:
+        start, spans = 0, []
+        for group in self.groups:
+            span = slice(start, start + group.count)
+            spans.append((span, (group.keys[layer], group.values[layer]) if group.keys else None))
+            start += group.count
+        return spread(query, spans, scale)
+
+
+def part(query: Tensor, key: Tensor, value: Tensor, scale: float | None, mask: Tensor | None = None) -> Part:
+    """Attention of [B, heads, G, D] to all keys [B, heads, T, D]: [B, heads, G, D] and [B, heads, G]."""
+    if query.device.type == "cpu" and query.shape[-1] == value.shape[-1] and query.dtype == key.dtype:
+        return FLASH(query, key, value, 0.0, False, attn_mask=mask, scale=scale)
+    scores = (query @ key.transpose(-1, -2)).float() * (query.shape[-1] ** -0.5 if scale is None else scale)
+    scores = scores if mask is None else scores + mask
+    sums = scores.logsumexp(-1)
+    return (scores - sums.unsqueeze(-1)).exp().to(value) @ value, sums
+
+
+def spread(query: Tensor, spans: Sequence[tuple[slice, Any]], scale: float | None) -> Part:
+    """Attention of each span of rows to keys and values [1, heads, P, D] that it shares, or to nothing."""
+    rows, heads, many, _ = query.shape
+    by_head = query.transpose(0, 1)  # [heads, B, G, D]
+    made = list(shared(by_head, spans, scale))
+    out, sums = (torch.cat(one, 2) for one in zip(*made, strict=True))  # [1, heads, B * G, ...]
+    return (
+        out.reshape(heads, rows, many, -1).transpose(0, 1),
+        sums.reshape(heads, rows, many).transpose(0, 1),
+    )
+
+
+def shared(by_head: Tensor, spans: Sequence[tuple[slice, Any]], scale: float | None) -> Iterator[Part]:
+    width = next(held[1].shape[-1] for _, held in spans if held is not None)
+    for span, held in spans:
+        mine = by_head[:, span].flatten(1, 2).unsqueeze(0)
+        if held is None:
+            nothing = mine.new_zeros(*mine.shape[:3], width)
+            yield nothing, torch.full(mine.shape[:3], -torch.inf, device=mine.device)
+        else:
+            yield part(mine, *held, scale)
+
+
+def together(one: Part, other: Part) -> Part:
+    """Attention to two parts of the keys, each weighed by its share of the normaliser."""
+    (left, its), (right, own) = one, other
+    share = (its - own).sigmoid().unsqueeze(-1).to(right.dtype)
+    return torch.lerp(right, left.to(right.dtype), share), torch.logaddexp(its, own)

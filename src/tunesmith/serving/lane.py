@@ -1,0 +1,148 @@
+"""Rows that go on together, a token each in every pass; others join them when they have been read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..model.engine import Engine, Ids, reading
+from ..model.going import Going, Prefilled
+from ..rollout.each import draw_each
+from .fault import Fault, bad
+from .memory import WORTHWHILE, Begun, Kept, alike, new_memory, remembered
+from .row import Ask, Piece, Row, rows_of, told
+
+Under = Callable[[Sequence[str]], AbstractContextManager[None]]
+"""A context in which each row of a batch is under its adapter."""
+
+
+@dataclass
+class Batch:
+    """Rows, and what the model remembers of them."""
+
+    going: Going
+    rows: list[Row]
+
+
+class Lane:
+    """Rows that one pass can compute: of one model, under adapters that mix."""
+
+    def __init__(self, engine: Engine, under: Under, keep: int) -> None:
+        self.engine, self.under = engine, under
+        self.batches: list[Batch] = []
+        self.kept = Kept(keep)
+        self.ends = engine.stops()
+        with reading(engine.model), under([""]):
+            self.fresh, self.pads = new_memory(engine)
+            self.together = engine.together  # else only those that were read together go on in one pass
+
+    @property
+    def rows(self) -> list[Row]:
+        return [row for batch in self.batches for row in batch.rows]
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def begun(self, ask: Ask) -> Begun:
+        """What has been read of a prompt already, by a row that has ended or one that goes on."""
+        prompt = self.engine.begun(ask.prompt)
+        most = len(prompt) - 1
+        length, key = self.kept.best(ask.model, prompt)
+        source: tuple[Batch, int] | None = None
+        for batch in self.batches if self.fresh is not None else ():
+            for at, row in enumerate(batch.rows):
+                there = alike(prompt, self.engine.begun(row.prompt)) if row.ask.model == ask.model else 0
+                if there > length:
+                    length, source = there, (batch, at)
+        length = min(length, most)
+        if length < WORTHWHILE:
+            return Begun([], self.fresh)
+        if source is None and key is not None:
+            return self.kept.begun(key, length)
+        cache = remembered(source[0].going, source[1], length) if source else None
+        return Begun(prompt[:length], cache) if cache is not None else Begun([], self.fresh)
+
+    def read(self, asks: Sequence[Ask], begun: Begun, upto: int | None = None) -> Prefilled:
+        """Read prompts after what has been read of all of them; of a single one, only the first `upto` tokens."""
+        prompts = [self.engine.begun(ask.prompt)[:upto] for ask in asks]
+        with reading(self.engine.model), self.under([ask.model for ask in asks]):
+            return self.engine.prefill(prompts, begun.ids, begun.cache)
+
+    def shared(self, asks: Sequence[Ask]) -> Begun:
+        """What several prompts under one adapter begin with, read once for all."""
+        prompts = [self.engine.begun(ask.prompt) for ask in asks]
+        length = min(len(prompt) for prompt in prompts) - 1
+        for prompt in prompts[1:]:
+            length = min(length, alike(prompts[0], prompt))
+        if length < WORTHWHILE or not self.pads or len({ask.model for ask in asks}) > 1:
+            return Begun([], self.fresh)
+        common = prompts[0][:length]
+        with reading(self.engine.model), self.under([asks[0].model]):
+            return Begun(common, self.engine.prefill([common], [], self.fresh).cache)
+
+    def join(self, asks: Sequence[Ask], read: Prefilled) -> None:
+        """Let the answers to what was read go on with the others."""
+        rows = [row for ask in asks for row in rows_of(ask, self.engine.tokenizer)]
+        size = asks[0].n  # a request for several answers is read by itself
+        if not (self.together and self.batches):
+            self.batches.append(Batch(self.engine.going(), []))
+        batch = self.batches[0 if self.together else -1]
+        batch.going.join(read, size)
+        batch.rows += rows
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+
+    def step(self, batch: Batch) -> list[tuple[Row, Piece | Fault]]:
+        """A token for each row; rows that have ended leave."""
+        heard: list[tuple[Row, Piece | Fault]] = []
+        logits = batch.going.logits
+        tokens = draw_each(logits, batch.rows)
+        for at, (row, token) in enumerate(zip(batch.rows, tokens, strict=True)):
+            most = row.ask.logprobs
+            ended = token in self.ends and not row.ask.ignore_end
+            likely = None if most is None or ended else told(self.engine.tokenizer, logits[at], token, most)
+            piece = row.take(token, self.ends, likely)
+            if row.grammar and row.grammar.broken:
+                heard.append((row, bad(f"the schema asks for too much: {row.grammar.broken}", "response_format")))
+            elif piece:
+                heard.append((row, piece))
+        stays = [at for at, row in enumerate(batch.rows) if row.finish is None]
+        tokens = [tokens[at] for at in stays]
+        self.leave(batch, stays)
+        if stays:
+            with reading(self.engine.model), self.under([row.ask.model for row in batch.rows]):
+                batch.going.go_on(torch.tensor(tokens, device=self.engine.device))
+        return heard
+
+    def leave(self, batch: Batch, stays: list[int]) -> None:
+        """Only these rows stay; what was read of the others is kept for a while."""
+        if len(stays) == len(batch.rows):
+            return
+        gone = set(range(len(batch.rows))) - set(stays)
+        self.keep(batch, [at for at in gone if batch.rows[at].finish])
+        batch.rows = [batch.rows[at] for at in stays]
+        if batch.rows:
+            batch.going.keep(stays)
+        else:
+            self.batches.remove(batch)
+
+    def keep(self, batch: Batch, gone: list[int]) -> None:
+        for at in gone:
+            row = batch.rows[at]
+            ids: Ids = [*self.engine.begun(row.prompt), *row.ids[:-1]]
+            if row.index > 0 or not WORTHWHILE <= len(ids) <= self.kept.tokens:
+                continue
+            if (cache := remembered(batch.going, at, len(ids))) is not None:
+                self.kept.put(row.ask.model, ids, cache)
+
+    def drop(self, over: Callable[[Row], Any]) -> list[Row]:
+        """Have rows leave that nobody waits for any longer."""
+        dropped = []
+        for batch in list(self.batches):
+            stays = [at for at, row in enumerate(batch.rows) if not over(row)]
+            dropped += [row for row in batch.rows if over(row)]
+            self.leave(batch, stays)
+        return dropped

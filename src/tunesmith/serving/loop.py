@@ -1,0 +1,263 @@
+"""The one thread that asks the model: it reads what waits, writes a token for every row, and tells who waits for it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from threading import Condition, Thread
+from typing import Any, Protocol, TypeVar
+
+from ..model.load import memory_error
+from .fault import Fault, broken, late
+from .lane import Batch, Lane
+from .memory import Begun
+from .metrics import Metrics
+from .row import Ask, Row
+
+log = logging.getLogger("tunesmith")
+T = TypeVar("T")
+
+AT_ONCE = 2048
+"""Tokens of prompts that are read in one pass, filled up to the longest."""
+BETWEEN = 512
+"""The same while rows are being written, which wait for it."""
+
+
+class Limits(Protocol):
+    """Documented in settings.py."""
+
+    @property
+    def max_rows(self) -> int: ...
+    @property
+    def queue(self) -> int: ...
+    @property
+    def timeout(self) -> float: ...
+
+
+@dataclass
+class Reading:
+    """Prompts that are being read."""
+
+    lane: Lane
+    asks: list[Ask]
+    begun: Begun
+
+
+class Loop(Thread):
+    """Takes requests from any thread; only this one touches the model."""
+
+    def __init__(self, limits: Limits, lane_of: Callable[[str], Lane], metrics: Metrics) -> None:
+        super().__init__(name="tunesmith-model", daemon=True)
+        self.limits, self.lane_of, self.metrics = limits, lane_of, metrics
+        self.lanes: list[Lane] = []
+        self.waiting: deque[Ask] = deque()
+        self.jobs: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self.reading: Reading | None = None
+        self.news = Condition()
+        self.draining = self.over = False
+        self.out: list[tuple[Callable[[Any], None], Any]] = []
+        self.post: Callable[[list[tuple[Callable[[Any], None], Any]]], None] = deliver
+
+    # --- from other threads -------------------------------------------------------------------------------------------
+
+    def submit(self, ask: Ask) -> None:
+        """Have a request answered. Raises Fault where too many wait already."""
+        with self.news:
+            self.refuse_more()
+            self.waiting.append(ask)
+            self.news.notify()
+
+    def call(self, work: Callable[[], T]) -> Future[T]:
+        """Have something done between two passes."""
+        done: Future[T] = Future()
+        with self.news:
+            self.refuse_more()
+            self.jobs.append((work, done))
+            self.news.notify()
+        return done
+
+    def refuse_more(self) -> None:
+        if self.draining or self.over:
+            raise Fault(503, "the server is shutting down", code="shutting_down", headers={"Retry-After": "10"})
+        if len(self.waiting) + len(self.jobs) >= self.limits.queue:
+            self.metrics.refused += 1
+            wait = {"Retry-After": str(self.metrics.wait())}
+            raise Fault(429, "too many requests wait; ask again later", code="rate_limit_exceeded", headers=wait)
+
+    def wake(self) -> None:
+        with self.news:
+            self.news.notify()
+
+    def drain(self) -> None:
+        """Take no more, and end when all is answered."""
+        with self.news:
+            self.draining = True
+            self.news.notify()
+
+    # --- the thread ---------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        while self.next():
+            self.work()
+            self.drop_all()
+            self.read()
+            for lane in self.lanes:
+                for batch in list(lane.batches):
+                    self.write(lane, batch)
+            self.flush()
+        self.over = True
+
+    def next(self) -> bool:
+        """Wait until there is something to do; whether there will be."""
+        with self.news:
+            while not (self.waiting or self.jobs or self.reading or self.busy()):
+                if self.draining:
+                    return False
+                self.news.wait()
+        return True
+
+    def busy(self) -> int:
+        """Rows that are being written."""
+        return sum(len(batch.rows) for lane in self.lanes for batch in lane.batches)
+
+    def work(self) -> None:
+        while self.jobs:
+            work, done = self.jobs.popleft()
+            if done.set_running_or_notify_cancel():
+                try:
+                    done.set_result(work())
+                except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+                    done.set_exception(error)
+
+    def drop_all(self) -> None:
+        """Let go of what nobody waits for, and of what has taken too long."""
+        for row in [row for lane in self.lanes for row in lane.drop(lambda row: gone(row.ask))]:
+            self.gone(row.ask)
+        with self.news:
+            left = [ask for ask in self.waiting if gone(ask)]
+            self.waiting = deque(ask for ask in self.waiting if not gone(ask))
+        for ask in left:
+            self.gone(ask)
+        if self.reading and all(gone(ask) for ask in self.reading.asks):
+            for ask in self.reading.asks:
+                self.gone(ask)
+            self.reading = None
+
+    def gone(self, ask: Ask) -> None:
+        if not ask.cancelled:
+            ask.cancelled = True
+            self.metrics.late += 1
+            self.out.append((ask.hear, late(self.limits.timeout)))
+
+    def read(self) -> None:
+        """Read a part of what waits."""
+        if self.reading is None:
+            self.reading = self.group()
+        if self.reading is None:
+            return
+        part, lane, asks = self.reading, self.reading.lane, self.reading.asks
+        began = time.perf_counter()
+        try:
+            most = BETWEEN if self.busy() else AT_ONCE
+            ahead = len(lane.engine.begun(asks[0].prompt)) - len(part.begun.ids)
+            if len(asks) == 1 and ahead > most:
+                upto = len(part.begun.ids) + most
+                read = lane.read(asks, part.begun, upto)
+                part.begun = Begun(lane.engine.begun(asks[0].prompt)[:upto], read.cache)
+                return
+            lane.join(asks, lane.read(asks, part.begun))
+            self.reading = None
+        except Exception as error:  # noqa: BLE001 - who asked is told, and the others go on
+            self.reading = None
+            self.fail(asks, error)
+        finally:
+            self.metrics.reading += time.perf_counter() - began
+
+    def group(self) -> Reading | None:
+        """The next prompts that can be read in one pass."""
+        with self.news:
+            room = self.limits.max_rows - self.busy()
+            if not self.waiting or self.waiting[0].n > max(room, 0):
+                return None
+            asks = [self.waiting.popleft()]
+            try:
+                lane = self.lane_of(asks[0].model)
+            except Fault as fault:
+                self.out.append((asks[0].hear, fault))
+                return None
+            begun = lane.begun(asks[0])
+            longest = len(asks[0].prompt)
+            most = BETWEEN if self.busy() else AT_ONCE
+            while self.waiting and asks[0].n == 1 and not begun.ids and len(asks) < room:
+                ask = self.waiting[0]
+                longest = max(longest, len(ask.prompt))
+                if ask.n > 1 or longest * (len(asks) + 1) > most or not self.beside(ask, lane):
+                    break
+                asks.append(self.waiting.popleft())
+        for ask in asks:
+            ask.reused = len(begun.ids)
+            self.metrics.prompt_tokens += len(ask.prompt)
+            self.metrics.reused_tokens += ask.reused
+        if len(asks) > 1:
+            begun = lane.shared(asks)
+        if lane not in self.lanes:
+            self.lanes.append(lane)
+        return Reading(lane, asks, begun)
+
+    def beside(self, ask: Ask, lane: Lane) -> bool:
+        """Whether a prompt can be read with others of a lane, nothing of which has been read before."""
+        try:
+            return self.lane_of(ask.model) is lane and not lane.begun(ask).ids
+        except Fault:
+            return False
+
+    def write(self, lane: Lane, batch: Batch) -> None:
+        began = time.perf_counter()
+        rows = list(batch.rows)
+        try:
+            heard = lane.step(batch)
+        except Exception as error:  # noqa: BLE001 - who asked is told, and the others go on
+            if batch in lane.batches:
+                lane.batches.remove(batch)
+            self.fail([row.ask for row in rows if not row.finish], error)
+            heard = []
+        self.metrics.wrote(time.perf_counter() - began, len(rows))
+        for row in rows:
+            self.time(row)
+        self.out += [(row.ask.hear, piece) for row, piece in heard]
+
+    def time(self, row: Row) -> None:
+        now = time.monotonic()
+        if not row.ask.first:
+            row.ask.first = now
+            self.metrics.first.add(now - row.ask.asked)
+        if row.finish:
+            self.metrics.finished[row.finish] += 1
+
+    def fail(self, asks: list[Ask], error: Exception) -> None:
+        log.error("serve: %s", type(error).__name__, exc_info=error if log.isEnabledFor(logging.DEBUG) else None)
+        fault = broken(error)
+        if memory_error(error):
+            fault = Fault(503, "out of memory; ask for less, or later", code="overloaded", headers={"Retry-After": "5"})
+        for ask in dict.fromkeys(asks):
+            ask.cancelled = True
+            self.metrics.failed += 1
+            self.out.append((ask.hear, fault))
+
+    def flush(self) -> None:
+        if self.out:
+            out, self.out = self.out, []
+            self.post(out)
+
+
+def gone(ask: Ask) -> bool:
+    return ask.cancelled or time.monotonic() > ask.until
+
+
+def deliver(out: list[tuple[Callable[[Any], None], Any]]) -> None:
+    for hear, heard in out:
+        hear(heard)

@@ -1,0 +1,77 @@
+"""What a server does, and how much it lets itself be asked."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from annotated_types import Ge, Le
+
+from ..config.record import Count, Natural, Positive, record
+from ..errors import BadEnvironment, RecipeError
+from ..runs import NAME
+
+HOME = ("127.0.0.1", "::1", "localhost")
+KEY = "TUNESMITH_API_KEY"
+"""The variable of the environment with the key: a command line can be read by all who use the machine."""
+SHORTEST_KEY = 16
+
+
+@record
+class Serving:
+    """A server: what it answers with, to whom, and within which bounds."""
+
+    model: str
+    """A run's folder, a model's, org/name on Hugging Face or demo/NAME."""
+    name: str | None = None
+    """What clients call it; unless given, the last part of its path."""
+    adapters: tuple[str, ...] = ()
+    """Adapters beside it, each as name=path of an adapter's folder or a run's."""
+    adapter_root: str | None = None
+    """A folder whose subfolders, adapters or runs, may be loaded while it serves, by their names."""
+    host: str = "127.0.0.1"
+    """The address that it listens on; any but this machine's own needs a key in the environment (TUNESMITH_API_KEY)."""
+    port: Annotated[int, Ge(0), Le(65535)] = 8000
+    """0 takes a free one."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names that it may be called by, beside its own address; * for any."""
+    allowed_origins: tuple[str, ...] = ()
+    """Web pages that may ask it, such as https://example.org."""
+    max_rows: Count = 32
+    """Answers written at once."""
+    queue: Natural = 64
+    """Requests that may wait; more are told to come again (429)."""
+    timeout: Positive = 600.0
+    """Seconds that a request may take, waiting included."""
+    max_length: Count | None = None
+    """Longest prompt with its answer, in tokens; the model's own length unless it is given."""
+    max_tokens: Count = 4096
+    """Longest answer that may be asked for, and the one that is meant where nothing is said."""
+    max_n: Count = 8
+    """Answers to one request."""
+    max_body: Count = 4 << 20
+    """Bytes of a request."""
+    keep_tokens: Natural = 16384
+    """So many tokens of ended rows are remembered, for prompts that begin as they do; 0 for none."""
+    feedback: str | None = None
+    """An SQLite file in which answers, their prompts and what people say of them are kept; nothing is kept without."""
+    log_prompts: bool = False
+    """Write prompts and answers into the log."""
+
+    def refuse(self, key: str) -> None:
+        """Refuse what is not safe, or cannot be, before anything is loaded. `key` is what the environment holds."""
+        import re
+
+        if self.host not in HOME and not key:
+            raise BadEnvironment(
+                f"host: {self.host} can be reached from elsewhere, so a key is required; put one of {SHORTEST_KEY}"
+                f" characters or more into {KEY}, or listen on 127.0.0.1"
+            )
+        if key and len(key) < SHORTEST_KEY:
+            raise BadEnvironment(f"{KEY}: a key must have {SHORTEST_KEY} characters or more; take a longer one")
+        for said in self.adapters:
+            name, _, path = said.partition("=")
+            if not re.fullmatch(NAME, name) or not path:
+                raise RecipeError(f"adapters: must be name=path, the name of letters, digits, . _ - (got {said})")
+        names = [said.partition("=")[0] for said in self.adapters]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise RecipeError(f"adapters: {twice} is there twice; give each adapter a name of its own")

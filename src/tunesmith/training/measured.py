@@ -1,0 +1,37 @@
+"""Measuring a run before and after it learns, once each, and noting what was found."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from ..evaluate.evaluate import Examiner
+from ..evaluate.metrics import gain
+from ..model.policy import Policy
+from ..runs import RunFolder
+from .progress import Progress
+
+
+def measure(examiner: Examiner, policy: Policy, side: str, folder: RunFolder, progress: Progress) -> dict | None:
+    """Measure a side, before or after, and note it in the run folder; what was measured once is not measured again."""
+    if not examiner.settings.enabled:
+        return None
+    if not examiner.examples:
+        progress.say("evaluation: there are no held-out rows; name some with data.eval_path or raise data.eval_size")
+        return None
+    known = folder.facts.get(side)
+    if known:
+        return known
+    progress.say(f"measuring {side} training, on {len(examiner.examples)} held-out rows: {examiner.way}")
+    measured = examiner.measure(policy)
+    facts: dict[str, Any] = {"judged": examiner.way}
+    scores = measured.scores
+    if measured.each:
+        worth = folder.facts.get("worth", {}) | {side: measured.each}
+        facts["worth"] = worth
+        if side == "after" and "before" in worth:
+            scores = replace(scores, watched=scores.watched | gain(worth["before"], worth["after"]))
+    samples = folder.facts.get("samples") or examiner.questions()
+    facts["samples"] = [sample | {side: said} for sample, said in zip(samples, measured.said, strict=True)]
+    folder.note(**{side: scores.as_json()}, **facts)
+    return scores.as_json()

@@ -1,0 +1,236 @@
+"""What a run that learns from its own answers tells of them: what went wrong, what it gained, who judged."""
+
+import json
+import re
+
+import pytest
+import torch
+from rollout_stub import by, serving
+from tinyrun import loop_of, sequences_for
+
+from tunesmith.cli import main
+from tunesmith.config.load import load
+from tunesmith.evaluate.course import course, warnings
+from tunesmith.evaluate.metrics import gain, worth
+from tunesmith.evaluate.report import headline, summary
+from tunesmith.methods.base import method
+from tunesmith.model.policy import Policy
+from tunesmith.objectives.base import Tally
+from tunesmith.objectives.ppo import PPO
+from tunesmith.rollout.alarms import LAST, Alarms
+from tunesmith.run import Run
+from tunesmith.runs import RunFolder
+from tunesmith.training.train import train
+
+USUAL = {"reward": 1.0, "completion_length": 20.0, "empty": 0.0, "repetition": 0.1, "sampler_mismatch": 0.0, "kl": 1.0}
+
+
+def heard(alarms, number=0, failed=0.0, **more):
+    """A rollout of sixteen answers."""
+    found = {name: Tally(16 * value, 16) for name, value in (USUAL | more).items()}
+    alarms.look(number, found | {"rewards/failed": Tally(failed, 1)})
+
+
+@pytest.mark.parametrize(
+    ("kind", "now", "words"),
+    [
+        ("failed", {"failed": 2.0}, "2 of 16 answers could not be scored"),
+        ("empty", {"empty": 0.6}, "60% of the answers are empty"),
+        ("length", {"completion_length": 41.0}, "answers have 41 tokens, where they had 20"),
+        ("repetition", {"repetition": 0.35}, "35% of what is said"),
+        ("kl", {"kl": 26.0}, "26 nats away"),
+        ("mismatch", {"sampler_mismatch": 0.2}, "differ by 0.20 nats a token"),
+    ],
+)
+def test_what_goes_wrong_is_said_once_and_not_before(kind, now, words):
+    told = []
+    alarms = Alarms(told.append)
+    alarms.reasons["function: it raised"] += 7
+    heard(alarms)
+    assert not told
+    heard(alarms, 1, **now)
+    heard(alarms, 2, **now)
+    assert len(told) == 1 and told[0].startswith("rollout 1: ") and words in told[0]
+    again = Alarms(told.append)
+    again.restore(json.loads(json.dumps(alarms.as_json())))
+    heard(again, 3, **now)
+    assert len(told) == 1 and again.said.keys() == {kind} and again.as_json() == alarms.as_json()
+
+
+def test_groups_that_teach_nothing_are_said_once_it_is_no_chance():
+    told = []
+    alarms = Alarms(told.append)
+    for number in range(LAST + 1):
+        heard(alarms, number, groups_alike=0.95)
+        assert len(told) == (number + 1 >= LAST)
+    assert "in 95% of the groups of the last 8 rollouts" in told[0]
+
+
+def test_a_gain_is_counted_prompt_by_prompt():
+    """Prompts differ far more than the two sides do: the gain is sure although the sides' intervals overlap."""
+    draw = torch.Generator().manual_seed(0)
+    before = (10 * torch.randn(200, generator=draw)).tolist()
+    after = [one + 0.5 + 0.1 * float(torch.randn(1, generator=draw)) for one in before]
+    found = gain([*before, None, 1.0], [*after, 5.0, None])
+    assert found["gain"] == pytest.approx(0.5, abs=0.03) and found["gain_low"] > 0.45 and found["gain_high"] < 0.55
+    sides = [worth(torch.tensor(side).numpy(), {}).watched for side in (before, after)]
+    assert sides[0]["reward_high"] > sides[1]["reward_low"]
+    assert gain([None], [1.0]) == {}
+
+
+def test_a_reward_that_rises_where_it_was_learnt_alone_is_said():
+    lines = [{"step": n, "reward": n / 10, "completion_length": 9.0, "rewards/x": 1.0} for n in range(1, 11)]
+    found = {name: (first, last) for name, first, last in course(lines)}
+    assert found["reward"] == ("0.150", "0.950") and found["tokens of an answer"] == ("9.0", "9.0")
+    paid = torch.tensor([0.4, 0.6]).numpy()
+    before, after = (worth(paid, {"rewards/x": side, "rewards/failed": 0.0}) for side in (2, 1))
+    after.watched.update(gain([0.4, 0.6], [0.5, 0.5]))
+    [said] = warnings(lines, before, after, {})
+    assert "rose from 0.150 to 0.950" in said and "the gain may be none" in said
+    after.watched["reward"] = 0.9
+    assert any("reward: x fell from 2.000 to 1.000" in one for one in warnings(lines, before, after, {}))
+    assert headline(before, after).startswith("Reward 0.500 → 0.900 on 2 held-out prompts; gain")
+    assert ("reward: x", "2.000", "1.000") in summary(before, after) and not course([{"step": 1, "loss": 2.0}])
+
+
+# a critic of its own
+
+
+@pytest.mark.parametrize("name", ["full", "lora"])
+def test_a_critic_apart_leaves_the_policy_alone(tiny, name):
+    def weights(weight, critic):
+        judge = PPO(vf_coef=weight, critic=critic, max_completion_length=3, num_iterations=3)
+        settings = {"max_steps": 3, "learning_rate": 1e-2, "max_grad_norm": 0.0}
+        loop = loop_of(tiny, method[name](), judge, sequences_for(judge), **settings)
+        list(loop.fit())
+        return loop, {name: one for name, one in loop.weights.items() if not name.startswith(("critic", "value"))}
+
+    loop, one = weights(0.1, "separate")
+    _, other = weights(5.0, "separate")
+    assert all(torch.allclose(one[name], other[name], atol=1e-6) for name in one)
+    _, mixed = weights(5.0, "shared")
+    assert not all(torch.allclose(one[name], mixed[name], atol=1e-3) for name in one)
+    critic = loop.policy.critic
+    assert critic.head.weight is loop.policy.head.weight  # what says nothing is there once
+    frozen = [one for one in critic.model.parameters() if not one.requires_grad]
+    mine = {id(one) for one in loop.policy.model.parameters()}
+    assert all(id(one) in mine for one in frozen) and (name == "full") == (not frozen)
+    began = Policy(tiny()).trunk if name == "full" else None
+    moved = dict(critic.trunk.named_parameters())
+    assert began is None or any(not moved[n].equal(one) for n, one in began.named_parameters())
+
+
+def test_a_critic_apart_learns_what_answers_are_worth(tiny):
+    judge = PPO(vf_coef=1.0, critic="separate", max_completion_length=3, kl_coef=0.0, num_iterations=1, lam=1.0)
+    loop = loop_of(tiny, method["lora"](), judge, sequences_for(judge), max_steps=40, learning_rate=1e-2)
+    loop.answers.scorer = lambda examples, texts, drawn: (torch.ones(len(drawn)), {})
+    list(loop.fit())
+    [values] = loop.answers.asked(["value"], loop.answers.rows).values()
+    assert float((values - 1).abs().mean()) < 0.2
+
+
+# whole runs
+
+OWN = """
+def spoken(completion, row):
+    if row["terms"] == [3, "drei"]:
+        raise ValueError("no three")
+    return row["weight"] * sum(letter in "aeiou" for letter in completion)
+"""
+
+
+def test_a_function_sees_the_rows_other_columns_and_its_failures_are_told(tmp_path, model_folder, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        {"prompt": f"what is {n}?", "answer": str(n), "terms": [n % 5, "drei"], "weight": 0.5 + n / 100}
+        for n in range(30)
+    ]
+    (tmp_path / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "own.py").write_text(OWN)
+    recipe = f"""
+model: {{path: {model_folder}}}
+data: {{path: asked.jsonl, eval_size: 0.3}}
+objective: {{name: grpo, max_completion_length: 5}}
+rewards: [{{name: function, path: "own.py:spoken"}}]
+train: {{max_steps: 3, learning_rate: 0.05, per_device_train_batch_size: 8, logging_steps: 1}}
+output: run
+"""
+    result = train(load(Run, text=recipe).value, quiet=True)
+    run = RunFolder(tmp_path / "run")
+    facts = run.facts
+    [(why, count)] = facts["alarms"]["reasons"].items()
+    assert "own.py:4: spoken raised ValueError: no three" in why
+    lines = [line for line in run.metrics if "reward" in line]
+    assert count == sum(line["rewards/failed"] for line in lines) + result.before["watched"]["rewards/failed"]
+    assert facts["worth"]["before"].count(None) == result.before["watched"]["rewards/failed"] > 0
+    assert "failed" in facts["alarms"]["said"]
+    now = result.after["watched"]
+    both = [pair for pair in zip(*facts["worth"].values(), strict=True) if None not in pair]
+    assert now["gain"] == pytest.approx(sum(after - before for before, after in both) / len(both), abs=1e-5)
+    assert result.before["watched"]["kl"] == pytest.approx(0, abs=1e-4) and now["kl"] > 0
+    page = (tmp_path / "run/report.html").read_text()
+    for words in ("To look at first", "could not be scored", "While it learnt", "nats away from the model", "gain"):
+        assert words in page
+    with pytest.raises(SystemExit):
+        main(["runs", "show", "run"])
+    assert "gain, prompt by prompt" in capsys.readouterr().out
+
+
+# feedback from a judge: label, calibrate, learn, and be judged again
+
+VOWELS = "aeiou"
+
+
+def vowels(text):
+    return sum(letter in VOWELS for letter in text)
+
+
+def test_feedback_from_a_judge_makes_what_the_judge_likes_likelier(tmp_path, model_folder, monkeypatch, capsys):
+    monkeypatch.setenv("TUNESMITH_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+
+    def judges(body, number):
+        if "response_format" in body and "score" in json.dumps(body["response_format"]):
+            [said] = re.findall(r"<answer>\n(.*?)\n</answer>", body["messages"][-1]["content"], re.DOTALL)
+            return json.dumps({"reason": "", "score": min(10, 1 + vowels(said))})
+        return by(vowels)(body, number)
+
+    human = [{"prompt": f"q {n}?", "chosen": f"aeiou a {n}", "rejected": f"xyz {n}"} for n in range(40)]
+    asked = [{"prompt": f"what is {n}?", "answer": "a"} for n in range(60)]
+    for name, rows in (("human", human), ("asked", asked)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out, known, run = tmp_path / "labels.jsonl", tmp_path / "known.json", tmp_path / "run"
+
+    def command(*words):
+        with pytest.raises(SystemExit) as left:
+            main([*map(str, words)])
+        assert not left.value.code, capsys.readouterr()
+
+    with serving(judges) as stub:
+        told = [f"judge.url={stub.url}", "judge.model=vowels", "judge.parallel=1"]
+        command("judge", "calibrate", tmp_path / "human.jsonl", "--to", known, *told)
+        writes = [f"write.model={model_folder}", "write.max_new_tokens=8", f"calibration={known}"]
+        command("judge", "label", tmp_path / "asked.jsonl", "--to", out, *told, *writes)
+        labels = [json.loads(line) for line in out.read_text().splitlines()]
+        assert len(labels) > 30 and all(vowels(row["chosen"]) > vowels(row["rejected"]) for row in labels)
+        settings = ["train.max_steps=25", "train.learning_rate=2e-2", "train.per_device_train_batch_size=16"]
+        command("train", f"model.path={model_folder}", f"data.path={out}", "objective=dpo", *settings, f"output={run}")
+        rates = [f"rewards.0.name=judge rewards.0.judge.url={stub.url} rewards.0.judge.model=vowels".split()]
+        found = {}
+        for side, adapters in (("before", "[]"), ("after", f"[{run}]")):
+            words = [f"model.path={model_folder}", f"model.adapters={adapters}"]
+            words += [
+                f"data.path={tmp_path / 'asked.jsonl'}",
+                "objective=grpo",
+                "objective.max_completion_length=8",
+                *rates[0],
+            ]
+            words += [f"rewards.0.calibration={known}", "train.max_steps=1", "train.per_device_train_batch_size=1"]
+            words += ["eval.max_samples=30", "data.eval_size=0.5", "objective.num_generations=2"]
+            result = train(load(Run, None, [*words, f"output={tmp_path / side}"]).value, quiet=True)
+            found[side] = result.before["watched"]
+    assert found["after"]["reward_low"] > found["before"]["reward_high"], found
+    card = (run / "adapter" / "README.md").read_text()
+    assert "labels of the judge vowels, kappa with people 1.00" in card
+    [rater] = RunFolder(tmp_path / "after").facts["judges"]
+    assert rater["said"].startswith("rewards.0: answers are rated by the judge vowels, kappa with people 1.00")
