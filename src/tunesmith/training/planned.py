@@ -235,14 +235,14 @@ def remembered(run: Run, policy: Policy, assumed: list[str]) -> float:
 # --- afterwards -------------------------------------------------------------------------------------------------------
 
 
-def hold_against(run: Run, loop: Loop, result: Result, steps: int, say: Say) -> dict[str, Any]:
+def hold_against(run: Run, loop: Loop, labels: tuple[str, ...], result: Result, steps: int, say: Say) -> dict[str, Any]:
     """The plan of a run that has been done, beside what it took: shown, and kept for the plans to come.
 
     A run of a few seconds tells nothing of a machine. A plan that fails must not cost a run that is done: it is said.
     """
     if result.train_seconds < TELLS:
         return {}
-    rows = Rows(loop.sequences)
+    rows = Rows(loop.sequences, labels)
     rows.layout = loop.layout
     rows.learnt = share_learnt(loop.sequences)
     try:
