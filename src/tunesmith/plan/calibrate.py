@@ -64,16 +64,13 @@ def small_step() -> tuple[float, Count]:
     from ..data.batch import pack
     from ..data.rendering.tokens import Tokens
     from ..model.policy import Policy
-    from .rehearse import META, rehearse
+    from .rehearse import META, rehearse, there_and_back
 
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 8, "num_attention_heads": 4}
     config = LlamaConfig(vocab_size=64, **sizes)
     policy, batch = Policy(LlamaForCausalLM(config)), pack([Tokens(list(range(16)), [True] * 16)])
 
-    def step() -> None:
-        policy.run(batch, policy.trunk).last_hidden_state.sum().backward()
-
-    took = timed(step, 1, 0.5)
+    took = timed(lambda: there_and_back(policy.run(batch, policy.trunk).last_hidden_state.sum()), 1, 0.5)
     with torch.device(META):
         blank = Policy(LlamaForCausalLM(config))
     return took, rehearse(blank, [16], 0).step
@@ -85,11 +82,11 @@ def main() -> None:
     import psutil
     import torch
 
+    from ..evaluate import report
     from ..machine import settle_in
-    from ..training import train
     from .device import GB, Device
 
-    assert accelerate and peft and train  # all that a run imports is part of what it takes
+    assert accelerate and peft and report  # all that a run imports is part of what it takes
     settle_in()
     took, count = small_step()
     framework = psutil.Process().memory_info().rss / GB

@@ -203,11 +203,16 @@ def rehearse(policy: Policy, sizes: Sequence[int], learnt: int) -> Rehearsed:
         loss, head = judged(policy, states, learnt, counting)
         forward = replace(counting.count, flops=Counter(counting.count.flops), kept=counting.live)
         counting.count.kept = counting.live
-        if loss.requires_grad:
-            loss.backward()
+        there_and_back(loss)
     for weight in weights:
         weight.grad = None
     return Rehearsed(counting.count, forward, head)
+
+
+def there_and_back(loss: Tensor) -> None:
+    """The backward pass of what was gone through, if anything learns. No step is taken."""
+    if loss.requires_grad:
+        loss.backward()
 
 
 def judged(policy: Policy, states: Tensor, learnt: int, counting: Counting) -> tuple[Tensor, int]:
