@@ -163,7 +163,8 @@ def parts_of(run: Run, setting: Setting, rows: Rows, whole: Order, step: int) ->
         lengths = dict(zip(examples, sizes(all_of, rows.layout, run.objective), strict=True))
         on_cpu = setting.device.kind == "cpu" and not run.train.optimizer_in_backward
         for part in in_parts(lengths, -(-sum(lengths.values()) // AT_ONCE) if on_cpu else 1):
-            found.append(laid([rows.sequences[n] for n in sequences_of(part, run.objective)], rows.layout))
+            laid_out = laid([rows.sequences[n] for n in sequences_of(part, run.objective)], rows.layout)
+            found.append(tuple(min(length, run.data.max_length) for length in laid_out))  # a plan may ask for less
     return found
 
 
@@ -248,7 +249,7 @@ def hold_against(run: Run, loop: Loop, labels: tuple[str, ...], result: Result, 
     try:
         found, setting = find(run.model.path), Setting(here())
         made = plan(run, setting, rows, found)
-    except (Refusal, RuntimeError, ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
+    except (Refusal, RuntimeError, ValueError, TypeError, LookupError, AttributeError, OSError) as error:
         say(f"plan: cannot be made of this run ({str(error).splitlines()[0][:100]})")
         return {}
     peak = result.peak_memory_mb / 1024
