@@ -237,13 +237,16 @@ def test_a_processor_is_measured_by_width():
     )
 
 
-def test_plan_is_asked_by_a_recipe(capsys, tmp_path):
+def test_plan_is_asked_by_a_recipe(capsys, tmp_path, tiny):
+    tiny().config.save_pretrained(tmp_path / "bare")
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text("model: {path: SmolLM2-135M}\ndata: {path: not-there.jsonl}\nmethod: {name: lora, r: 8}\n")
+    recipe.write_text(
+        f"model: {{path: {tmp_path / 'bare'}}}\ndata: {{path: not-there.jsonl}}\nmethod: {{name: lora, r: 8}}\n"
+    )
     with pytest.raises(SystemExit) as left:
         main(["plan", str(recipe), "--device", "rtx-3090", "--price", "0.5", "--json", "train.learning_rate=1"])
     said = json.loads(capsys.readouterr().out)
     assert left.value.code in (0, None) and said["fits"] and said["cost"] > 0
     assert any("1,000 rows" in one for one in said["assumed"])
     assert [one["key"] for one in said["advice"]][:1] == ["train.learning_rate"]
-    assert said["parameters"] == 134515008 + said["trainable"]
+    assert said["parameters"] == sum(weight.numel() for weight in tiny().parameters()) + said["trainable"]
