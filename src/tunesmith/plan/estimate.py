@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from ..model.policy import Policy
     from ..run import Run
 
+WORD = 1000
+"""Bytes that a tokenizer takes for each of its words; SmolLM2's 49,152 took 50 MB."""
 REMAINS = {"cpu": 0.3, "gpu": 0.05}
 """What lies between tensors that come and go and that none of them fits, as a share of activations. On a CPU it is what
 full and LoRA runs of SmolLM2-135M had beyond all that is counted here (docs/performance.md: 3,382 and 1,814 MB)."""
@@ -230,6 +232,7 @@ def in_memory(subject: Subject, work: Work, largest: Rehearsed, states: float) -
         "optimizer": states / cut,
         "gathered blocks": 2 * weights.block if cut > 1 else 0.0,
         "framework": device.framework * GB,
+        "tokenizer": WORD * subject.found.config.get_text_config().vocab_size if device.kind == "cpu" else 0.0,
     }
     moments = [in_step(subject, largest), in_checkpoint(run, weights, states), in_measuring(subject, work)]
     if work.answers:
