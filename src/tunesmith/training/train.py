@@ -162,7 +162,7 @@ def follow(
         after = measure(examiner, loop.policy, "after", folder, progress)
 
         result = Result(before, after, taken.seconds, taken.speed, peak_memory_mb(), str(folder.path))
-        planned = hold_against(run, loop, result, taken.step, progress.say)
+        planned = hold_against(run, loop, material.labels, result, taken.step, progress.say)
         folder.note(status="finished", ended=now(), result=asdict(result), length=length(run), plan=planned)
         write_report(folder.path)
         progress.say(f"saved {saved} and {folder.path / 'report.html'}")
