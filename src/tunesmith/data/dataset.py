@@ -93,7 +93,7 @@ class Pass:
             return [(one.split, number(digest(one.row)), one.example) for one in held if one.example], fold(made)
 
         rows = ((split, row if isinstance(row, str) else tuple(row)) for split, row in self.rows())
-        chunks: Iterator[Chunk] = iter(lambda: list(islice(rows, CHUNK)), [])
+        chunks: Iterator[Any] = iter(lambda: list(islice(rows, CHUNK)), [])
         for held, folded in ahead(work, chunks):
             for split, key, example in held:
                 self.held.setdefault(split, Drawn(self.measured)).add(key, example)
