@@ -8,7 +8,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from copy import deepcopy
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -76,6 +75,8 @@ class Policy:
         """Put a critic beside the language model's head, which expects nothing at first. `apart` gives it a trunk of
         its own: what learns in the model is there a second time, what does not is shared."""
         if apart:
+            from .critic import twin
+
             self.critic = twin(self)
         width = self.bare.config.get_text_config().hidden_size
         self.value_head = nn.Linear(width, 1, device=self.device)
@@ -334,16 +335,6 @@ class Policy:
 
 class Reached(Exception):
     """Carries a block's output out of the model."""
-
-
-def twin(policy: Policy) -> Policy:
-    """The same policy with weights of its own where they learn, but for a head that is no part of the trunk."""
-    inside = {id(one) for one in policy.trunk.parameters()}
-    head = [one for one in policy.head.parameters() if id(one) not in inside] if callable(policy.head) else []
-    shared = [*head, *(one for one in policy.model.parameters() if not one.requires_grad)]
-    made = Policy(deepcopy(policy.model, {id(one): one for one in shared}))
-    made.apart, made.first = policy.apart, policy.first
-    return made
 
 
 def same(got: Tensor, expected: Tensor) -> bool:
