@@ -55,7 +55,8 @@ FIRST = {
 """By what an objective learns, the kind that is tried first."""
 
 
-REWARDS = (Regex(pattern="[a-z]"), Regex(pattern="[A-Z]", weight=0.5), Regex(pattern="[ -@]", weight=0.25))
+SIGNS: Any = Regex
+REWARDS = (SIGNS(pattern="[a-z]"), SIGNS(pattern="[A-Z]", weight=0.5), SIGNS(pattern="[ -@]", weight=0.25))
 """What answers are worth that are drawn at random: two seldom the same."""
 DRAWN = {"num_generations": 2, "max_completion_length": 5}
 

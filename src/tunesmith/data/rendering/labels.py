@@ -26,7 +26,7 @@ def told(example: Example, tasks: Mapping[str, Task]) -> dict[str, Any]:
     if unknown := next((label for label in labels if label not in task.labels), None):
         raise NoTarget(f"the label '{unknown}' does not occur in the training rows ({', '.join(task.labels)})")
     said = {
-        "class": lambda: {"label": task.labels.index(labels[0])},
+        "class": lambda: {"label": task.labels.index(str(example.label))},
         "several": lambda: {"marks": task.marks(labels)},
         "score": lambda: grade,
     }
