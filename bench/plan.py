@@ -122,10 +122,10 @@ def predict(jobs: list[list[str]]) -> None:
         say(json.dumps({"peak": made.peak, "step": made.step_seconds, "memory": made.memory}))
 
 
-def asked(kind: str, job: Any, home: Path | None = None) -> list[dict[str, Any]]:
+def asked(kind: str, job: Any) -> list[dict[str, Any]]:
     """What a process of its own answers."""
-    env = os.environ | settled() | ({"TUNESMITH_PLANS": str(home)} if home else {})
-    done = subprocess.run([sys.executable, str(HERE), kind, json.dumps(job)], capture_output=True, text=True, env=env)
+    words = [sys.executable, str(HERE), kind, json.dumps(job)]
+    done = subprocess.run(words, capture_output=True, text=True, env=os.environ | settled())
     if done.returncode:
         return [{"failed": (done.stderr.strip().splitlines() or ["died"])[-1]}]
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
@@ -178,7 +178,7 @@ def main() -> None:
                 continue
             errors = [planned[key] / found[key] - 1 for key in ("peak", "step")]
             rows.append(cell | {"planned": planned, "measured": found, "errors": errors})
-            print(json.dumps(rows[-1]), file=sys.stderr, flush=True)  # noqa: T201 - what is there, if it is cut short
+            sys.stderr.write(json.dumps(rows[-1]) + "\n")  # what is there, if it is cut short
     table(rows)
     if given.json:
         given.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
