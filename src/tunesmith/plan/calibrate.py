@@ -66,8 +66,13 @@ def small_step() -> tuple[float, Count]:
     from ..model.policy import Policy
     from .rehearse import META, rehearse, there_and_back
 
-    sizes: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4}
-    config = LlamaConfig(vocab_size=64, num_hidden_layers=8, **sizes)
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 4,
+    }
+    config = LlamaConfig(vocab_size=64, **sizes)
     policy, batch = Policy(LlamaForCausalLM(config)), pack([Tokens(list(range(16)), [True] * 16)])
 
     took = timed(lambda: there_and_back(policy.run(batch, policy.trunk).last_hidden_state.sum()), 1, 0.5)
