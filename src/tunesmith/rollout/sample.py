@@ -36,6 +36,8 @@ class How(Protocol):
     def min_p(self) -> float: ...
     @property
     def stop(self) -> tuple[str, ...]: ...
+    @property
+    def sampler(self) -> str: ...
 
 
 @dataclass
@@ -60,7 +62,7 @@ def sample(engine: Engine, prompts: Sequence[Ids], how: How, seed: int, size: in
     found = [Drawn() for _ in range(len(prompts) * size)]
     draw = torch.Generator().manual_seed(seed)
     luck = torch.rand(len(found), how.max_completion_length, generator=draw, dtype=torch.float64).to(engine.device)
-    with swift(engine.model):
+    with swift(engine.model, how.sampler == "half"):
         portion = ROWS // 4 if engine.together else ROWS  # who has a memory for each batch is quicker with few
         engine.batch_size = max(1, portion // size)
         waiting, going, rows = engine.batches(prompts), engine.going(), list[int]()
