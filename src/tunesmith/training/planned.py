@@ -19,8 +19,8 @@ from ..errors import BadEnvironment, DataError, Refusal
 from ..model.hub import locate_data
 from ..model.load import load_tokenizer
 from ..objectives._online import Online
-from ..optimizers.adamw import AdamW, FusedAdamW
 from ..objectives.base import Beside
+from ..optimizers.adamw import AdamW, FusedAdamW
 from ..plan import past
 from ..plan.device import GB, here
 from ..plan.estimate import Plan, Setting, Subject, estimate
