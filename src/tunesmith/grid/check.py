@@ -269,7 +269,7 @@ def ask(run: Run, loop: Loop, tiny: Tiny, folder: Path) -> None:
     if run.model.precision.rounds:
         with unrounded(tuned):
             allowed = EXACT.logits + far(said, says(loop, tokens, outputs))
-    more = {"beside": isinstance(outputs, Beside), "merges": merges, "allowed": allowed}
+    more: dict[str, Any] = {"beside": isinstance(outputs, Beside), "merges": merges, "allowed": allowed}
     (folder / ASKED).write_text(json.dumps(names | more), encoding="utf-8")
     save_file({"said": said.contiguous()}, folder / SAID)
 
