@@ -28,7 +28,7 @@ from train import ENOUGH, QUIET, Row, environment, table
 from worker import THREADS, Worker, busy, pin, say
 
 RATE = 1e-5
-PATTERN = "[aeiou]n[aeiou]"
+PATTERN = "an|in|on"
 SPEED = {"rollout": 2.0, "step": 2.5}
 """Goals: how many times as many tokens of answers in a second."""
 PEAK = 0.5
