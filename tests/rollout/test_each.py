@@ -26,7 +26,9 @@ class One:
 
 
 @pytest.mark.parametrize(
-    "how", [Draw(), Draw(temperature=0.6, top_p=0.7), Draw(top_k=4, temperature=1.7), Draw(min_p=0.2)], ids=str
+    "how",
+    [Draw(), Draw(temperature=0.6, top_p=0.7), Draw(top_k=4, temperature=1.7), Draw(min_p=0.2)],
+    ids=["as it is", "top_p", "top_k", "min_p"],
 )
 def test_draws_have_the_shares_that_their_settings_say(how):
     rows = [One(how, chance=Random(n)) for n in range(20_000)]

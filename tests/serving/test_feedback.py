@@ -70,10 +70,11 @@ def test_what_people_say_becomes_rows_that_train_reads(shelf, tmp_path, capsys):
     assert labels[texts[0]] is False and labels["Yes, warm and funny."] is True and len(labels) == 4
     assert [row["messages"][0] for row in rows(heard, "sft")][0] == ASKED[0]
     assert json.loads(run(capsys, "feedback", "stats", file, "--json")[1]) == figures
-    for kind in ("preference", "sft"):
+    for kind, objective in (("preference", "dpo"), ("sft", "sft")):
         code, said = run(capsys, "feedback", "export", file, "--to", tmp_path / f"{kind}.jsonl", "--as", kind)
         assert code == 0, said
-        code, said = run(capsys, "data", "preview", tmp_path / f"{kind}.jsonl", f"model.path={shelf / 'tiny'}")
+        rows_file = tmp_path / f"{kind}.jsonl"
+        code, said = run(capsys, "data", "preview", rows_file, "--model", shelf / "tiny", f"objective={objective}")
         assert code == 0 and "warm" in said, said
     words = [
         "feedback", "train", file, "--base", shelf / "tiny", "--to", tmp_path / "learnt", "--as", "kto",
