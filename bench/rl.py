@@ -28,7 +28,7 @@ from train import ENOUGH, QUIET, Row, environment, table
 from worker import THREADS, Worker, busy, pin, say
 
 RATE = 1e-5
-PATTERN = "[aeiou]n[aeiou]"
+PATTERN = "an|in|on"
 SPEED = {"rollout": 2.0, "step": 2.5}
 """Goals: how many times as many tokens of answers in a second."""
 PEAK = 0.5
@@ -72,7 +72,7 @@ class Bench:
 
     def step(self) -> list[Row]:
         file = self.folder / "asked.jsonl"
-        lines = [json.dumps({"prompt": text, "answer": ""}) + "\n" for text in self.prompts]
+        lines = [json.dumps({"prompt": text, "answer": "yes"}) + "\n" for text in self.prompts]
         file.write_text("".join(lines), encoding="utf-8")
         words = [*common(self.batch), f"data.path={file}", "objective=grpo", "method=lora", "method.r=8"]
         words += [f"train.learning_rate={RATE}", f"train.max_steps={self.rounds + 2}", "data.on_lint=warn"]
