@@ -189,7 +189,7 @@ def test_feedback_from_a_judge_makes_what_the_judge_likes_likelier(tmp_path, mod
     monkeypatch.setenv("TUNESMITH_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     loud = tiny()
-    torch.nn.init.normal_(loud.lm_head.weight, std=0.5)  # so that states, which an adapter moves, decide what is said
+    torch.nn.init.normal_(loud.lm_head.weight, std=0.7)  # so that states, which an adapter moves, decide what is said
     loud.save_pretrained(model_folder)
 
     def judges(body, number):
@@ -199,7 +199,7 @@ def test_feedback_from_a_judge_makes_what_the_judge_likes_likelier(tmp_path, mod
         return by(vowels)(body, number)
 
     human = [{"prompt": f"q {n}?", "chosen": f"aeiou a {n}", "rejected": f"xyz {n}"} for n in range(40)]
-    asked = [{"prompt": f"what is {n}?", "answer": "a"} for n in range(60)]
+    asked = [{"prompt": f"what is {n}?", "answer": "a"} for n in range(160)]
     for name, rows in (("human", human), ("asked", asked)):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     out, known, run = tmp_path / "labels.jsonl", tmp_path / "known.json", tmp_path / "run"
@@ -212,7 +212,7 @@ def test_feedback_from_a_judge_makes_what_the_judge_likes_likelier(tmp_path, mod
     with serving(judges) as stub:
         told = [f"judge.url={stub.url}", "judge.model=vowels", "judge.parallel=1"]
         command("judge", "calibrate", tmp_path / "human.jsonl", "--to", known, *told)
-        writes = [f"write.model={model_folder}", "write.max_new_tokens=8", f"calibration={known}"]
+        writes = [f"write.model={model_folder}", "write.max_new_tokens=4", f"calibration={known}"]
         command("judge", "label", tmp_path / "asked.jsonl", "--to", out, *told, *writes)
         labels = [json.loads(line) for line in out.read_text().splitlines()]
         assert len(labels) > 30 and all(vowels(row["chosen"]) > vowels(row["rejected"]) for row in labels)
@@ -225,14 +225,14 @@ def test_feedback_from_a_judge_makes_what_the_judge_likes_likelier(tmp_path, mod
             words += [
                 f"data.path={tmp_path / 'asked.jsonl'}",
                 "objective=grpo",
-                "objective.max_completion_length=8",
+                "objective.max_completion_length=4",
                 *rates[0],
             ]
             words += [f"rewards.0.calibration={known}", "train.max_steps=1", "train.per_device_train_batch_size=1"]
-            words += ["eval.max_samples=30", "data.eval_size=0.5", "objective.num_generations=2"]
+            words += ["eval.max_samples=80", "data.eval_size=0.5", "objective.num_generations=2"]
             result = train(load(Run, None, [*words, f"output={tmp_path / side}"]).value, quiet=True)
             found[side] = result.before["watched"]
-    assert found["after"]["reward_low"] > found["before"]["reward_high"], found
+    assert found["after"]["reward_low"] > found["before"]["reward_high"], (len(labels), found)
     card = (run / "adapter" / "README.md").read_text()
     assert "labels of the judge vowels, kappa with people 1.00" in card
     [rater] = RunFolder(tmp_path / "after").facts["judges"]
