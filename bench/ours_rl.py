@@ -28,7 +28,8 @@ def main() -> None:
     keep_apart(model)
     engine = Engine(model, tokenizer)
     answer(answers, model=str(base), prompts=prompts, ends=ends)
-    how = SimpleNamespace(max_completion_length=job["length"], temperature=1.0, top_p=1.0, top_k=0, min_p=0.0, stop=())
+    how = {"max_completion_length": job["length"], "temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0}
+    how = SimpleNamespace(stop=(), sampler=job["sampler"], **how)
     for line in sys.stdin:
         wall, cpu = time.perf_counter(), time.process_time()
         drawn = sample(engine, prompts, how, int(line), job["group"])

@@ -16,6 +16,7 @@ import os
 import random
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -53,12 +54,19 @@ class Bench:
     def rollout(self) -> list[Row]:
         """As many answers to as many prompts as a step of four batches has."""
         job = {"prompts": self.prompts[: 4 * self.batch], "group": self.group, "length": self.length}
-        with Worker("ours_rl.py", Path(sys.executable), job | {"model": MODEL}, self.folder / "ours.log") as ours:
-            theirs = job | {"do": "generate"} | ours.answer()
-            with Worker("trl_rl.py", self.trl, theirs, self.folder / "hf.log") as generate:
-                steps = self.turns({"ours": ours, "generate": generate}, lambda number: str(number))
+        with ExitStack() as stack:
+            workers = {}
+            for side, sampler in (("ours", "exact"), ("half", "half")):
+                mine = job | {"model": MODEL, "sampler": sampler}
+                worker = Worker("ours_rl.py", Path(sys.executable), mine, self.folder / f"{side}.log")
+                workers[side] = stack.enter_context(worker)
+                told = worker.answer()
+            theirs = Worker("trl_rl.py", self.trl, job | {"do": "generate"} | told, self.folder / "hf.log")
+            workers["generate"] = stack.enter_context(theirs)
+            steps = self.turns(workers, str)
         speeds = {
-            side: [(one["tokens"] / one["wall"], one["tokens"] / one["cpu"]) for one in steps[side]] for side in steps
+            side: [(one["tokens"] / one["wall"], one["tokens"] / one["cpu"]) for one in found]
+            for side, found in steps.items()
         }
         return self.rows("rollout", speeds, steps)
 
@@ -74,7 +82,7 @@ class Bench:
         job |= {"pattern": PATTERN, "learning_rate": RATE, "model": self.weights()}
         ours = Worker("ours_side.py", Path(sys.executable), {"do": "online", "words": words}, self.folder / "ours.log")
         with ours, Worker("trl_rl.py", self.trl, job, self.folder / "trl.log") as theirs:
-            steps = self.turns({"ours": ours, "TRL": theirs}, lambda number: "step")
+            steps = self.turns({"ours": ours, "TRL": theirs}, lambda _: "step")
         answers = self.batch * self.group
         speeds = {
             side: [tuple(one["length"] * answers / one[clock] for clock in ("wall", "cpu")) for one in steps[side]]
@@ -105,11 +113,12 @@ class Bench:
         return steps
 
     def rows(self, name: str, speeds: dict[str, list[tuple[float, ...]]], steps: dict[str, list[dict]]) -> list[Row]:
-        other = next(side for side in speeds if side != "ours")
-        made = []
+        other, made = list(speeds)[-1], []
         for at, clock in enumerate(("wall", "CPU")):
-            ratios = [a[at] / b[at] for a, b in zip(speeds["ours"], speeds[other], strict=True)]
-            made.append(self.timed(f"{name}: ours over {other}, {clock}", ratios, "times", SPEED[name]))
+            for side in list(speeds)[:-1]:
+                ratios = [a[at] / b[at] for a, b in zip(speeds[side], speeds[other], strict=True)]
+                goal = SPEED[name] if side == "ours" else None
+                made.append(self.timed(f"{name}: {side} over {other}, {clock}", ratios, "times", goal))
             unit = "tokens/s" if clock == "wall" else "tokens/CPU-s"
             made += [self.timed(f"{name}: {side}, {clock}", [one[at] for one in speeds[side]], unit) for side in speeds]
         peaks = {side: max(one["peak"] for one in steps[side]) for side in steps}

@@ -303,6 +303,7 @@ def measure(asked: argparse.Namespace, folder: Path) -> list[Row]:
         if not asked.alone:
             python = asked.python or environment(asked.venv)
             words = [str(python), "-m", "transformers.cli.transformers", "serve", str(model), "--port", str(other)]
+            words += ["--dtype", "float32"]
             theirs = stack.enter_context(
                 started(
                     "transformers serve",

@@ -214,6 +214,9 @@ class Eval:
     """Rows in one forward pass."""
     max_new_tokens: Count = 64
     """Longest answer written, in tokens."""
+    retention: bool = False
+    """Measure too what is left of what the model knew before: 200 questions of general skills, and general text. Takes
+    a minute or two on a CPU, before and after; for models that write."""
 
 
 @record

@@ -24,6 +24,16 @@ MOST = 4000
 CODE = re.compile(r"```.*?(```|$)|https?://\S+|\$[^$\n]*\$", re.DOTALL)
 
 
+ASCII = bytes(range(128))
+
+
+def beyond_ascii(text: str) -> str:
+    """What of a text is no ASCII, one character after another: little, in most languages, and quick to look through."""
+    if text.isascii():
+        return ""
+    return text.encode("utf-8", "surrogatepass").translate(None, ASCII).decode("utf-8", "surrogatepass")
+
+
 def letters(text: str) -> Counter[str]:
     """How much of a text is in each writing; a word of Latin counts as two characters of Chinese."""
     text = text[:MOST]

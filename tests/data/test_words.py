@@ -8,6 +8,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, tr
 from transformers import PreTrainedTokenizerFast
 
 from tunesmith.data.rendering.encoder import Encoder, Job
+from tunesmith.data.rendering.words import FEW
 
 LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
@@ -64,6 +65,7 @@ PIECES = [
     "电影",
     "é",
     "\t\r\n",
+    "so many words are here that they are long,  with spaces \n and lines among them é",
 ]
 LETTERS = st.characters(exclude_categories=("Cs",))
 TEXT = st.lists(
@@ -90,6 +92,14 @@ def test_tokens_and_places_are_the_tokenizers(name, text, data):
     else:
         prompt = encoder.tokenizer(text[:start], add_special_tokens=False)["input_ids"]
         assert slow.ids[: len(prompt)] == prompt
+
+
+def test_long_texts_are_known_again_and_not_too_many_are_kept():
+    encoder = Encoder(ENCODERS["gpt2"].tokenizer)
+    texts = [f"{n} {'the two of them ' * (n % 9 + 5)}" for n in range(FEW + 9)]
+    jobs = [Job(text, []) for text in (*texts, *texts[::-1])]
+    assert [made.ids for made in encoder.encode(jobs)] == [ids for ids, _ in encoder.plain([job.text for job in jobs])]
+    assert 0 < len(encoder.words.long) <= FEW
 
 
 def test_a_pattern_that_looks_over_a_space_cuts_every_text():

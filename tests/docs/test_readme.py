@@ -55,7 +55,7 @@ def test_every_recipe_that_ships_can_be_loaded():
     from tunesmith.config.load import load
     from tunesmith.run import Run
 
-    for recipe in (ROOT / "recipes").glob("*.yaml"):
+    for recipe in (ROOT / "recipes").rglob("*.yaml"):
         load(Run, recipe)
 
 

@@ -100,6 +100,8 @@ VALUES = {
     "method.tinit [adalora]": "1",
     "method.tfinal [adalora]": "1",
     "objective": "pretrain",
+    "objective.weights [classify]": "{{tone: 3.0}}",
+    "objective.weights [mixed]": "{{labels: 3.0}}",
     "objective.teacher [distill]": "{folder}/base",
     "objective.reference": "{folder}/teacher",
     "objective.loss_type [dpo]": "hinge",
@@ -147,7 +149,7 @@ FAR = ("objective.num_iterations=3", "train.learning_rate=0.1")
 MAKES_NO_NUMBERS = ("train.learning_rate=1e30",)
 WITH = {
     "data.mixing": TWO,
-    "data.task": ("objective=mixed", *LABELS, "data.also=[{{path: {folder}/rows.jsonl}}]"),
+    "data.task": ("objective=mixed", *LABELS, "data.also=[{{path: {folder}/rows.jsonl}}]", "data.eval_size=0.0"),
     "data.weight": MIXED,
     "data.temperature": MIXED,
     "data.truncation": ("data.max_length=43",),
@@ -161,6 +163,7 @@ WITH = {
     "objective=dpo": PAIRS,
     "objective=grpo": ASKED,
     "objective=kto": ("data.path={folder}/judged.jsonl",),
+    "objective=mixed": (*LABELS, "data.also=[{{path: {folder}/rows.jsonl}}]"),
     "objective=online_dpo": ASKED,
     "objective=orpo": PAIRS,
     "objective=ppo": ASKED,
@@ -168,6 +171,11 @@ WITH = {
     "objective=reward": ("data.path={folder}/rated.jsonl",),
     "objective=rloo": ASKED,
     "objective=simpo": PAIRS,
+    "objective.weights [classify]": (
+        *LABELS,
+        "data.task=tone",
+        "data.also=[{{path: {folder}/numbers.jsonl, task: number}}]",
+    ),
     "objective.discopop_tau [dpo]": (*PAIRS, "objective.loss_type=discopop"),
     "objective.loss_weights [dpo]": (*PAIRS, "objective.loss_type=[hinge]"),
     "objective.epsilon": (*ASKED, *FAR),
@@ -277,6 +285,7 @@ def place(tmp_path_factory):
         rated = [{"prompt": f"{n}?", "chosen": "two", "rejected": "one", "margin": n / 7} for n in range(14)]
         lines(folder / "rated.jsonl", [row | {"agreement": 1 - row["margin"] / 5} for row in rated])
         lines(folder / "labels.jsonl", [{"text": f"{n} is it", "label": "ab"[n % 2]} for n in range(14)])
+        lines(folder / "numbers.jsonl", [{"text": f"{n} of it", "label": "cd"[n % 2]} for n in range(14)])
         lines(folder / "thinking.jsonl", [*(said(n) for n in range(13)), said(13, thinking="four, I think")])
         lines(folder / "also.jsonl", [said(n) for n in range(20, 26)])
         lines(folder / "same.jsonl", [{"prompt": f"{n}?", "chosen": "one", "rejected": "one"} for n in range(14)])

@@ -31,10 +31,13 @@ def test_values_and_gradients_are_those_of_trl(case):
     assert float((loss.sum / loss.count).detach()) == pytest.approx(case["value"], abs=1e-5)
     assert torch.allclose(token.grad, expected, atol=1e-5)
     assert expected.any()
-    clipped = judge.epsilon < 0.2 or judge.importance_sampling_level == "token"
-    assert not clipped or bool((expected == 0).any()) or judge.beta  # some are beyond where they may go
 
 
 def test_each_case_is_another():
     slopes = [flat(case["gradient"]) for case in TRL["cases"]]
     assert all(not torch.allclose(a, b, atol=1e-4) for at, a in enumerate(slopes) for b in slopes[:at])
+
+
+def test_some_tokens_are_beyond_where_they_may_go():
+    cut = [case["name"] for case in TRL["cases"] if bool((flat(case["gradient"]) == 0).any())]
+    assert {"grpo", "dapo, clip higher", "gspo, grpo"} <= set(cut)

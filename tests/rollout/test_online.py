@@ -37,17 +37,13 @@ def rolled(reward, lengths, group=2, **known):
 # what is drawn
 
 
-def test_a_token_has_the_log_probability_that_a_full_forward_gives_it(tiny):
+def test_a_token_has_the_log_probability_at_the_temperature_that_it_was_drawn_with(tiny):
     model, how = tiny().eval(), GRPO(max_completion_length=9, temperature=0.7)
-    model.generation_config.eos_token_id = ends = list(range(60))
-    drawn = sample(Engine(model, Words()), PROMPTS, how, seed=3, size=4)
-    assert len(drawn) == 20 and {len(one.ids) for one in drawn} != {9}  # some end before
-    for number, one in enumerate(drawn):
-        ids = [*PROMPTS[number // 4], *one.ids]
-        logp = (model(torch.tensor([ids])).logits[0].detach() / 0.7).log_softmax(-1)
-        full = [float(logp[at - 1, ids[at]]) for at in range(len(PROMPTS[number // 4]), len(ids))]
-        assert one.logp == pytest.approx(full, abs=1e-4)
-        assert one.ended == (one.ids[-1] in ends)
+    [one] = sample(Engine(model, Words()), PROMPTS[:1], how, seed=3)
+    ids = [*PROMPTS[0], *one.ids]
+    logp = (model(torch.tensor([ids])).logits[0].detach() / 0.7).log_softmax(-1)
+    full = [float(logp[at - 1, ids[at]]) for at in range(len(PROMPTS[0]), len(ids))]
+    assert one.logp == pytest.approx(full, abs=1e-4)
 
 
 def test_a_seed_gives_its_answers_again_and_another_one_others(tiny):

@@ -75,8 +75,9 @@ def show(made: Plan, setting: Setting, source: str, tried: list[Way]) -> None:
     count = f"{setting.devices} x " if setting.devices > 1 else ""
     line(f"model: {source}: {made.parameters:,} parameters, {made.trainable:,} of them learn")
     line(f"device: {count}{setting.device.name}, {setting.device.memory:.1f} GB ({setting.device.source})")
-    rows = [[name, f"{size:.2f}"] for name, size in sorted(made.memory.items(), key=lambda one: -one[1])]
-    table("Memory on each device, GB", ["", ""], [*rows, ["together", f"{made.peak:.2f}"]])
+    largest = sorted(made.memory.items(), key=lambda one: -one[1])
+    rows = [[name, f"{size:.2f}"] for name, size in largest if abs(size) >= 0.005]
+    table("Memory on each device, GB of 2^30 bytes", ["", ""], [*rows, ["together", f"{made.peak:.2f}"]])
     line(f"time: {lasting(made.step_seconds)} a step, {made.steps:,} steps: {lasting(made.train_seconds)}")
     line(f"      and {lasting(made.more_seconds)} to measure before and after; {made.tokens:,.0f} tokens in all")
     if made.cost is not None:

@@ -76,7 +76,7 @@ def show_run(run: Folder, as_json: Json = False) -> None:
     line(f"{run}: {facts['status']}, started {facts.get('started')}")
     line()
     line(to_yaml(opened.recipe().value, passport.origins(known)))
-    parts = {name: facts.get(name) for name in ("counts", "parameters", "result")}
+    parts = {name: facts.get(name) for name in ("counts", "parameters", "result", "plan")}
     parts |= {name: known.get(name) for name in ("versions", "machine", "hashes")}
     for name, part in parts.items():
         for key, value in (part or {}).items():

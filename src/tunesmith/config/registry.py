@@ -27,7 +27,7 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
 @lru_cache(maxsize=1)
 def installed(path: tuple[str, ...]) -> EntryPoints:
     """The entry points of all packages on a path: one look through hundreds of folders for all registries."""
-    return entry_points()
+    return entry_points()  # pyright: ignore[reportReturnType] - of Python 3.9
 
 
 class Registry(Generic[T]):

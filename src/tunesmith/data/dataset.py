@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from .formats.base import Format
 
 T = TypeVar("T")
-NONE = Example().media
-
 CHUNK = 512
 """Rows that are rendered at once."""
 Chunk = list[tuple[str, tuple[str, dict[str, Any]] | str]]
@@ -95,7 +93,7 @@ class Pass:
             return [(one.split, number(digest(one.row)), one.example) for one in held if one.example], fold(made)
 
         rows = ((split, row if isinstance(row, str) else tuple(row)) for split, row in self.rows())
-        chunks: Iterator[Chunk] = iter(lambda: list(islice(rows, CHUNK)), [])
+        chunks: Iterator[Any] = iter(lambda: list(islice(rows, CHUNK)), [])
         for held, folded in ahead(work, chunks):
             for split, key, example in held:
                 self.held.setdefault(split, Drawn(self.measured)).add(key, example)
@@ -104,7 +102,8 @@ class Pass:
     def read(self, split: str) -> Iterator[Row | str]:
         """The rows of a split's files, and in their places sentences about those that cannot be read."""
         for row in read(self.place.files.get(split, []), self.broken.append):
-            yield from self.unreadable()
+            if self.broken:
+                yield from self.unreadable()
             yield row
         yield from self.unreadable()
 
@@ -169,7 +168,7 @@ class Pass:
             more = {"task": self.place.task} | ({"others": unread(row, way)} if self.targets == "prompts" else {})
             found = [example.read_at(row.origin, **more) for example in way.examples(row.values)]
             for example in found:
-                if example.media is not NONE:
+                if example.media is not Example.media:
                     check_media(example.media, self.place.media or Path(row.origin).parent)
             return found
         except ValueError as error:

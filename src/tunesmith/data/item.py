@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Generic, TypeVar
 
+from ..script import beyond_ascii
 from .example import Example, Message
 from .reading.source import Row
 from .rendering.render import Tokens, TooLong
@@ -76,8 +77,8 @@ class Item:
 
     @kept
     def beyond(self) -> str:
-        """What of the text is beyond ASCII, one character after another: little, in most languages."""
-        return "" if self.text.isascii() else self.utf8.translate(None, ASCII).decode("utf-8", "surrogatepass")
+        """Its characters beyond ASCII."""
+        return beyond_ascii(self.text)
 
     @kept
     def latin(self) -> bool:
@@ -105,7 +106,6 @@ class Item:
         return digest(*[written(answer.messages) for answer in example.answers], more)
 
 
-ASCII = bytes(range(128))
 OTHER_LETTERS = re.compile("[\u0370-\u1dff\u1f00-\u1fff\u2c00-\u2dff\u2e80-\ud7ff\uf900-\ufdff\ufe70-\uffdc]")
 NOTHING = (None,) * 6
 

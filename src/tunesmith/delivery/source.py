@@ -11,6 +11,7 @@ from ..model.adapter import adapter_config, adapter_weights, kind_of, mergeable,
 from ..model.hub import locate
 from ..model.load import hushed, load_model
 from ..model.solid import solid
+from ..objectives.base import Beside
 from ..precision.plain import FP32
 from ..tuned import Tuned, load_run
 from .base import Into
@@ -70,5 +71,10 @@ def source_of(folder: str) -> Source:
     if tuned.folder.status != "finished":
         raise RecipeError(
             f"{folder}: the run is {tuned.folder.status}, not finished; `tunesmith resume` goes on with it"
+        )
+    if isinstance(tuned.labels, Beside):
+        raise RecipeError(
+            f"{folder}: this run both writes and tells what texts are (objective=mixed), and no way of delivering keeps"
+            " both; what is in its folder loads as it is, by PEFT and transformers"
         )
     return Source(tuned)

@@ -102,8 +102,8 @@ class Examiner:
     def way(self) -> str:
         """How answers are judged, in words."""
         if self.objective.targets in ("label", "mixed"):
-            tasks = self.material.tasks
-            return "each task by itself" if len(tasks) > 1 else WAYS[tasks[0].kind]
+            first, *others = self.material.tasks
+            return "each task by itself" if others else WAYS[first.kind]
         if self.objective.targets in ("pairs", "ranked"):
             return "which answer of a pair it holds to be better"
         if self.objective.targets == "liked":
@@ -152,7 +152,8 @@ class Examiner:
             by_task[task.name] = figures(task, [self.sequences[n] for n in numbers], own, loss)
         said = self.told(policy, heads)
         if len(self.material.tasks) == 1:
-            return Measured(*by_task.values(), said)
+            [alone] = by_task.values()
+            return Measured(alone, said)
         return Measured(Scores(found["loss"].mean(), len(self.examples), tasks=by_task), said)
 
     def told(self, policy: Policy, heads: dict[int, np.ndarray]) -> list[str]:

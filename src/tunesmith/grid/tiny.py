@@ -149,7 +149,7 @@ def make_model(seed: int = 0, **sizes: Any):
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     torch.manual_seed(seed)
-    shape = {"hidden_size": 64, "num_hidden_layers": 2, "max_position_embeddings": 256} | sizes
+    shape: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 2, "max_position_embeddings": 256} | sizes
     config = Qwen2Config(
         vocab_size=264,
         intermediate_size=128,

@@ -1,4 +1,4 @@
-"""Rows that are written together: they join when their prompt was read, go on token by token, and leave at their end."""
+"""Rows that are written together: they join when their prompt was read, go on by a token each, and leave at the end."""
 
 from __future__ import annotations
 
@@ -101,21 +101,30 @@ class Together:
 
     read: Read
     memory: Memory = field(default_factory=Memory)
-    logits: Tensor = field(default_factory=lambda: torch.empty(0, 0))
+    said: Tensor = field(default_factory=lambda: torch.empty(0, 0))
+    left: Tensor | None = None
+    """Of what was said, the rows that are still here, if not all: who goes on at once need not copy it."""
     place: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+
+    @property
+    def logits(self) -> Tensor:
+        if self.left is not None:
+            self.said, self.left = self.said[self.left], None
+        return self.said
 
     def join(self, read: Prefilled, size: int = 1) -> None:
         self.memory.join(read.cache, read.attend, size)
         logits, place = (one.repeat_interleave(size, 0) for one in (read.logits, read.place))
-        self.logits, self.place = (
-            (torch.cat([self.logits, logits]), torch.cat([self.place, place])) if len(self.place) else (logits, place)
-        )
+        had = self.logits
+        self.said = torch.cat([had, logits]) if len(had) else logits
+        self.place = torch.cat([self.place, place]) if len(had) else place
 
     def keep(self, stays: Sequence[int]) -> None:
         if len(stays) < len(self.place):
             self.memory.keep(stays)
             at = torch.tensor(stays, device=self.place.device, dtype=torch.long)
-            self.logits, self.place = self.logits[at], self.place[at]
+            self.left = at if self.left is None else self.left[at]
+            self.place = self.place[at]
 
     def go_on(self, token: Tensor) -> None:
         self.memory.begin()
@@ -123,24 +132,22 @@ class Together:
         blank = torch.zeros((), device=token.device).expand(
             len(token), 1, 1, seen
         )  # four dimensions: handed on as it is
-        out = self.read(
-            token[:, None], self.place[:, None], attention_mask=blank, past_key_values=self.memory, memory=self.memory
-        )
+        more = {"attention_mask": blank, "past_key_values": self.memory, "memory": self.memory}
+        out = self.read(token[:, None], self.place[:, None], **more)
         self.memory.end()
-        self.logits, self.place = out.logits[:, -1].float(), self.place + 1
+        self.said, self.left, self.place = out.logits[:, -1].float(), None, self.place + 1
 
 
-def alike(prefill: Callable[[], Prefilled], read: Read, same: Callable[[Tensor, Tensor], bool]) -> bool:
-    """Whether this model's rows may go on together: found out by trying, on prompts of unequal length."""
+def alike(read: Prefilled, model: Read, same: Callable[[Tensor, Tensor], bool]) -> bool:
+    """Whether rows of this model, which has read a few prompts, may go on together: found out by trying."""
     found = []
-    for going in (Each(read), Together(read)):
-        said = []
-        going.join(prefill(), 2)
-        going.join(deepcopy(prefill()))
-        for stays in (None, [0, 2, 3, 5], [0, 2, 3]):
-            if stays:
-                going.keep(stays)
-            said.append(going.logits)
-            going.go_on(said[-1].argmax(-1))
+    for going in (Each(model), Together(model)):
+        going.join(deepcopy(read), 2)
+        going.join(deepcopy(read))
+        said = [going.logits]
+        going.go_on(said[-1].argmax(-1))
+        going.keep([0, 2, 3, 5])
+        said.append(going.logits)
+        going.go_on(said[-1].argmax(-1))
         found.append(torch.cat([*said, going.logits]))
     return same(found[1], found[0])

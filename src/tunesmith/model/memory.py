@@ -38,10 +38,15 @@ class Group:
 
 def layers_of(cache: Any, length: int) -> list[Any]:
     """The layers of a cache that has nothing but keys and values, of so many tokens, in each."""
-    layers = cache.layers if type(cache) is DynamicCache else []
-    if not layers or not all(type(one) is DynamicLayer and one.keys.shape[2] == length for one in layers):
+    layers: list[Any] = cache.layers if type(cache) is DynamicCache else []
+    if not layers or not all(type(one) is DynamicLayer and one.get_seq_length() == length for one in layers):
         raise Unsuited(f"{type(cache).__name__} has more than keys and values of {length} tokens")
     return layers
+
+
+def both(layers: Sequence[Any]) -> tuple[list[Tensor], list[Tensor]]:
+    """Keys and values of each layer."""
+    return [one.keys for one in layers], [one.values for one in layers]
 
 
 class Memory(Cache):
@@ -72,31 +77,29 @@ class Memory(Cache):
     def join(self, cache: Any, attend: Tensor, size: int) -> None:
         """Let `size` rows go on from each of the prompts that a cache holds; [N, P] which tokens are a prompt's."""
         layers = layers_of(cache, attend.shape[1])
+        lengths, first = attend.sum(-1).tolist(), len(self.places)
+        self.make_room(layers)
+        self.reserve(len(lengths) * size, BLOCK + (max(lengths) if size == 1 else 0))
         for number, there in enumerate(attend.bool()):
-            kept = [tuple(one[number, :, there].unsqueeze(0) for one in (layer.keys, layer.values)) for layer in layers]
-            keys, values = ([pair[side] for pair in kept] for side in (0, 1))
-            if size == 1:
-                self.settle(keys, values)
-            else:
-                self.reserve(size, BLOCK, keys, values)
-                self.places += range(len(self.places), len(self.places) + size)
-                self.lengths += [0] * size
-            self.groups.append(Group([], [], 1) if size == 1 else Group(keys, values, size))
+            keys, values = ([one[number : number + 1, :, there] for one in held] for held in both(layers))
+            shares = size > 1
+            self.groups.append(Group(keys, values, size) if shares else Group([], [], 1))
+            self.lengths += [0] * size if shares else [lengths[number]]
+            if not shares:  # then the prompt is a row's own
+                for held, given in ((self.keys, keys), (self.values, values)):
+                    for layer, one in enumerate(given):
+                        held[layer][first + number, :, : lengths[number]] = one[0]
+        self.places += range(first, first + len(lengths) * size)
 
-    def settle(self, keys: list[Tensor], values: list[Tensor]) -> None:
-        """Give a row that shares its prompt with nobody the prompt as tokens of its own."""
-        length, place = keys[0].shape[2], len(self.places)
-        self.reserve(1, length + BLOCK, keys, values)
-        for layer, (key, value) in enumerate(zip(keys, values, strict=True)):
-            self.keys[layer][place, :, :length], self.values[layer][place, :, :length] = key[0], value[0]
-        self.places.append(place)
-        self.lengths.append(length)
-
-    def reserve(self, more: int, room: int, keys: Sequence[Tensor] = (), values: Sequence[Tensor] = ()) -> None:
-        """Have places for so many more rows, of at least so much room; the first tensors say how large an entry is."""
+    def make_room(self, layers: Sequence[Any]) -> None:
+        """Find out how large an entry is."""
         if not self.keys:
-            self.keys = [one.new_empty(0, one.shape[1], 0, one.shape[3]) for one in keys]
-            self.values = [one.new_empty(0, one.shape[1], 0, one.shape[3]) for one in values]
+            self.keys, self.values = (
+                [one.new_empty(0, one.shape[1], 0, one.shape[3]) for one in held] for held in both(layers)
+            )
+
+    def reserve(self, more: int, room: int) -> None:
+        """Have places for so many more rows, each for so many tokens."""
         count, had = len(self.places) + more, self.keys[0].shape
         if count <= had[0] and room <= had[2]:
             return
@@ -156,7 +159,7 @@ class Memory(Cache):
         asked = query if self.order is None else query.index_select(0, self.order)
         found = part(asked, keys[:rows, :, : self.seen], values[:rows, :, : self.seen], scale, self.mask)
         if self.order is not None:
-            found = tuple(one.index_select(0, places) for one in found)
+            found = found[0].index_select(0, places), found[1].index_select(0, places)
         if any(group.keys for group in self.groups):
             found = together(self.of_prompts(layer, query, scale), found)
         if front is not None:
@@ -203,7 +206,7 @@ def shared(by_head: Tensor, spans: Sequence[tuple[slice, Any]], scale: float | N
             nothing = mine.new_zeros(*mine.shape[:3], width)
             yield nothing, torch.full(mine.shape[:3], -torch.inf, device=mine.device)
         else:
-            yield part(mine, *held, scale)
+            yield part(mine, held[0], held[1], scale)
 
 
 def together(one: Part, other: Part) -> Part:

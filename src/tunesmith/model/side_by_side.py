@@ -38,7 +38,9 @@ class Beside:
     """The adapters of one model, by names that only programs see."""
 
     def __init__(self, model) -> None:
-        self.model, self.tuned = model, None
+        self.model = model
+        self.tuned: Any = None
+        """What PEFT makes of it, once there is an adapter."""
         self.names: dict[str, bool] = {}
         """Each, and whether rows under it may stand beside rows under others."""
         self.stacks: dict[tuple[int, tuple[str, ...]], Stack | None] = {}
@@ -64,7 +66,7 @@ class Beside:
 
     def refuse(self, name: str, folder: Path) -> None:
         """Raises CheckpointError for what would change the base itself, or stand before its sequences."""
-        config = self.tuned.peft_config[name]  # type: ignore[union-attr]
+        config = self.tuned.peft_config[name]
         if config.is_prompt_learning:
             raise CheckpointError(
                 f"{folder}: a soft prompt ({kind_of(config)}) stands before every sequence, beside other adapters or"
@@ -138,8 +140,9 @@ class Beside:
         """Have each layer add what the rows' adapters say."""
         from peft.tuners.lora import LoraLayer
 
-        for module in self.model.modules():
-            if isinstance(module, LoraLayer) and id(module) not in self.hooked:
+        layers: list[Any] = [module for module in self.model.modules() if isinstance(module, LoraLayer)]
+        for module in layers:
+            if id(module) not in self.hooked:
                 module.register_forward_hook(self.add)
                 self.hooked.add(id(module))
 
@@ -191,7 +194,6 @@ class Beside:
     @contextmanager
     def alone(self, name: str) -> Iterator[None]:
         """Within it all rows are under one adapter, as PEFT computes it."""
-        assert self.tuned is not None
         self.tuned.base_model.enable_adapter_layers()
         self.tuned.set_adapter(name)
         try:

@@ -1,5 +1,6 @@
 """A model as it is quickest at writing: LoRA is part of the weights, and the head multiplies as wide matrices like it.
 
+Asked for, products are with weights in half precision, which a few rows take half the time for: they wait for weights.
 Afterwards every weight is the very tensor that it was before.
 """
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..methods.base import plain
+from .learning import LearningLinear
 
 MOST = 2 * 10**9
 """Bytes of weights that are held a second time at most."""
@@ -21,30 +23,46 @@ WIDE = 16384
 
 
 @contextmanager
-def swift(model) -> Iterator[None]:
-    """Within it the model writes quickly, and must not learn."""
+def swift(model, half: bool = False) -> Iterator[None]:
+    """Within it the model writes quickly, and must not learn; with `half` by weights of 16 bits."""
     merged = [(layer, layer.get_base_layer().weight.data) for layer in mergeable(model)]
-    head = getattr(model, "get_output_embeddings", lambda: None)()
-    wide = head is not None and plain(head) and head.out_features >= WIDE and wider()
+    kinds: list[tuple[Any, type]] = []
     try:
         for layer, _ in merged:
             layer.merge(safe_merge=True)  # which makes a new tensor
-        if wide:
-            head.__class__ = Wide
+        for layer, kind in exchanged(model, half):
+            kinds.append((layer, type(layer)))
+            layer.__class__ = kind
         yield
     finally:
+        for layer, kind in kinds:
+            layer.__class__ = kind
+            vars(layer).pop("packed", None)
         for layer, weight in merged:
             layer.merged_adapters.clear()
             layer.get_base_layer().weight.data = weight
-        if wide:
-            head.__class__ = nn.Linear
+
+
+def exchanged(model, half: bool) -> Iterator[tuple[Any, type]]:
+    """Layers, and what they are meanwhile."""
+    head: Any = getattr(model, "get_output_embeddings", lambda: None)()
+    if half:
+        yield from ((one, Half) for one in model.modules() if type(one) in (nn.Linear, LearningLinear) and settled(one))
+    elif plain(head) and head.out_features >= WIDE and wider():
+        yield head, Wide
+
+
+def settled(layer: Any) -> bool:
+    """Whether a layer's weight is there, in the precision that a half is made of."""
+    weight = layer.weight
+    return weight.device.type == "cpu" and weight.dtype == torch.float32 and not hasattr(layer, "_hf_hook")
 
 
 def mergeable(model) -> list[Any]:
     """LoRA layers of the plain kind over plain weights, unless these are too many to be held twice."""
     from peft.tuners.lora import LoraLayer
 
-    found = [layer for layer in model.modules() if isinstance(layer, LoraLayer) and simple(layer)]
+    found: list[Any] = [layer for layer in model.modules() if isinstance(layer, LoraLayer) and simple(layer)]
     size = sum(layer.get_base_layer().weight.nbytes for layer in found)
     return found if size <= MOST else []
 
@@ -63,6 +81,22 @@ def simple(layer: Any) -> bool:
 def wider() -> bool:
     """Whether torch was built with oneDNN, which is up to twice as quick as MKL at a few rows by many columns."""
     return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def halves() -> bool:
+    """Whether this machine has products with weights of 16 bits that are quicker than whole ones."""
+    return "fbgemm" in torch.backends.quantized.supported_engines
+
+
+class Half(nn.Linear):
+    """`nn.Linear` with weights of 16 bits and sums of 32, by FBGEMM (Khudia et al. 2021, arXiv:2101.05615)."""
+
+    packed: Any
+
+    def forward(self, input: Tensor) -> Tensor:
+        if "packed" not in vars(self):
+            self.packed = torch.ops.quantized.linear_prepack_fp16(self.weight.detach(), self.bias)
+        return torch.ops.quantized.linear_dynamic_fp16(input, self.packed)
 
 
 class Wide(nn.Linear):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from annotated_types import Ge
 
@@ -72,6 +72,9 @@ class Online(Objective):
     """Draw from words at least this likely, as a share of the likeliest one."""
     stop: tuple[str, ...] = ()
     """Texts that end an answer, beside the model's own stop token."""
+    sampler: Literal["exact", "half"] = "exact"
+    """What answers are drawn by: the weights that learn, or these in 16 bits, which is quicker on a CPU; how far that
+    is from the trainer is measured (sampler_mismatch) and corrected (importance_cap)."""
     num_iterations: Count = 1
     """Times that answers are learnt from before new ones are given."""
     num_mini_batches: Count = 1

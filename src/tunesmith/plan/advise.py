@@ -79,7 +79,8 @@ def circumstances(run: Run, parameters: float | None = None, rows: int | None = 
     room, encoder."""
     said = {".".join(key): value for key, value in values(dump(run))}
     facts = {path.removesuffix(".name"): value for path, value in said.items()}
-    train, sources = run.train, 1 + len(run.data.also)
+    train, named = run.train, {source.task for source in (run.data, *run.data.also) if source.task}
+    sources = len(named) or 1 + len(run.data.also)
     batch = train.per_device_train_batch_size * train.gradient_accumulation_steps
     facts |= {"batch": batch, "tasks": sources, "adapter": run.method.detachable, "targets": run.objective.targets}
     facts["epochs"] = train.num_train_epochs

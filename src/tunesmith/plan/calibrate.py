@@ -11,23 +11,26 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .rehearse import Count
 
 ROWS = 512
 SIDES = (8, 32, 128, 512, 2048)
 
 
-def timed(work: Callable[[], Any], least: float = 0.15) -> float:
-    """Seconds that a piece of work takes: the median of some tries, after one that does not count."""
+def timed(work: Callable[[], Any], threads: int, least: float = 0.15) -> float:
+    """Seconds that a piece of work takes by itself: of the processor's time, since others may use it too, a thread's
+    share; the least of some tries, after one that does not count."""
     work()
     found: list[float] = []
     until = time.perf_counter() + least
-    while len(found) < 3 or time.perf_counter() < until:
-        begun = time.perf_counter()
+    while len(found) < 5 or time.perf_counter() < until:
+        wall, begun = time.perf_counter(), time.process_time()
         work()
-        found.append(time.perf_counter() - begun)
-    return median(found)
+        found.append(min(time.perf_counter() - wall, (time.process_time() - begun) / threads))
+    return min(found)
 
 
 def products(dtype: Any, sides: tuple[int, ...]) -> list[tuple[int, float]]:
@@ -40,7 +43,7 @@ def products(dtype: Any, sides: tuple[int, ...]) -> list[tuple[int, float]]:
     for side in sides:
         wide = max(side, 512)
         a, b = torch.randn(ROWS, side, dtype=dtype), torch.randn(side, wide, dtype=dtype)
-        took = timed(lambda a=a, b=b: product(a, b))
+        took = timed(lambda a=a, b=b: product(a, b), torch.get_num_threads())
         found.append((min(side, ROWS) if side <= ROWS else side, 2 * ROWS * side * wide / took))
     return found
 
@@ -50,50 +53,47 @@ def bandwidth() -> float:
     import torch
 
     a, b = torch.ones(2**24), torch.ones(2**24)
-    return 3 * a.nbytes / timed(lambda: torch.add(a, b, out=a))
+    return 3 * a.nbytes / timed(lambda: torch.add(a, b, out=a), torch.get_num_threads())
 
 
-def call(rate: Callable[[Any], float]) -> float:
-    """Seconds that an operation takes by itself, in a step of a model so small that little else is left."""
+def small_step() -> tuple[float, Count]:
+    """Seconds of a step of a model so small that operations take little but the time to be called; and its count."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from ..model.policy import Policy
-    from .rehearse import META, rehearse
-
-    config = LlamaConfig(
-        hidden_size=32, intermediate_size=64, num_hidden_layers=8, num_attention_heads=4, vocab_size=64
-    )
-    policy, ids = Policy(LlamaForCausalLM(config)), torch.arange(16)[None]
-
-    def step() -> None:
-        policy.run(batch, policy.trunk).last_hidden_state.sum().backward()
-
     from ..data.batch import pack
     from ..data.rendering.tokens import Tokens
+    from ..model.policy import Policy
+    from .rehearse import META, rehearse, there_and_back
 
-    batch = pack([Tokens(ids[0].tolist(), [True] * 16)])
-    took = timed(step, 0.5)
-    with META:
-        count = rehearse(Policy(LlamaForCausalLM(config)), [16], 0).step
-    return max(1e-6, (took - rate(count)) / count.calls)
+    sizes: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 8, "num_attention_heads": 4}
+    config = LlamaConfig(vocab_size=64, **sizes)
+    policy, batch = Policy(LlamaForCausalLM(config)), pack([Tokens(list(range(16)), [True] * 16)])
+
+    took = timed(lambda: there_and_back(policy.run(batch, policy.trunk).last_hidden_state.sum()), 1, 0.5)
+    with torch.device(META):
+        blank = Policy(LlamaForCausalLM(config))
+    return took, rehearse(blank, [16], 0).step
 
 
 def main() -> None:
+    import accelerate
+    import peft
     import psutil
     import torch
 
+    from ..evaluate import report
     from ..machine import settle_in
-    from ..training import train
     from .device import GB, Device
 
-    assert train
-    framework = psutil.Process().memory_info().rss / GB
+    assert accelerate and peft and report  # all that a run imports is part of what it takes
     settle_in()
+    took, count = small_step()
+    framework = psutil.Process().memory_info().rss / GB
     found: dict[str, Any] = {"full": products(torch.float32, SIDES), "half": products(torch.bfloat16, (32, 512))}
     found |= {"bandwidth": bandwidth(), "framework": framework}
     bare = Device("", "cpu", 0, found, found["bandwidth"], 0.0, 0, 1, True, "")
-    found["call"] = call(lambda count: bare.seconds(count, False))
+    found["call"] = max(1e-6, (took - bare.seconds(count, False)) / count.calls)
     sys.stdout.write(json.dumps(found) + "\n")
 
 

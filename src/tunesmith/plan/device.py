@@ -7,7 +7,7 @@ import math
 import re
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -166,8 +166,3 @@ def read(file: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return said if isinstance(said, dict) else {}
-
-
-def described(one: Device) -> dict[str, Any]:
-    """A device as JSON."""
-    return asdict(one)

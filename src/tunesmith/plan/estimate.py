@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from .blank import Held, alike, blank, held, refuse_unfit
+from .blank import Held, alike, blank, held, numbers, refuse_unfit
 from .device import GB, Device
 from .known import Found
 from .rehearse import Count, Rehearsed, rehearse
@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from ..model.policy import Policy
     from ..run import Run
 
-PAGED = 0.02
-"""Share of what is taken that no tensor has: remains between them."""
+WORD = 1000
+"""Bytes that a tokenizer takes for each of its words; SmolLM2's 49,152 took 50 MB."""
+REMAINS = {"cpu": 0.3, "gpu": 0.05}
+"""What lies between tensors that come and go and that none of them fits, as a share of activations. On a CPU it is what
+full and LoRA runs of SmolLM2-135M had beyond all that is counted here (docs/performance.md: 3,382 and 1,814 MB)."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,33 @@ class Plan:
 
 
 @dataclass
+class Blanks:
+    """A model without weights, whole and of few blocks, and what was gone through with it."""
+
+    config: Any
+    whole: Policy
+    few: dict[int, Policy] = field(default_factory=dict)
+    gone: dict[Any, Rehearsed] = field(default_factory=dict)
+
+
+MADE: dict[Any, Blanks] = {}
+MOST = 8
+"""Blanks that are kept: what is tried to make a run fit differs in little."""
+
+
+def blanks(subject: Subject) -> Blanks:
+    """The blanks of a run, made once for all runs that differ in nothing that they depend on."""
+    run, found, device = subject.run, subject.found, subject.setting.device
+    held = numbers(run.model.precision, device)
+    key = (id(found.config), repr(run.method), held, subject.labels, run.train.gradient_checkpointing)
+    if key not in MADE or MADE[key].config is not found.config:  # a number may come to mean another config
+        while len(MADE) >= MOST:
+            del MADE[next(iter(MADE))]
+        MADE[key] = Blanks(found.config, blank(run, found, device, subject.labels))
+    return MADE[key]
+
+
+@dataclass
 class Subject:
     """A run, and what was found out of its model."""
 
@@ -73,31 +103,39 @@ class Subject:
     setting: Setting
     labels: tuple[str, ...] = ()
     assumed: list[str] = field(default_factory=list)
-    shallows: dict[int, Policy] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.policy: Policy = blank(self.run, self.found, self.setting.device, self.labels)
+        self.blanks = blanks(self)
+        self.policy: Policy = self.blanks.whole
         refuse_unfit(self.run, self.policy)
         self.held: Held = held(self.policy, self.run.model.precision)
         self.half = str(self.policy.bare.dtype) != "torch.float32" or self.run.train.bf16 or self.run.train.fp16
 
     def rehearse(self, part: Part, learnt: float, learns: bool = True) -> Rehearsed:
         """A part of a step; of a deep model whose blocks are alike, by fewer blocks."""
+        key = part, learnt, learns
+        if key not in self.blanks.gone:
+            self.blanks.gone[key] = self.go_through(
+                part, len(part) if self.labels else round(sum(part) * learnt), learns
+            )
+        return self.blanks.gone[key]
+
+    def go_through(self, part: Part, learnt: int, learns: bool) -> Rehearsed:
         import torch
 
-        count = len(part) if self.labels else round(sum(part) * learnt)
         blocks = self.found.config.get_text_config().num_hidden_layers
         with torch.set_grad_enabled(learns):
             if blocks <= FEW[1] or not alike(self.policy):
-                return rehearse(self.policy, part, count)
-            few, more = (rehearse(self.shallow(depth), part, count) for depth in FEW)
+                return rehearse(self.policy, part, learnt)
+            few, more = (rehearse(self.shallow(depth), part, learnt) for depth in FEW)
             return few.plus(more, (blocks - FEW[0]) / (FEW[1] - FEW[0]))
 
     def shallow(self, blocks: int) -> Policy:
         """The policy with so many blocks."""
-        if blocks not in self.shallows:
-            self.shallows[blocks] = blank(self.run, self.found, self.setting.device, self.labels, blocks)
-        return self.shallows[blocks]
+        few = self.blanks.few
+        if blocks not in few:
+            few[blocks] = blank(self.run, self.found, self.setting.device, self.labels, blocks)
+        return few[blocks]
 
     def counted(self, part: Part, learnt: float, learns: bool = True) -> Rehearsed:
         """The same, or by a Llama of the same sizes where the model cannot be gone through without its weights."""
@@ -194,6 +232,7 @@ def in_memory(subject: Subject, work: Work, largest: Rehearsed, states: float) -
         "optimizer": states / cut,
         "gathered blocks": 2 * weights.block if cut > 1 else 0.0,
         "framework": device.framework * GB,
+        "tokenizer": WORD * subject.found.config.get_text_config().vocab_size if device.kind == "cpu" else 0.0,
     }
     moments = [in_step(subject, largest), in_checkpoint(run, weights, states), in_measuring(subject, work)]
     if work.answers:
@@ -201,7 +240,7 @@ def in_memory(subject: Subject, work: Work, largest: Rehearsed, states: float) -
             {"KV cache": cached(subject, work.writing, max(work.largest)), "logits": said(subject, work.writing)}
         )
     found = always | max(moments, key=lambda moment: sum(moment.values()))
-    found["remains"] = PAGED * (sum(found.values()) - found["framework"])
+    found["remains"] = REMAINS[device.kind] * found.get("activations", 0.0)
     return {name: size / GB for name, size in found.items() if size}
 
 

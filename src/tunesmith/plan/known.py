@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import RecipeError
 from ..model.demo import MODELS
 from ..model.foreign import read_config, read_json
-from ..model.hub import MODELSCOPE, REPOSITORY, locate
+from ..model.hub import MODELSCOPE, REPOSITORY, TOKENIZER_FILES, locate
 from .table import table
 
 
@@ -68,7 +68,8 @@ def in_folder(folder: Path) -> Found:
     kind = said.get("model_type") if isinstance(said, dict) else None
     source = f"{folder / 'config.json'}"
     if kind in CONFIG_MAPPING or kind == "mixture_of_depths":
-        return Found(read_config(folder), source, folder)
+        words = any(file for pattern in TOKENIZER_FILES for file in folder.glob(pattern))
+        return Found(read_config(folder), source, folder if words else None)
     return Found(llama_like(said, source), source, None, (unknown(kind),))
 
 

@@ -52,17 +52,6 @@ class Count:
     def all_flops(self) -> float:
         return float(sum(self.flops.values()))
 
-    def __add__(self, other: Count) -> Count:
-        flops = Counter(self.flops)
-        flops.update(other.flops)
-        more = (self.moved + other.moved, self.calls + other.calls)
-        return Count(flops, *more, max(self.kept, other.kept), max(self.peak, other.peak))
-
-    def times(self, factor: float) -> Count:
-        """The same work so many times, one after another."""
-        flops = Counter({side: round(number * factor) for side, number in self.flops.items()})
-        return replace(self, flops=flops, moved=self.moved * factor, calls=round(self.calls * factor))
-
 
 class Counting(TorchDispatchMode):
     """Within it, operations are counted, and the memory of what they make while it is there."""
@@ -203,11 +192,16 @@ def rehearse(policy: Policy, sizes: Sequence[int], learnt: int) -> Rehearsed:
         loss, head = judged(policy, states, learnt, counting)
         forward = replace(counting.count, flops=Counter(counting.count.flops), kept=counting.live)
         counting.count.kept = counting.live
-        if loss.requires_grad:
-            loss.backward()
+        there_and_back(loss)
     for weight in weights:
         weight.grad = None
     return Rehearsed(counting.count, forward, head)
+
+
+def there_and_back(loss: Tensor) -> None:
+    """The backward pass of what was gone through, if anything learns. No step is taken."""
+    if loss.requires_grad:
+        loss.backward()
 
 
 def judged(policy: Policy, states: Tensor, learnt: int, counting: Counting) -> tuple[Tensor, int]:

@@ -21,7 +21,18 @@ BLOCK = 256
 """Words whose chances are added up before any is looked at alone."""
 
 
-class How(Protocol):
+class Choosy(Protocol):
+    """Which words may be drawn."""
+
+    @property
+    def top_p(self) -> float: ...
+    @property
+    def top_k(self) -> int: ...
+    @property
+    def min_p(self) -> float: ...
+
+
+class How(Choosy, Protocol):
     """How answers are drawn; documented in objectives/_online.py."""
 
     @property
@@ -29,13 +40,9 @@ class How(Protocol):
     @property
     def temperature(self) -> float: ...
     @property
-    def top_p(self) -> float: ...
-    @property
-    def top_k(self) -> int: ...
-    @property
-    def min_p(self) -> float: ...
-    @property
     def stop(self) -> tuple[str, ...]: ...
+    @property
+    def sampler(self) -> str: ...
 
 
 @dataclass
@@ -60,7 +67,7 @@ def sample(engine: Engine, prompts: Sequence[Ids], how: How, seed: int, size: in
     found = [Drawn() for _ in range(len(prompts) * size)]
     draw = torch.Generator().manual_seed(seed)
     luck = torch.rand(len(found), how.max_completion_length, generator=draw, dtype=torch.float64).to(engine.device)
-    with swift(engine.model):
+    with swift(engine.model, how.sampler == "half"):
         portion = ROWS // 4 if engine.together else ROWS  # who has a memory for each batch is quicker with few
         engine.batch_size = max(1, portion // size)
         waiting, going, rows = engine.batches(prompts), engine.going(), list[int]()
@@ -138,7 +145,7 @@ def stopped(engine: Engine, ids: Ids, stop: tuple[str, ...]) -> bool:
     return bool(stop) and any(text in engine.tokenizer.decode(ids, skip_special_tokens=True) for text in stop)
 
 
-def likely(logp: Tensor, how: How) -> Tensor:
+def likely(logp: Tensor, how: Choosy) -> Tensor:
     """[B, V] log-probabilities of the words that may be drawn, the others at minus infinity."""
     if how.top_k:
         least = logp.topk(min(how.top_k, logp.shape[-1])).values[:, -1:]

@@ -20,7 +20,9 @@ from .row import Ask, Likely, Piece
 from .settings import Serving
 from .wire import Any_, Chat, Completion, Sampled
 
-READER = Messages()
+LEAST = 1e-6
+"""Of top_p: 0 means the likeliest token, which some token must be."""
+READER: Any = Messages()  # the registry knows it as any format
 
 
 def dialogue(said: Sequence[Any_], tools: Sequence[Any_] = ()) -> tuple[Message, ...]:
@@ -111,7 +113,7 @@ class Asking:
         stop = said.stop or ()
         return Draw(
             temperature=1.0 if said.temperature is None else said.temperature,
-            top_p=1.0 if said.top_p is None else said.top_p,
+            top_p=1.0 if said.top_p is None else max(said.top_p, LEAST),
             top_k=max(0, said.top_k or 0),
             min_p=said.min_p or 0.0,
             presence_penalty=said.presence_penalty or 0.0,

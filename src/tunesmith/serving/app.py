@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -54,7 +54,7 @@ class Site:
             "/health": self.health,
             "/metrics": self.metrics,
             "/openapi.json": self.openapi,
-            "/v1/models": self.list,
+            "/v1/models": self.names,
             "/v1/models/{id:path}": self.one,
         }
         routes = [Route(path, self.safely(work), methods=["POST"]) for path, work in self.posts().items()]
@@ -107,7 +107,7 @@ class Site:
     async def openapi(self, _: Request) -> Response:
         return json_response(document())
 
-    async def list(self, _: Request) -> Response:
+    async def names(self, _: Request) -> Response:
         data = [self.models.entry(served) for served in list(self.models.served.values())]
         return json_response({"object": "list", "data": data})
 
@@ -138,7 +138,8 @@ class Site:
         ask = self.asking.ask(said, served, prompt, most, logprobs)
         ask.grammar = await asyncio.to_thread(speech.grammar, self.models.words, self.models.ends)
         answers = Answers(self.loop, [ask])
-        keep = self.keeper(said, served, {"messages": turns, "tools": said.tools or ()}, answers)
+        asked = {"messages": turns, "tools": said.tools or ()}
+        keep = self.keeper(said, served, [asked] * ask.n, answers)
         if said.stream:
             usage = bool(said.stream_options and said.stream_options.include_usage)
             return self.stream(request, answers, self.chat_chunks(said, answers, speech, keep), usage)
@@ -151,6 +152,8 @@ class Site:
         said = parsed(Completion, await request.body())
         served = self.writer(said.model)
         prompts = prompts_of(said)
+        if len(prompts) > self.settings.queue + 1:
+            raise bad(f"'prompt': at most {self.settings.queue + 1} at once here (got {len(prompts)})", "prompt")
         if said.echo and said.logprobs is not None:
             raise bad("'echo': logprobs of a prompt are not told; leave one of the two out", "echo")
         asks, before = [], []
@@ -158,9 +161,10 @@ class Site:
             ids = await self.ids(served, prompt, "prompt")
             asks.append(self.asking.ask(said, served, ids, said.max_tokens or 16, said.logprobs))
             shown = prompt if isinstance(prompt, str) else served.renderer.tokenizer.decode(ids)
-            before += [shown if said.echo else ""] * asks[-1].n
+            before += [shown] * asks[-1].n
         answers = Answers(self.loop, asks)
-        keep = self.keeper(said, served, {"prompt": said.prompt}, answers, "cmpl-")
+        keep = self.keeper(said, served, [{"prompt": shown} for shown in before], answers)
+        before = before if said.echo else [""] * len(before)
         if said.stream:
             usage = bool(said.stream_options and said.stream_options.include_usage)
             return self.stream(request, answers, self.text_chunks(said, answers, before, keep), usage)
@@ -300,11 +304,12 @@ class Site:
     # --- feedback -----------------------------------------------------------------------------------------------------
 
     def keeper(
-        self, said: Chat | Completion, served: Served, prompt: dict[str, Any], answers: Answers, mark="chatcmpl-"
-    ):
-        """What keeps answers once they are whole, if anything is kept."""
+        self, said: Chat | Completion, served: Served, asked: Sequence[dict[str, Any]], answers: Answers
+    ) -> Keep:
+        """What keeps answers once they are whole, if anything is kept; `asked` is each one's prompt."""
+        mark = "chatcmpl-" if isinstance(said, Chat) else "cmpl-"
         if self.settings.log_prompts:
-            log.info("serve: asked %s: %s", said.model, orjson.dumps(prompt).decode())
+            log.info("serve: asked %s: %s", said.model, orjson.dumps(asked).decode())
         left_out = {"messages", "prompt", "tools", "user", "model", "stream", "stream_options"}
         sampled = {name: value for name, value in vars(said).items() if value is not None and name not in left_out}
 
@@ -315,7 +320,7 @@ class Site:
             if self.store is None:
                 return
             rows = [
-                Answered(mark + answers.id, n, prompt, message, served.made_of, sampled, said.user or "")
+                Answered(mark + answers.id, n, asked[n], message, served.made_of, sampled, said.user or "")
                 for n, message in enumerate(messages)
             ]
             try:

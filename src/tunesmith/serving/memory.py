@@ -33,13 +33,11 @@ def remembered(going: Going, at: int, length: int) -> DynamicCache | None:
     """What is remembered of the first tokens of one row, by itself; None where that cannot be told apart."""
     if isinstance(going, Together):
         return made_of(of_row(going.memory, at), length)
-    [part] = going.parts if isinstance(going, Each) and len(going.parts) == 1 else [None]
-    if part is None or type(part.cache) is not DynamicCache:
+    parts = going.parts if isinstance(going, Each) else []
+    layers: list[Any] = parts[0].cache.layers if len(parts) == 1 and type(parts[0].cache) is DynamicCache else []
+    if not layers or any(type(layer) is not DynamicLayer for layer in layers):
         return None
-    if any(type(layer) is not DynamicLayer for layer in part.cache.layers):
-        return None
-    first = int(part.attend[at].argmax())
-    layers = part.cache.layers
+    first = int(parts[0].attend[at].argmax())
     return made_of([[one[at : at + 1, :, first:] for one in (layer.keys, layer.values)] for layer in layers], length)
 
 
@@ -76,7 +74,7 @@ class Kept:
 
     def __init__(self, tokens: int) -> None:
         self.tokens, self.held = tokens, 0
-        self.rows: OrderedDict[tuple[str, tuple[int, ...]], DynamicCache] = OrderedDict()
+        self.rows: OrderedDict[tuple[str, tuple[int, ...]], Any] = OrderedDict()
 
     def put(self, model: str, ids: Sequence[int], cache: DynamicCache) -> None:
         """Keep a row; one that it goes on from is let go of."""

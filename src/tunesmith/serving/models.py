@@ -252,7 +252,8 @@ class Models:
     @property
     def words(self) -> int:
         """How many words the model's head knows."""
-        return self.model.get_output_embeddings().weight.shape[0]
+        head: Any = self.model.get_output_embeddings()
+        return head.weight.shape[0]
 
     @property
     def ends(self) -> frozenset[int]:

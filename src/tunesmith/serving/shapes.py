@@ -37,7 +37,7 @@ def head(answers: Answers, kind: str, model: str) -> dict[str, Any]:
     return {"id": prefix + answers.id, "object": kind, "created": answers.created, "model": model}
 
 
-def whole_chat(answers: Answers, model: str, messages: Sequence[tuple[dict[str, Any], str]], told: bool):
+def whole_chat(answers: Answers, model: str, messages: Sequence[tuple[dict[str, Any], str | None]], told: bool):
     choices = [
         {
             "index": n,

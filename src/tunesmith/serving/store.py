@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -151,5 +151,5 @@ def text(value: Any) -> str:
 
 def answer_of(row: Sequence[Any]) -> Answered:
     id, place, created, prompt, answer, made_of, sampled, asker = row
-    parts: list[Mapping[str, Any]] = [json.loads(part) for part in (prompt, answer, made_of, sampled)]
-    return Answered(id, place, *map(dict, parts), asker, created)
+    asked, said, origin, drawn = (json.loads(part) for part in (prompt, answer, made_of, sampled))
+    return Answered(id, place, asked, said, origin, drawn, asker, created)

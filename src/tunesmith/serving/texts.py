@@ -72,11 +72,14 @@ def scoring(said: Score, served: Served) -> Callable[[], dict[str, Any]]:
 
 
 def classes(found: Sequence[str], tuned: Any) -> dict[str, Any]:
+    """What a run tells of texts; of several tasks an entry each, with the task's name."""
     data = []
     for n, text in enumerate(found):
-        chances = attempt(lambda text=text: tuned.classify(text))
-        label = max(chances, key=chances.get)
-        data.append({"object": "class", "index": n, "label": label, "score": chances[label], "probs": chances})
+        told = attempt(lambda text=text: tuned.tell(text))
+        for task, chances in told.items():
+            label = max(chances, key=chances.get)
+            one = {"object": "class", "index": n, "label": label, "score": chances[label], "probs": chances}
+            data.append(one | ({"task": task} if len(told) > 1 else {}))
     return {"object": "list", "data": data}
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from ..errors import RecipeError
 from ..evaluate.evaluate import Examiner
 from ..evaluate.metrics import gain
+from ..evaluate.retention import Known, ask, retained, sentence
 from ..model.policy import Policy
+from ..run import Run
 from ..runs import RunFolder
 from .progress import Progress
 
@@ -16,6 +19,8 @@ def measure(examiner: Examiner, policy: Policy, side: str, folder: RunFolder, pr
     """Measure a side, before or after, and note it in the run folder; what was measured once is not measured again."""
     if not examiner.settings.enabled:
         return None
+    if examiner.settings.retention:
+        remember(examiner, policy, side, folder, progress)
     if not examiner.examples:
         progress.say("evaluation: there are no held-out rows; name some with data.eval_path or raise data.eval_size")
         return None
@@ -35,3 +40,24 @@ def measure(examiner: Examiner, policy: Policy, side: str, folder: RunFolder, pr
     facts["samples"] = [sample | {side: said} for sample, said in zip(samples, measured.said, strict=True)]
     folder.note(**{side: scores.as_json()}, **facts)
     return scores.as_json()
+
+
+def remember(examiner: Examiner, policy: Policy, side: str, folder: RunFolder, progress: Progress) -> None:
+    """Measure on a side what the model knows beside its task, and once both are known, what of it is left."""
+    if side in (known := folder.facts.get("retention", {})):
+        return
+    progress.say(f"measuring {side} training what is known of other things: 200 questions, and general text")
+    known |= {side: ask(policy.model, examiner.material.renderer, examiner.settings.batch_size).as_json()}
+    if side == "after" and "before" in known:
+        kept = retained(Known.from_json(known["before"]), Known.from_json(known["after"]))
+        known |= {"kept": {name: [share, *spread] for name, (share, spread) in kept.items()}}
+        progress.say(sentence(kept))
+    folder.note(retention=known)
+
+
+def refuse_retention(run: Run) -> None:
+    """What a model knows of other things is asked of one that writes."""
+    if run.eval.retention and run.objective.targets in ("label", "ranked"):
+        raise RecipeError(
+            f"eval.retention: asks models that write, and {run.objective.name} makes one that does not; leave it off"
+        )

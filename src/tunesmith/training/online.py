@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import torch
+
 from ..data.batch import Layout
 from ..errors import RecipeError
 from ..model.engine import Engine
+from ..model.swift import halves
 from ..objectives._online import Online
 from ..rollout.buffer import Beginning, Buffer
 from ..rollout.rewarded import Rewarded
@@ -41,6 +44,15 @@ def refuse_online(run: Run) -> None:
         raise RecipeError(
             "train: packing, max_tokens_per_batch and optimizer_in_backward need examples whose length is known, and"
             f" objective {run.objective.name} has its answers given first; leave them out"
+        )
+    if isinstance(run.objective, Online):
+        refuse_half(run.objective)
+
+
+def refuse_half(objective: Online) -> None:
+    if objective.sampler == "half" and (torch.cuda.is_available() or not halves()):
+        raise RecipeError(
+            "objective.sampler: half is for an x86 processor without a GPU, where torch has FBGEMM; set it to exact"
         )
 
 

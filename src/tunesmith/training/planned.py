@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from os.path import commonprefix
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -84,7 +85,9 @@ def read(run: Run, found: Found, given: tuple[int | None, int | None], say: Say)
             rows = Rows(material.sequences, material.labels)
             rows.learnt = material.counts["target tokens"] / max(1, material.counts["trained tokens"])
             render = material.renderer.render
-            rows.measured = [len(one.ids) for row in material.test for one in render(row, run.objective.targets)]
+            asked = [one.ids for row in material.test for one in render(row, run.objective.targets)]
+            alike = len(commonprefix(asked))  # is read once
+            rows.measured = [len(ids) - alike for ids in asked]
             return rows
     except (DataError, BadEnvironment) as error:
         count, tokens = given[0] or 1000, given[1] or run.data.max_length // 2
@@ -100,7 +103,8 @@ def guessed(run: Run, lengths: list[int], assumed: tuple[str, ...]) -> Rows:
     """Rows of these lengths."""
     most, each = run.data.max_length, run.objective.rendered
     cut = [max(4, min(length, most)) for length in lengths[: run.data.max_samples]]
-    rows = Rows([Tokens([0] * length, [True] * length) for length in cut for _ in range(each)], ("A", "B"))
+    made = {length: Tokens([0] * length, [True] * length) for length in set(cut)}  # one for all of a length
+    rows = Rows([made[length] for length in cut for _ in range(each)], ("A", "B"))
     rows.layout, rows.assumed = pack, assumed
     rows.measured = sorted(cut)[-run.eval.max_samples :][: max(1, len(cut) // 10)]
     return rows
@@ -159,7 +163,8 @@ def parts_of(run: Run, setting: Setting, rows: Rows, whole: Order, step: int) ->
         lengths = dict(zip(examples, sizes(all_of, rows.layout, run.objective), strict=True))
         on_cpu = setting.device.kind == "cpu" and not run.train.optimizer_in_backward
         for part in in_parts(lengths, -(-sum(lengths.values()) // AT_ONCE) if on_cpu else 1):
-            found.append(laid([rows.sequences[n] for n in sequences_of(part, run.objective)], rows.layout))
+            laid_out = laid([rows.sequences[n] for n in sequences_of(part, run.objective)], rows.layout)
+            found.append(tuple(min(length, run.data.max_length) for length in laid_out))  # a plan may ask for less
     return found
 
 
@@ -231,20 +236,20 @@ def remembered(run: Run, policy: Policy, assumed: list[str]) -> float:
 # --- afterwards -------------------------------------------------------------------------------------------------------
 
 
-def hold_against(run: Run, loop: Loop, result: Result, steps: int, say: Say) -> dict[str, Any]:
+def hold_against(run: Run, loop: Loop, labels: tuple[str, ...], result: Result, steps: int, say: Say) -> dict[str, Any]:
     """The plan of a run that has been done, beside what it took: shown, and kept for the plans to come.
 
     A run of a few seconds tells nothing of a machine. A plan that fails must not cost a run that is done: it is said.
     """
     if result.train_seconds < TELLS:
         return {}
-    rows = Rows(loop.sequences)
+    rows = Rows(loop.sequences, labels)
     rows.layout = loop.layout
     rows.learnt = share_learnt(loop.sequences)
     try:
         found, setting = find(run.model.path), Setting(here())
         made = plan(run, setting, rows, found)
-    except (Refusal, RuntimeError, ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
+    except (Refusal, RuntimeError, ValueError, TypeError, LookupError, AttributeError, OSError) as error:
         say(f"plan: cannot be made of this run ({str(error).splitlines()[0][:100]})")
         return {}
     peak = result.peak_memory_mb / 1024

@@ -43,7 +43,7 @@ from . import checkpoint
 from .before import ask_another, before_learning, begin_among, own_oracle, recorded, ways
 from .callbacks import Callbacks
 from .loop import Loop
-from .measured import measure
+from .measured import measure, refuse_retention
 from .online import answers, refuse_online
 from .order import refuse_order
 from .planned import hold_against
@@ -162,7 +162,7 @@ def follow(
         after = measure(examiner, loop.policy, "after", folder, progress)
 
         result = Result(before, after, taken.seconds, taken.speed, peak_memory_mb(), str(folder.path))
-        planned = hold_against(run, loop, result, taken.step, progress.say)
+        planned = hold_against(run, loop, material.labels, result, taken.step, progress.say)
         folder.note(status="finished", ended=now(), result=asdict(result), length=length(run), plan=planned)
         write_report(folder.path)
         progress.say(f"saved {saved} and {folder.path / 'report.html'}")
@@ -193,6 +193,7 @@ def refuse(run: Run) -> None:
     refuse_online(run)
     refuse_offload(run.train.activation_offload)
     refuse_order(run)
+    refuse_retention(run)
     run.train.optim.refuse(run.train)
     run.train.lr_scheduler_type.refuse(run.train)
     train, processes = run.train, int(os.environ.get("WORLD_SIZE", "1"))

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from struct import pack
 from typing import Any, overload
 
 import numpy as np
@@ -44,7 +45,7 @@ class Columns:
         held = self.held
         if tokens.weights is not None and not self.weighted:
             self.weigh()
-        held["ids"].frombytes(np.fromiter(tokens.ids, np.int32, len(tokens.ids)).tobytes())  # quicker than extend
+        held["ids"].frombytes(pack(f"{len(tokens.ids)}i", *tokens.ids))  # several times quicker than extend
         held["learn"].frombytes(bytes(tokens.learn))
         if self.weighted:
             held["weights"].extend(tokens.weights or [1.0] * len(tokens.ids))

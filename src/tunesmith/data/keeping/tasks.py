@@ -34,7 +34,7 @@ def tasks_of(run: Run, parts: Sequence[Stored]) -> tuple[Task | None, ...]:
     sources = (run.data, *run.data.also)
     if run.objective.targets not in WANTED:
         return (None,) * len(sources)
-    kinds = [kind_in(source.path, part) for source, part in zip(sources, parts, strict=True)]
+    kinds: list[Kind] = [kind_in(source.path, part) for source, part in zip(sources, parts, strict=True)]
     keys = [name_of(source.task, kind) for source, kind in zip(sources, kinds, strict=True)]
     made: dict[str, Task] = {}
     for key, kind in zip(keys, kinds, strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -30,6 +30,20 @@ class Hashes:
         number, asked, answered = (np.array(part) for part in (self.number, self.asked, self.answered))
         order = np.lexsort((number, answered, asked))
         return number[order], asked[order], answered[order]
+
+
+Pairs = Sequence[tuple[np.ndarray, np.ndarray]]
+"""Rows of several splits, and of each another row that shows what is wrong with it."""
+
+
+def in_order(found: Pairs, say: Callable[[Origin, int], Said], origin: Origin) -> Iterator[tuple[int, Words]]:
+    """Rows as they stand in the files, each with what makes its sentence."""
+    if not found:
+        return
+    rows, others = map(np.concatenate, zip(*found, strict=True))
+    order = np.argsort(rows)
+    for row, other in zip(rows[order].tolist(), others[order].tolist(), strict=True):
+        yield row, partial(say, origin, other)
 
 
 @rule("duplicate")
@@ -69,13 +83,12 @@ class Apart(Watch):
 
 class Duplicates(Apart):
     def end(self, origin: Origin) -> Iterator[tuple[int, Words]]:
-        found: list[tuple[int, int]] = []
+        found = []
         for split in self.split.values():
             number, asked, answered = split.sorted()
             again = np.flatnonzero((asked[1:] == asked[:-1]) & (answered[1:] == answered[:-1])) + 1
-            found += zip(number[again].tolist(), number[again - 1].tolist(), strict=True)
-        for row, before in sorted(found):
-            yield row, partial(same_as, origin, before)
+            found.append((number[again], number[again - 1]))
+        return in_order(found, same_as, origin)
 
 
 def same_as(origin: Origin, row: int) -> Said:
@@ -106,7 +119,7 @@ class Conflicts(Apart):
         return len(example.answers) == 1 or example.label is not None
 
     def end(self, origin: Origin) -> Iterator[tuple[int, Words]]:
-        found: list[tuple[int, int]] = []
+        found = []
         for split in self.split.values():
             number, asked, answered = split.sorted()
             if not len(number):
@@ -116,9 +129,8 @@ class Conflicts(Apart):
             first, last = (np.repeat(ends, sizes) for ends in (starts, starts + sizes - 1))  # of a row's prompt
             mixed = np.flatnonzero(answered[first] != answered[last])
             other = np.where(answered[first] != answered, first, last)  # they stand by their answers
-            found += zip(number[mixed].tolist(), number[other[mixed]].tolist(), strict=True)
-        for row, other in sorted(found):
-            yield row, partial(otherwise, origin, other)
+            found.append((number[mixed], number[other[mixed]]))
+        return in_order(found, otherwise, origin)
 
 
 def otherwise(origin: Origin, row: int) -> Said:
@@ -160,18 +172,18 @@ class Leak(Apart):
     def held_out(self) -> Hashes:
         return self.split.get("held out", Hashes())
 
-    def end(self, origin: Origin) -> Iterator[tuple[int, Said]]:
-        number, asked, answered = self.held_out.sorted()
+    def end(self, origin: Origin) -> Iterator[tuple[int, Words]]:
+        (number, asked, answered), train = self.held_out.sorted(), self.train
         known: dict[tuple[int, int], int] = {}
         if len(number):
-            possible = np.isin(np.array(self.train.asked), asked)
+            possible = np.isin(np.array(train.asked), asked)
             keys = zip(asked.tolist(), answered.tolist(), strict=True)
             rows = dict(zip(reversed(list(keys)), reversed(number.tolist()), strict=True))
             for at in np.flatnonzero(possible).tolist():
-                key = self.train.asked[at], self.train.answered[at]
+                key = train.asked[at], train.answered[at]
                 if key in rows:
                     known[key] = rows[key]
-                    yield self.train.number[at], held_out_in(origin(rows[key]))
+                    yield train.number[at], partial(held_out_in, origin(rows[key]))
         self.leaked = sum(key in known for key in zip(asked.tolist(), answered.tolist(), strict=True))
 
     def grave(self, found: int, rows: int) -> bool:

@@ -149,7 +149,7 @@ class Writer:
 
     def known(self, template: ChatTemplate, messages: tuple[Message, ...], given: dict[str, Any]) -> Written | None:
         """The same without running the template, where it is known what it makes of texts."""
-        if any(m.calls or m.name is not None or m.call_id is not None for m in messages):
+        if any([m.calls or m.name is not None or m.call_id is not None for m in messages]):
             return None
         texts = [message.content for message in messages]
         thoughts = [message.thinking for message in messages]

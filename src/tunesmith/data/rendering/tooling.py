@@ -27,7 +27,7 @@ class Tooling:
 
     def check(self, messages: tuple[Message, ...], tools: Tools) -> None:
         """Raises NoTarget where the template would leave something out; finds out how it wants arguments."""
-        if not tools and not any(message.calls or message.role == "tool" for message in messages):
+        if not tools and not any([message.calls or message.role == "tool" for message in messages]):
             return
         kind = (len(tools), *((message.role, not message.content, len(message.calls)) for message in messages))
         if kind in self.fine:

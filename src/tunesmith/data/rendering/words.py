@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import regex
 
+from ...script import beyond_ascii
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
@@ -136,9 +138,9 @@ class Words:
 
     def familiar(self, text: str) -> bool:
         """Whether the words of a text are cut here as the tokenizer cuts them."""
-        letters = set(text)
+        letters = set(beyond_ascii(text))
         for letter in letters - self.same.keys():
-            self.same[letter] = letter.isascii() or self.cuts_alike(letter)
+            self.same[letter] = self.cuts_alike(letter)
         alike = all(map(self.same.__getitem__, letters))
         return alike and (self.form is None or unicodedata.is_normalized(self.form, text))
 
@@ -171,10 +173,13 @@ class Known(dict[str, Sequence[int]]):
         from tokenizers.pre_tokenizers import ByteLevel
 
         self.bytes, self.model = ByteLevel(add_prefix_space=False, use_regex=False), backend.model
+        self.numbers: dict[int, int] = {}
+        """Each number as one object, which all words share: less memory to go through."""
 
     def __missing__(self, word: str) -> tuple[int, ...]:
         [(spelt, _)] = self.bytes.pre_tokenize_str(word)
-        made = tuple(token.id for token in self.model.tokenize(spelt))
+        found = [token.id for token in self.model.tokenize(spelt)]
+        made = tuple([self.numbers.setdefault(number, number) for number in found])
         if len(word) <= LONGEST:
             if len(self) >= MOST:
                 self.clear()

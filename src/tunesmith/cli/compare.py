@@ -1,0 +1,68 @@
+"""compare."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import RecipeError, Refusal
+from .show import json_out, line, table
+from .train import WORDS, Json
+
+
+def register(app: typer.Typer) -> None:
+    app.command(context_settings=WORDS)(compare)
+
+
+def compare(  # noqa: PLR0913 - each is an option
+    context: typer.Context,
+    recipe: Annotated[Path, typer.Argument(help="What all of them train; key=value may follow.")],
+    methods: Annotated[
+        str,
+        typer.Option(help="Methods with commas between them, perhaps with options: 'full, lora r=16, freeze'."),
+    ],
+    seeds: Annotated[int, typer.Option(help="Runs of each, with the seeds 1, 2 ...", min=1)] = 1,
+    steps: Annotated[int | None, typer.Option(help="Steps of each run; as the recipe says.", min=1)] = None,
+    retention: Annotated[bool, typer.Option(help="Measure what is left of general skills too.")] = True,
+    out: Annotated[Path, typer.Option(help="Where the runs and the report go; what has run is not run again.")] = Path(
+        "comparison"
+    ),
+    as_json: Json = False,
+) -> None:
+    """Train a recipe with each of several methods, and hold them against each other: how good, how sure, what was
+    forgotten, and what it took."""
+    from ..compare.contest import Entrant, carry_out, heats
+    from ..compare.figures import judged, row
+    from ..compare.page import HEAD, cells, page, picture
+    from ..files import write
+    from ..training.progress import Progress
+
+    said = Progress(quiet=as_json).say
+    entrants = [Entrant(" ".join(name.split())) for name in methods.split(",") if name.strip()]
+    if not entrants:
+        raise RecipeError("--methods: names none; such as full,lora,freeze")
+    words = [
+        *context.args,
+        *([f"train.max_steps={steps}"] if steps else []),
+        f"eval.retention={str(retention).lower()}",
+    ]
+    runs = heats(recipe, words, entrants, range(1, seeds + 1), out)
+    failures = [carry_out(recipe, heat, said) for heat in runs]
+    parts = [slice(n * seeds, (n + 1) * seeds) for n in range(len(entrants))]
+    rows = judged([row(runs[part], failures[part]) for part in parts])
+    about = [f"{recipe}, {seeds} seed{'s' * (seeds > 1)}", f"words: {' '.join(words)}"]
+    out.mkdir(parents=True, exist_ok=True)
+    found = [one.as_json() for one in rows]
+    write(out / "comparison.json", json.dumps(found, indent=1, ensure_ascii=False))
+    write(out / "comparison.html", page(rows, f"Methods compared on {recipe.stem}", about))
+    (out / "comparison.png").write_bytes(picture(rows))
+    if as_json:
+        json_out(found)
+    else:
+        table("", HEAD, [cells(one) for one in rows])
+        line(f"{out / 'comparison.html'}")
+    if not any(one.after is not None for one in rows):
+        raise Refusal(f"compare: none of {len(rows)} methods ran to its end; the first: {rows[0].failed}")

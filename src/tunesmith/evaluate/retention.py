@@ -1,0 +1,133 @@
+"""What a model knew before a training and knows after it: general skills, and how well it tells general text.
+
+Two hundred questions of our own (`skills.jsonl`: facts, arithmetic, language, instructions, refusal), each with a
+right answer and wrong ones, ranked by their likelihood a token; and two dozen paragraphs of English and Chinese
+(`general.txt`), whose perplexity is taken. Small on purpose: it takes a minute on a laptop, and tells forgetting from
+noise by asking the same questions twice.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from ..data.example import Answer, Example, Message
+from ..data.rendering.render import Renderer
+from ..model.engine import Engine, Ids
+from .metrics import RESAMPLES, Interval, interval
+
+
+@dataclass(frozen=True)
+class Question:
+    """Something that most models know, with a right answer and others."""
+
+    skill: str
+    prompt: str
+    right: str
+    wrong: tuple[str, ...]
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        return (self.right, *self.wrong)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a model knows."""
+
+    hits: dict[str, list[bool]]
+    """Of each skill, which questions it answers rightly."""
+    lost: list[float]
+    """Of each paragraph, the nats that it takes the model to be told it."""
+    tokens: list[int]
+    """Of each paragraph, how many tokens were told."""
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(sum(self.lost) / sum(self.tokens))
+
+    def as_json(self) -> dict[str, Any]:
+        return {"hits": self.hits, "lost": self.lost, "tokens": self.tokens, "perplexity": self.perplexity}
+
+    @staticmethod
+    def from_json(facts: dict[str, Any]) -> Known:
+        return Known(facts["hits"], facts["lost"], facts["tokens"])
+
+
+def questions() -> list[Question]:
+    """All of them."""
+    lines = (files("tunesmith.evaluate") / "skills.jsonl").read_text(encoding="utf-8").splitlines()
+    return [Question(one["skill"], one["prompt"], one["right"], tuple(one["wrong"])) for one in map(json.loads, lines)]
+
+
+def paragraphs() -> list[str]:
+    """The general text."""
+    return (files("tunesmith.evaluate") / "general.txt").read_text(encoding="utf-8").splitlines()
+
+
+def ask(model: Any, renderer: Renderer, batch_size: int = 32) -> Known:
+    """Ask a causal model everything; its weights stay as they are."""
+    engine, asked = Engine(model, renderer.tokenizer, batch_size), questions()
+    prompts = [renderer.prompt([Message("user", one.prompt)]) for one in asked]
+    hits: dict[str, list[bool]] = {}
+    for count in sorted({len(one.answers) for one in asked}):
+        some = [n for n, one in enumerate(asked) if len(one.answers) == count]
+        options = [[answered(renderer, asked[n].prompt, answer) for answer in asked[n].answers] for n in some]
+        ranks = engine.rank([prompts[n] for n in some], options)
+        sizes = np.array([[len(option) for option in row] for row in options])
+        best = (ranks.numpy() / sizes).argmax(-1)  # a token: long answers are less likely by their length alone
+        for n, chosen in zip(some, best, strict=True):
+            hits.setdefault(asked[n].skill, []).append(int(chosen) == 0)
+    told = [renderer.text_ids(Example(text=text)) for text in paragraphs()]
+    ranks = engine.rank([ids[:1] for ids in told], [[ids[1:]] for ids in told])
+    return Known(hits, (-ranks[:, 0]).tolist(), [len(ids) - 1 for ids in told])
+
+
+def answered(renderer: Renderer, prompt: str, answer: str) -> Ids:
+    """The tokens that would be learnt of an answer."""
+    example = Example(prompt=(Message("user", prompt),), answers=(Answer((Message("assistant", answer),)),))
+    return renderer.answer(example, answer)
+
+
+def retained(before: Known, after: Known, seed: int = 0) -> dict[str, tuple[float, Interval]]:
+    """What is left of each skill, of all of them, and of the text: what is known after, as a share of what was before,
+    with its 95% bootstrap interval. The same questions are drawn on both sides, so that what a question is worth by
+    itself takes no part. Of the text, the share is perplexity before over perplexity after."""
+    draw = np.random.default_rng(seed)
+    found = {}
+    every = [name for name in before.hits if name in after.hits]
+    pairs = {name: (before.hits[name], after.hits[name]) for name in every}
+    pairs["all"] = sum((then for then, _ in pairs.values()), []), sum((now for _, now in pairs.values()), [])
+    for name, (then, now) in pairs.items():
+        first, second = np.array(then, float), np.array(now, float)
+        rows = draw.integers(0, len(first), (RESAMPLES, len(first)))
+        found[name] = share(second.mean(), first.mean()), interval(shares(second[rows].mean(1), first[rows].mean(1)))
+    tokens = np.array(before.tokens, float)
+    less = np.array(after.lost) - np.array(before.lost)
+    rows = draw.integers(0, len(tokens), (RESAMPLES, len(tokens)))
+    drawn = np.exp(-less[rows].sum(1) / tokens[rows].sum(1))
+    found["text"] = math.exp(-less.sum() / tokens.sum()), interval(drawn)
+    return found
+
+
+def share(after: float, before: float) -> float:
+    """Where nothing was known before, nothing can be lost."""
+    return float(after / before) if before else 1.0
+
+
+def shares(after: np.ndarray, before: np.ndarray) -> np.ndarray:
+    return np.divide(after, before, out=np.ones_like(after), where=before > 0)
+
+
+def sentence(kept: dict[str, tuple[float, Interval]]) -> str:
+    """The whole in a line."""
+    (skills, (low, high)), (text, _) = kept["all"], kept["text"]
+    return (
+        f"retained: {skills:.0%} of general skills ({low:.0%} to {high:.0%}); perplexity of general text"
+        f" {'up' if text < 1 else 'down'} by {abs(1 / text - 1):.1%}"
+    )
