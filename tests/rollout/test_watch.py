@@ -1,7 +1,7 @@
 """What a run that learns from its own answers tells of them: what went wrong, what it gained, who judged."""
 
 import json
-import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,17 +11,27 @@ from tinyrun import loop_of, sequences_for
 from tunesmith.cli import main
 from tunesmith.cli.train import show
 from tunesmith.config.load import load
+from tunesmith.data.example import Message
+from tunesmith.data.rendering.render import Renderer
+from tunesmith.errors import RecipeError
 from tunesmith.evaluate.course import course, warnings
 from tunesmith.evaluate.metrics import gain, worth
 from tunesmith.evaluate.report import headline, summary
 from tunesmith.methods.base import method
+from tunesmith.model.engine import Engine
 from tunesmith.model.policy import Policy
 from tunesmith.objectives.base import Tally
+from tunesmith.objectives.grpo import GRPO
 from tunesmith.objectives.ppo import PPO
+from tunesmith.rewards._settings import Judge
+from tunesmith.rewards.judge import JudgeReward
 from tunesmith.rollout.alarms import LAST, Alarms
+from tunesmith.rollout.label import judging
+from tunesmith.rollout.sample import sample
 from tunesmith.run import Run
 from tunesmith.runs import RunFolder
 from tunesmith.training.train import train
+from tunesmith.tuned import load_run
 
 USUAL = {"reward": 1.0, "completion_length": 20.0, "empty": 0.0, "repetition": 0.1, "sampler_mismatch": 0.0, "kl": 1.0}
 
@@ -189,17 +199,11 @@ def test_feedback_from_a_judge_makes_what_the_judge_likes_likelier(tmp_path, mod
     monkeypatch.setenv("TUNESMITH_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     loud = tiny()
-    torch.nn.init.normal_(loud.lm_head.weight, std=0.5)  # so that states, which an adapter moves, decide what is said
+    torch.nn.init.normal_(loud.lm_head.weight, std=0.7)  # so that states, which an adapter moves, decide what is said
     loud.save_pretrained(model_folder)
 
-    def judges(body, number):
-        if "response_format" in body and "score" in json.dumps(body["response_format"]):
-            [said] = re.findall(r"<answer>\n(.*?)\n</answer>", body["messages"][-1]["content"], re.DOTALL)
-            return json.dumps({"reason": "", "score": min(10, 1 + vowels(said))})
-        return by(vowels)(body, number)
-
-    human = [{"prompt": f"q {n}?", "chosen": f"aeiou a {n}", "rejected": f"xyz {n}"} for n in range(40)]
-    asked = [{"prompt": f"what is {n}?", "answer": "a"} for n in range(60)]
+    human = [{"prompt": f"q {n}?", "chosen": f"aeiou a {n}", "rejected": f"xyz {n}"} for n in range(30)]
+    asked = [{"prompt": f"what is {n}?", "answer": "a"} for n in range(100)]
     for name, rows in (("human", human), ("asked", asked)):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     out, known, run = tmp_path / "labels.jsonl", tmp_path / "known.json", tmp_path / "run"
@@ -209,31 +213,34 @@ def test_feedback_from_a_judge_makes_what_the_judge_likes_likelier(tmp_path, mod
             main([*map(str, words)])
         assert not left.value.code, capsys.readouterr()
 
-    with serving(judges) as stub:
+    with serving(by(vowels)) as stub:
         told = [f"judge.url={stub.url}", "judge.model=vowels", "judge.parallel=1"]
         command("judge", "calibrate", tmp_path / "human.jsonl", "--to", known, *told)
-        writes = [f"write.model={model_folder}", "write.max_new_tokens=8", f"calibration={known}"]
+        writes = [f"write.model={model_folder}", "write.max_new_tokens=4", f"calibration={known}"]
         command("judge", "label", tmp_path / "asked.jsonl", "--to", out, *told, *writes)
         labels = [json.loads(line) for line in out.read_text().splitlines()]
         assert len(labels) > 30 and all(vowels(row["chosen"]) > vowels(row["rejected"]) for row in labels)
         settings = ["train.max_steps=25", "train.learning_rate=1e-2", "train.per_device_train_batch_size=16"]
-        command("train", f"model.path={model_folder}", f"data.path={out}", "objective=dpo", *settings, f"output={run}")
-        rates = [f"rewards.0.name=judge rewards.0.judge.url={stub.url} rewards.0.judge.model=vowels".split()]
-        found = {}
-        for side, adapters in (("before", "[]"), ("after", f"[{run}]")):
-            words = [f"model.path={model_folder}", f"model.adapters={adapters}"]
-            words += [
-                f"data.path={tmp_path / 'asked.jsonl'}",
-                "objective=grpo",
-                "objective.max_completion_length=8",
-                *rates[0],
-            ]
-            words += [f"rewards.0.calibration={known}", "train.max_steps=1", "train.per_device_train_batch_size=1"]
-            words += ["eval.max_samples=30", "data.eval_size=0.5", "objective.num_generations=2"]
-            result = train(load(Run, None, [*words, f"output={tmp_path / side}"]).value, quiet=True)
-            found[side] = result.before["watched"]
-    assert found["after"]["reward_low"] > found["before"]["reward_high"], found
+        settings += ["objective=dpo", "objective.loss_type=[sigmoid, sft]"]  # the second as in arXiv:2404.19733
+        command("train", f"model.path={model_folder}", f"data.path={out}", *settings, f"output={run}")
+        rated = JudgeReward(judge=Judge(url=stub.url, model="vowels"), calibration=str(known))
+        other = replace(rated, judge=replace(rated.judge, rubric="Other."))
+    tuned = load_run(run)
+    renderer = Renderer(tuned.tokenizer, tuned.run.data)
+    prompts = [renderer.prompt((Message("user", row["prompt"]),)) for row in asked]
+
+    def liked(model):
+        drawn = sample(Engine(model, tuned.tokenizer), prompts, GRPO(max_completion_length=4), 0, 4)
+        return [vowels(tuned.tokenizer.decode(one.ids, skip_special_tokens=True)) for one in drawn]
+
+    after = liked(tuned.model)
+    with tuned.before() as model:
+        before = liked(model)
+    assert gain(before, after)["gain_low"] > 0, (len(labels), before, after)
     card = (run / "adapter" / "README.md").read_text()
     assert "labels of the judge vowels, kappa with people 1.00" in card
-    [rater] = RunFolder(tmp_path / "after").facts["judges"]
-    assert rater["said"].startswith("rewards.0: answers are rated by the judge vowels, kappa with people 1.00")
+    [rater] = judging([rated])
+    assert rater["said"] == "rewards.0: answers are rated by the judge vowels, kappa with people 1.00 (1.00 to 1.00)"
+    assert judging([replace(rated, calibration=None)])[0]["said"].endswith("never calibrated")
+    with pytest.raises(RecipeError, match="of another judge: its rubric differ"):
+        judging([other])
