@@ -21,7 +21,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from worker import pin, say, settled
+from worker import pin, settled
 
 HERE = Path(__file__).resolve()
 PROMPT = "data.format.prompt=Is this movie review positive or negative? Answer with one word.\\n\\n{text}"
@@ -77,6 +77,11 @@ def tiny(folder: Path) -> None:
     tokenizer.save_pretrained(folder / "tiny")
 
 
+def told(value: dict[str, Any]) -> None:
+    """A line of JSON for the process that asked."""
+    sys.stdout.write(json.dumps(value) + "\n")
+
+
 def measure(said: list[str]) -> None:
     """One run in this process."""
     import time
@@ -102,7 +107,7 @@ def measure(said: list[str]) -> None:
     watch = Watch()
     with TemporaryDirectory() as folder:
         train(load(Run, None, [*said, f"output={folder}/run"]).value, [watch], quiet=True)
-    say(json.dumps({"peak": peak_memory_mb() / 1024, "step": sum(watch.times[1:]) / max(1, len(watch.times) - 1)}))
+    told({"peak": peak_memory_mb() / 1024, "step": sum(watch.times[1:]) / max(1, len(watch.times) - 1)})
 
 
 def predict(jobs: list[list[str]]) -> None:
@@ -119,36 +124,40 @@ def predict(jobs: list[list[str]]) -> None:
         found = find(run.model.path)
         rows = read(run, found, (None, None), lambda _: None)
         made = plan(run, Setting(this_cpu()), rows, found)
-        say(json.dumps({"peak": made.peak, "step": made.step_seconds, "memory": made.memory}))
+        told({"peak": made.peak, "step": made.step_seconds, "memory": made.memory})
 
 
-def asked(kind: str, job: Any, home: Path | None = None) -> list[dict[str, Any]]:
+def asked(kind: str, job: Any) -> list[dict[str, Any]]:
     """What a process of its own answers."""
-    env = os.environ | settled() | ({"TUNESMITH_PLANS": str(home)} if home else {})
-    done = subprocess.run([sys.executable, str(HERE), kind, json.dumps(job)], capture_output=True, text=True, env=env)
+    words = [sys.executable, str(HERE), kind, json.dumps(job)]
+    done = subprocess.run(words, capture_output=True, text=True, env=os.environ | settled())
     if done.returncode:
         return [{"failed": (done.stderr.strip().splitlines() or ["died"])[-1]}]
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
+def line(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
 def table(rows: list[dict[str, Any]]) -> None:
-    say("| model | method | objective | batch | GB planned | measured | error | s a step planned | measured | error |")
-    say("|-|-|-|-|-|-|-|-|-|-|")
+    line("| model | method | objective | batch | GB planned | measured | error | s a step planned | measured | error |")
+    line("|-|-|-|-|-|-|-|-|-|-|")
     for row in rows:
         cell = " | ".join(str(row[key]) for key in ("model", "method", "objective", "batch"))
         if "failed" in row:
-            say(f"| {cell} | {row['failed']} |")
+            line(f"| {cell} | {row['failed']} |")
             continue
         figures = [row["planned"]["peak"], row["measured"]["peak"], row["planned"]["step"], row["measured"]["step"]]
         memory, time = row["errors"]
-        say(
+        line(
             f"| {cell} | {figures[0]:.2f} | {figures[1]:.2f} | {memory:+.0%} | {figures[2]:.3f} | {figures[3]:.3f} |"
             f" {time:+.0%} |"
         )
     for at, what in enumerate(("memory", "time")):
         errors = [abs(row["errors"][at]) for row in rows if "errors" in row]
         if errors:
-            say(f"{what}: median error {median(errors):.0%}, worst {max(errors):.0%}, of {len(errors)} cells")
+            line(f"{what}: median error {median(errors):.0%}, worst {max(errors):.0%}, of {len(errors)} cells")
 
 
 def main() -> None:
@@ -178,7 +187,7 @@ def main() -> None:
                 continue
             errors = [planned[key] / found[key] - 1 for key in ("peak", "step")]
             rows.append(cell | {"planned": planned, "measured": found, "errors": errors})
-            print(json.dumps(rows[-1]), file=sys.stderr, flush=True)  # noqa: T201 - what is there, if it is cut short
+            sys.stderr.write(json.dumps(rows[-1]) + "\n")  # what is there, if it is cut short
     table(rows)
     if given.json:
         given.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")

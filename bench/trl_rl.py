@@ -27,7 +27,7 @@ def generate(job: dict, answers) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.float32, trust_remote_code=False).eval()
     rows = [prompt for prompt in job["prompts"] for _ in range(job["group"])]
     width, ends = max(map(len, rows)), set(job["ends"])
     ids = torch.tensor([[0] * (width - len(row)) + row for row in rows])

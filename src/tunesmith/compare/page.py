@@ -55,9 +55,11 @@ def cells(one: Row) -> list[str]:
 
 def page(rows: Sequence[Row], title: str, about: Sequence[str]) -> str:
     """One HTML text that needs nothing else."""
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    neat = {"trim_blocks": True, "lstrip_blocks": True}
+    environment = ImmutableSandboxedEnvironment(autoescape=True, undefined=StrictUndefined, **neat)
     text = (files("tunesmith.compare") / "page.html.jinja").read_text(encoding="utf-8")
     notes = [f"{one.method}: {one.note}" for one in rows if one.note]
     shown: dict[str, Any] = {"title": title, "head": HEAD, "rows": [(one, cells(one)) for one in rows]}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib import import_module
-from importlib.metadata import EntryPoints, entry_points
+from importlib.metadata import entry_points
 from pkgutil import iter_modules
 from typing import Any, Generic, TypeVar
 
@@ -25,9 +25,9 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
 
 
 @lru_cache(maxsize=1)
-def installed(path: tuple[str, ...]) -> EntryPoints:
+def installed(path: tuple[str, ...]) -> Any:
     """The entry points of all packages on a path: one look through hundreds of folders for all registries."""
-    return entry_points()
+    return entry_points()  # pyright: ignore[reportReturnType] - of Python 3.9
 
 
 class Registry(Generic[T]):

@@ -92,7 +92,7 @@ class Pass:
             held = [item for item in made if item.split != "train"]
             return [(one.split, number(digest(one.row)), one.example) for one in held if one.example], fold(made)
 
-        rows = ((split, row if isinstance(row, str) else tuple(row)) for split, row in self.rows())
+        rows = ((split, row if isinstance(row, str) else (row.origin, row.values)) for split, row in self.rows())
         chunks: Iterator[Chunk] = iter(lambda: list(islice(rows, CHUNK)), [])
         for held, folded in ahead(work, chunks):
             for split, key, example in held:

@@ -102,7 +102,7 @@ def retained(before: Known, after: Known, seed: int = 0) -> dict[str, tuple[floa
     found = {}
     every = [name for name in before.hits if name in after.hits]
     pairs = {name: (before.hits[name], after.hits[name]) for name in every}
-    pairs["all"] = tuple([hit for name in every for hit in side.hits[name]] for side in (before, after))
+    pairs["all"] = sum((then for then, _ in pairs.values()), []), sum((now for _, now in pairs.values()), [])
     for name, (then, now) in pairs.items():
         first, second = np.array(then, float), np.array(now, float)
         rows = draw.integers(0, len(first), (RESAMPLES, len(first)))

@@ -55,7 +55,8 @@ FIRST = {
 """By what an objective learns, the kind that is tried first."""
 
 
-REWARDS = (Regex(pattern="[a-z]"), Regex(pattern="[A-Z]", weight=0.5), Regex(pattern="[ -@]", weight=0.25))
+SIGNS: Any = Regex
+REWARDS = (SIGNS(pattern="[a-z]"), SIGNS(pattern="[A-Z]", weight=0.5), SIGNS(pattern="[ -@]", weight=0.25))
 """What answers are worth that are drawn at random: two seldom the same."""
 DRAWN = {"num_generations": 2, "max_completion_length": 5}
 
@@ -149,7 +150,7 @@ def make_model(seed: int = 0, **sizes: Any):
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     torch.manual_seed(seed)
-    shape = {"hidden_size": 64, "num_hidden_layers": 2, "max_position_embeddings": 256} | sizes
+    shape: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 2, "max_position_embeddings": 256} | sizes
     config = Qwen2Config(
         vocab_size=264,
         intermediate_size=128,

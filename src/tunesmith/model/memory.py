@@ -39,7 +39,7 @@ class Group:
 def layers_of(cache: Any, length: int) -> list[Any]:
     """The layers of a cache that has nothing but keys and values, of so many tokens, in each."""
     layers: list[Any] = cache.layers if type(cache) is DynamicCache else []
-    if not layers or not all(type(one) is DynamicLayer and one.keys.shape[2] == length for one in layers):
+    if not layers or not all(type(one) is DynamicLayer and one.get_seq_length() == length for one in layers):
         raise Unsuited(f"{type(cache).__name__} has more than keys and values of {length} tokens")
     return layers
 

@@ -66,7 +66,12 @@ def small_step() -> tuple[float, Count]:
     from ..model.policy import Policy
     from .rehearse import META, rehearse, there_and_back
 
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 8, "num_attention_heads": 4}
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 4,
+    }
     config = LlamaConfig(vocab_size=64, **sizes)
     policy, batch = Policy(LlamaForCausalLM(config)), pack([Tokens(list(range(16)), [True] * 16)])
 

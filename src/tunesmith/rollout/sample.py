@@ -21,19 +21,24 @@ BLOCK = 256
 """Words whose chances are added up before any is looked at alone."""
 
 
-class How(Protocol):
-    """How answers are drawn; documented in objectives/_online.py."""
+class Choosy(Protocol):
+    """Which words may be drawn."""
 
-    @property
-    def max_completion_length(self) -> int: ...
-    @property
-    def temperature(self) -> float: ...
     @property
     def top_p(self) -> float: ...
     @property
     def top_k(self) -> int: ...
     @property
     def min_p(self) -> float: ...
+
+
+class How(Choosy, Protocol):
+    """How answers are drawn; documented in objectives/_online.py."""
+
+    @property
+    def max_completion_length(self) -> int: ...
+    @property
+    def temperature(self) -> float: ...
     @property
     def stop(self) -> tuple[str, ...]: ...
     @property
@@ -140,7 +145,7 @@ def stopped(engine: Engine, ids: Ids, stop: tuple[str, ...]) -> bool:
     return bool(stop) and any(text in engine.tokenizer.decode(ids, skip_special_tokens=True) for text in stop)
 
 
-def likely(logp: Tensor, how: How) -> Tensor:
+def likely(logp: Tensor, how: Choosy) -> Tensor:
     """[B, V] log-probabilities of the words that may be drawn, the others at minus infinity."""
     if how.top_k:
         least = logp.topk(min(how.top_k, logp.shape[-1])).values[:, -1:]

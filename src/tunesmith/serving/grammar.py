@@ -59,7 +59,7 @@ def schema_grammar(schema: Any, where: str) -> str:
     if len(text) > LARGEST:
         raise bad(f"'{where}': a schema may have {LARGEST} letters here", where)
     try:
-        return LLMatcher.grammar_from_json_schema(text, defaults=SPACE)
+        return LLMatcher.grammar_from_json_schema(text, defaults=SPACE)  # pyright: ignore[reportArgumentType]
     except ValueError as error:
         raise bad(f"'{where}': {str(error).splitlines()[0][:300]}", where) from None
 

@@ -49,7 +49,7 @@ def remember(examiner: Examiner, policy: Policy, side: str, folder: RunFolder, p
     progress.say(f"measuring {side} training what is known of other things: 200 questions, and general text")
     known |= {side: ask(policy.model, examiner.material.renderer, examiner.settings.batch_size).as_json()}
     if side == "after" and "before" in known:
-        kept = retained(*(Known.from_json(known[one]) for one in ("before", "after")))
+        kept = retained(Known.from_json(known["before"]), Known.from_json(known["after"]))
         known |= {"kept": {name: [share, *spread] for name, (share, spread) in kept.items()}}
         progress.say(sentence(kept))
     folder.note(retention=known)

@@ -19,6 +19,7 @@ from ..errors import BadEnvironment, DataError, Refusal
 from ..model.hub import locate_data
 from ..model.load import load_tokenizer
 from ..objectives._online import Online
+from ..objectives.base import Beside
 from ..optimizers.adamw import AdamW, FusedAdamW
 from ..plan import past
 from ..plan.device import GB, here
@@ -55,7 +56,9 @@ class Rows:
 
 def plan(run: Run, setting: Setting, rows: Rows, found: Found) -> Plan:
     """What a run of these rows will take there, corrected by what earlier runs on this machine took."""
-    subject = Subject(run, found, setting, run.objective.outputs(rows.labels))
+    outputs = run.objective.outputs(rows.labels)
+    replaces = () if isinstance(outputs, Beside) else outputs  # one beside the language model's is nothing to it
+    subject = Subject(run, found, setting, replaces)
     made = estimate(subject, work(run, setting, rows), remembered(run, subject.policy, subject.assumed))
     made.assumed += [one for one in subject.assumed if one not in made.assumed]
     return past.correct(made, setting.device, key(run, found))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,11 +22,11 @@ def told(example: Example, tasks: Mapping[str, Task]) -> dict[str, Any]:
     task = task_of(example, tasks)
     if task.kind != kind:
         raise NoTarget(f"tells {KINDS[kind]}, and the training rows of its task tell {KINDS[task.kind]}")
-    labels = (str(example.label),) if kind == "class" else example.labels or ()
+    labels: Sequence[str] = (str(example.label),) if kind == "class" else example.labels or ()
     if unknown := next((label for label in labels if label not in task.labels), None):
         raise NoTarget(f"the label '{unknown}' does not occur in the training rows ({', '.join(task.labels)})")
     said = {
-        "class": lambda: {"label": task.labels.index(labels[0])},
+        "class": lambda: {"label": task.labels.index(str(example.label))},
         "several": lambda: {"marks": task.marks(labels)},
         "score": lambda: grade,
     }
