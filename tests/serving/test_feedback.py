@@ -74,11 +74,12 @@ def test_what_people_say_becomes_rows_that_train_reads(shelf, tmp_path, capsys):
         code, said = run(capsys, "feedback", "export", file, "--to", tmp_path / f"{kind}.jsonl", "--as", kind)
         assert code == 0, said
         rows_file = tmp_path / f"{kind}.jsonl"
-        code, said = run(capsys, "data", "preview", rows_file, "--model", shelf / "tiny", f"objective={objective}")
+        whole = ["--model", shelf / "tiny", f"objective={objective}", "data.eval_size=0"]
+        code, said = run(capsys, "data", "preview", rows_file, *whole)
         assert code == 0 and "warm" in said, said
     words = [
         "feedback", "train", file, "--base", shelf / "tiny", "--to", tmp_path / "learnt", "--as", "kto",
-        f"output={tmp_path / 'run'}", "train.max_steps=2", "data.eval_size=0.5", "data.on_lint=warn",
+        f"output={tmp_path / 'run'}", "train.max_steps=2", "data.eval_size=0", "data.on_lint=warn",
         "eval.enabled=false",
     ]  # fmt: skip
     code, said = run(capsys, *words)

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from ..data.rendering.tokens import NoTarget
 from ..errors import DataError, Refusal
 from . import judged, texts
 from .answers import Answers, Asking, check_letters, dialogue, prompts_of, turn
@@ -186,7 +187,7 @@ class Site:
         async with self.rendering:
             try:
                 return await asyncio.to_thread(work)
-            except DataError as error:
+            except (DataError, NoTarget) as error:
                 raise bad(f"'{where}': {error}", where) from None
             except UnicodeEncodeError:
                 raise bad(f"'{where}': holds half of a character, for which there is no token", where) from None

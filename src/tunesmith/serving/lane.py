@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -18,6 +18,16 @@ from .row import Ask, Piece, Row, rows_of, told
 
 Under = Callable[[Sequence[str]], AbstractContextManager[None]]
 """A context in which each row of a batch is under its adapter."""
+
+
+class Known(NamedTuple):
+    """What has been read of a prompt."""
+
+    length: int
+    key: tuple[str, tuple[int, ...]] | None
+    """The kept row that has it."""
+    source: tuple[Batch, int] | None
+    """The row that has it and goes on."""
 
 
 @dataclass
@@ -46,24 +56,27 @@ class Lane:
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
-    def begun(self, ask: Ask) -> Begun:
-        """What has been read of a prompt already, by a row that has ended or one that goes on."""
+    def known(self, ask: Ask) -> Known:
+        """How much of a prompt has been read already, and by whom: a row that has ended, or one that goes on."""
         prompt = self.engine.begun(ask.prompt)
-        most = len(prompt) - 1
         length, key = self.kept.best(ask.model, prompt)
-        source: tuple[Batch, int] | None = None
+        found = Known(length, key, None)
         for batch in self.batches if self.fresh is not None else ():
             for at, row in enumerate(batch.rows):
                 there = alike(prompt, self.engine.begun(row.prompt)) if row.ask.model == ask.model else 0
-                if there > length:
-                    length, source = there, (batch, at)
-        length = min(length, most)
-        if length < WORTHWHILE:
-            return Begun([], self.fresh)
-        if source is None and key is not None:
+                if there > found.length:
+                    found = Known(there, None, (batch, at))
+        length = min(found.length, len(prompt) - 1)  # of a whole prompt the last token is read, for what follows it
+        return found._replace(length=length) if length >= WORTHWHILE else Known(0, None, None)
+
+    def begun(self, ask: Ask) -> Begun:
+        """What has been read of a prompt already, for a row to go on from."""
+        length, key, source = self.known(ask)
+        if key is not None:
             return self.kept.begun(key, length)
         cache = remembered(source[0].going, source[1], length) if source else None
-        return Begun(prompt[:length], cache) if cache is not None else Begun([], self.fresh)
+        ids = self.engine.begun(ask.prompt)[:length]
+        return Begun(ids, cache) if cache is not None else Begun([], self.fresh)
 
     def read(self, asks: Sequence[Ask], begun: Begun, upto: int | None = None) -> Prefilled:
         """Read prompts after what has been read of all of them; of a single one, only the first `upto` tokens."""

@@ -211,7 +211,7 @@ class Loop(Thread):
     def beside(self, ask: Ask, lane: Lane) -> bool:
         """Whether a prompt can be read with others of a lane, nothing of which has been read before."""
         try:
-            return self.lane_of(ask.model) is lane and not lane.begun(ask).ids
+            return self.lane_of(ask.model) is lane and not lane.known(ask).length
         except Fault:
             return False
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..data.rendering.tokens import NoTarget
 from ..errors import Refusal
 from ..model.engine import Ids, reading
 from .answers import dialogue, several
@@ -101,5 +102,5 @@ def scores(said: Score, tuned: Any) -> dict[str, Any]:
 def attempt(work: Callable[[], Any]) -> Any:
     try:
         return work()
-    except Refusal as error:
+    except (Refusal, NoTarget) as error:
         raise bad(f"'input': {error}", "input") from None
