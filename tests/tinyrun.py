@@ -104,7 +104,8 @@ def loop_of(tiny, method, objective, sequences, layout=share, **settings) -> Loo
     tasks = sorted({one.task for one in sequences if one.task}, key=lambda task: task.first)
     outputs = objective.outputs(tuple(name for task in tasks for name in task.names) or ("a", "b", "c"))
     parts = NEEDS.get(method.name, {})
-    model = tiny(labels=0 if isinstance(outputs, Beside) else len(outputs), **parts)
+    heads = {"labels": len(outputs)} if outputs and not isinstance(outputs, Beside) else {}
+    model = tiny(**heads, **parts)
     if isinstance(outputs, Beside):
         put_beside(model, outputs, Path("nowhere"))
     policy = Policy(attach(model, method, ("score",) if outputs else ()))

@@ -214,7 +214,7 @@ def test_what_a_model_answers_to_an_example_is_what_rewards_read():
     from tunesmith.rollout.turns import said as answered
 
     turns = (Message("user", "one?"), Message("assistant", "1"), Message("user", "two?"))
-    asked = answered(Example(prompt=turns, truth="2"), "two", 1, True, {"n": 3})
+    asked = answered(Example(prompt=turns, truth="2", others={"n": 3}), "two", 1, True)
     assert (asked.prompt, asked.truth, asked.row, asked.messages[1]) == (
         "two?",
         "2",

@@ -33,9 +33,10 @@ def preview(
     from ..files import write
     from ..training.progress import Progress
 
-    if not (model or Path(what).suffix in (".yaml", ".yml")):
-        Progress().say(f"as {BEGUN_WITH} reads them; --model names another")
-    rows = rows_of(what, model or BEGUN_WITH, context.args)
+    if not model and Path(what).suffix not in (".yaml", ".yml"):
+        model = BEGUN_WITH
+        Progress().say(f"as {model} reads them; --model names another")
+    rows = rows_of(what, model, context.args)
     found = list(islice(seen(rows), samples))
     if not found:
         raise DataError(f"{what}: no row has anything to learn; `tunesmith data lint {what}` says why")
