@@ -221,9 +221,10 @@ class Loop:
         """A step's batches; on a CPU a large one in parts of like size, whose gradient is the same in less memory."""
         for examples in self.batches(number):
             whole = self.layout is pad or self.accelerator.device.type != "cpu" or self.train.optimizer_in_backward
-            lengths = dict(zip(examples, self.sizes(examples), strict=True))
+            lengths = dict(enumerate(self.sizes(examples)))  # by their places: one may stand there twice
             count = 1 if whole else -(-sum(lengths.values()) // AT_ONCE)
-            yield from (self.sequences_of(part) for part in in_parts(lengths, count * self.cuts))
+            for part in in_parts(lengths, count * self.cuts):
+                yield self.sequences_of([examples[at] for at in part])
 
     def sequences_of(self, examples: Sequence[int]) -> list[int]:
         """The numbers of the sequences that examples have."""

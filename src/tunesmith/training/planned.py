@@ -163,10 +163,11 @@ def parts_of(run: Run, setting: Setting, rows: Rows, whole: Order, step: int) ->
     found: list[Part] = []
     for examples in whole.batches(step):
         all_of = [rows.sequences[n] for n in sequences_of(examples, run.objective)]
-        lengths = dict(zip(examples, sizes(all_of, rows.layout, run.objective), strict=True))
+        lengths = dict(enumerate(sizes(all_of, rows.layout, run.objective)))
         on_cpu = setting.device.kind == "cpu" and not run.train.optimizer_in_backward
         for part in in_parts(lengths, -(-sum(lengths.values()) // AT_ONCE) if on_cpu else 1):
-            laid_out = laid([rows.sequences[n] for n in sequences_of(part, run.objective)], rows.layout)
+            there = sequences_of([examples[at] for at in part], run.objective)
+            laid_out = laid([rows.sequences[n] for n in there], rows.layout)
             found.append(tuple(min(length, run.data.max_length) for length in laid_out))  # a plan may ask for less
     return found
 
