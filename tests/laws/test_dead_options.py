@@ -21,7 +21,7 @@ from tunesmith.grid.tiny import NUMBERS, tiny
 from tunesmith.run import Run
 
 ELSEWHERE = {
-    "rewards.": "tests/rewards/test_options.py walks these",
+    "rewards.N.": "tests/rewards/test_options.py walks these",
     "train.optim.": "tests/optimizers/test_options.py walks these",
     "model.precision.": "tests/parity/test_precision.py: what is said with another value",
     "data.format.": "test_another_way_to_read_reads_otherwise, below",
