@@ -41,8 +41,17 @@ second process changes nothing. `aot` therefore takes one more forward pass; wit
 against is computed without it.
 
 **Beside the loss** are logged: `accuracy` (the share of pairs in which the better answer has the larger reward),
-`rewards/chosen`, `rewards/rejected`, `rewards/margins`, `logps/chosen`, `logps/rejected`; of `kto` also `kl`; of
-`orpo` and `cpo` `nll_loss`.
+`rewards/chosen`, `rewards/rejected`, `rewards/margins`, `logps/chosen`, `logps/rejected`, `entropy` (of what the model
+might say at each token of the answers, in nats; watched, not learnt from); of `kto` also `kl`; of `orpo` and `cpo`
+`nll_loss`.
+
+**Held-out pairs** are measured before and after for accuracy, and for whether the judgement can be believed:
+calibration error and Brier score, as of [reward models](reward.md). The odds are those that the loss itself takes for
+them: of `dpo` beta times the gap (with `sigmoid`, `sigmoid_norm`, `robust` or `exo_pair` among its losses; the others
+judge no odds), of `simpo` and `cpo` the difference of rewards, of `orpo` the odds ratio.
+
+**An adapter** that a run goes on from (`method.adapter`, `model.adapters`) must have been made over the same weights:
+its run's passport tells, and another base is refused, for no reference would then be its base.
 
 ## Loss by loss
 
@@ -90,8 +99,17 @@ ZH = """# 从偏好中学习
 **整步比较**：`aot` 对一步内的所有成对数据排序，`kto` 的基线也取自整步。两者都在评判之前先对整步做一次前向计算，
 因此切分批次、改变顺序或使用两个进程都不改变梯度。`aot` 因此多一次前向计算；有 dropout 时，排序所用的值不含 dropout。
 
-**记录的指标**：`accuracy`、`rewards/chosen`、`rewards/rejected`、`rewards/margins`、`logps/chosen`、`logps/rejected`；
+**记录的指标**：`accuracy`、`rewards/chosen`、`rewards/rejected`、`rewards/margins`、`logps/chosen`、`logps/rejected`、
+`entropy`（模型在回答的每个词元处可能写出的内容的熵，单位奈特；只观察，不学习）；
 `kto` 另有 `kl`；`orpo` 与 `cpo` 另有 `nll_loss`。
+
+**留出的成对数据**在训练前后各测一次：准确率，以及判断是否可信：校准误差与 Brier 分数，
+同[奖励模型](reward.zh.md)。所用的几率就是损失本身所取的几率：`dpo` 为 beta 乘差距
+（损失中须有 `sigmoid`、`sigmoid_norm`、`robust` 或 `exo_pair`；其余损失不判断几率），
+`simpo` 与 `cpo` 为奖励之差，`orpo` 为几率比。
+
+**适配器**：一次训练接续的适配器（`method.adapter`、`model.adapters`）必须建立在相同的权重之上，
+由其训练的护照核对；底座不同则拒绝，因为没有哪个参考会是它的底座。
 
 ## 逐个损失对照
 

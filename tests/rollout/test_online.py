@@ -232,7 +232,7 @@ def test_the_better_arm_is_found(tiny, aim, name):
         return model
 
     judge = objective[aim](max_completion_length=1, num_generations=8, num_iterations=1)
-    rate = {"lora": 1e-2, "full": 1e-2, "prompt_tuning": 0.3}[name]
+    rate = {"lora": 1e-2, "full": 1e-2, "prompt_tuning": 0.1}[name]
     loop = loop_of(loud, method[name](), judge, sequences_for(judge), max_steps=12, learning_rate=rate)
     paid = [step.tallies["reward"].mean() for step in loop.fit() if "reward" in step.tallies]
     assert sum(paid[-4:]) / 4 > paid[0] + 0.12, paid

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,10 @@ def gradient(
     if given.strangers:
         with as_asked(plain):
             others = given.strangers
-            measured = objective.measure(pad(others.sequences), **others.looks(plain, objective))
+            wanted, looks = signature(objective.measure).parameters, others.looks(plain, objective)
+            measured = objective.measure(
+                pad(others.sequences), **{name: looks[name] for name in looks if name in wanted}
+            )
         first["baseline"] = measured.mean()
     if objective.asks("whole"):
         amounts = [objective.amount(tokens) for tokens in given.sequences]
