@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import mean, median, pstdev
 from typing import Any
 
@@ -112,8 +112,6 @@ def size_mb(folder: RunFolder) -> float:
 
 def judged(rows: Sequence[Row]) -> list[Row]:
     """The rows, the best first, each with a verdict; those that failed last."""
-    from dataclasses import replace
-
     ran = [one for one in rows if one.after is not None]
     sign = 1 if ran and ran[0].measure == "accuracy" else -1
     ran.sort(key=lambda one: sign * float(one.after or 0), reverse=True)
