@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from inspect import signature
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -81,15 +82,35 @@ class Given:
 
     def looks(self, plain: Any, objective: Objective) -> dict[str, Any]:
         """What an objective looks at; what it said before is known."""
-        return {
-            name: self.known[name] if name in self.known else self.look(name, plain, objective)
-            for name in objective.looks()
-        }
+        with once(plain, len(self.sequences)):
+            return {
+                name: self.known[name] if name in self.known else self.look(name, plain, objective)
+                for name in objective.looks()
+            }
 
     def look(self, name: str, plain: Any, objective: Objective) -> Any:
         if name == "divergence":
             return divergence(plain, self.teacher, self.sequences, objective)
         return LOOKS[name](plain, self.sequences)
+
+
+@contextmanager
+def once(plain: Any, sequences: int) -> Iterator[None]:
+    """Within it, a model goes through each of so many sequences once, however many looks there are at what it says of
+    them, each from the first to the last: what a model adds to its slopes by itself is added once."""
+    through, calls, made = plain.forward, count(), {}
+
+    def forward(*rows: Any, **given: Any) -> Any:
+        number = next(calls) % sequences
+        if number not in made:
+            made[number] = through(*rows, **(given | {"output_hidden_states": True}))
+        return made[number]
+
+    plain.forward = forward
+    try:
+        yield
+    finally:
+        plain.forward = through
 
 
 @contextmanager
