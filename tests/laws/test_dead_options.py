@@ -84,7 +84,6 @@ VALUES = {
     "method.modules [freeze]": "[norm]",
     "method.num_layers [freeze]": "1",
     "method.modules_to_save [layernorm]": "[down_proj]",
-    "method.module_dropout [oft]": "0.6",  # each layer has two blocks here
     "method.beta1 [adalora]": "0.05",
     "method.beta2 [adalora]": "0.05",
     "method.rank_pattern": "{{q_proj: 2}}",
@@ -111,6 +110,7 @@ VALUES = {
     "objective.max_completion_length": "3",
     "objective.min_p": "0.9",
     "objective.importance_cap": "0.5",
+    "objective.epsilon_high [grpo]": "0.01",
     "objective.kl_target [ppo]": "0.01",
     "objective.kl_horizon [ppo]": "1.0",
     "rewards": "[{{name: length, target: 2, unit: characters}}]",

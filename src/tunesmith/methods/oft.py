@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from ..config.record import Count, Fraction, Positive
+from ..config.record import Count, Positive
 from ..errors import RecipeError
 from ._peft import Names, Peft, layers, targets
 from .base import method, sizes
@@ -17,8 +17,6 @@ class OFT(Peft):
     """Features that are turned together; must divide the width of each layer's input."""
     target_modules: Names = "all-linear"
     """Names of the layers, or a pattern of whole paths; all-linear is every one but the head."""
-    module_dropout: Fraction = 0.0
-    """Share of blocks that are not turned, drawn anew each time in training."""
     coft: bool = False
     """Keep each turn small, below eps."""
     eps: Positive = 6e-5
@@ -33,10 +31,9 @@ class OFT(Peft):
     suits: ClassVar[tuple[float, float]] = (0.0001, 0.01)
     peft_type: ClassVar[str] = "OFT"
     obeyed: ClassVar[set[str]] = {
-        "r", "oft_block_size", "module_dropout", "coft", "eps", "block_share", "use_cayley_neumann",
-        "num_cayley_neumann_terms",
+        "r", "oft_block_size", "coft", "eps", "block_share", "use_cayley_neumann", "num_cayley_neumann_terms",
     }  # fmt: skip
-    unread: ClassVar[set[str]] = {"init_weights"}
+    unread: ClassVar[set[str]] = {"init_weights", "module_dropout"}  # PEFT 0.21 makes the dropout and never calls it
 
     def config(self, model, kind):
         from peft import OFTConfig
@@ -47,7 +44,6 @@ class OFT(Peft):
             r=0,
             oft_block_size=self.oft_block_size,
             target_modules=chosen,
-            module_dropout=self.module_dropout,
             coft=self.coft,
             eps=self.eps,
             block_share=self.block_share,
