@@ -92,6 +92,8 @@ VALUES = {
     "method.boft_block_size [boft]": "8",
     "method.oft_block_size [oft]": "16",
     "method.prompt_tuning_init_text [prompt_tuning]": "one",
+    "method.init_text [prefix_tuning]": "one",
+    "method.init_weights [prefix_tuning]": "random",
     "method.bottleneck_size [bottleneck]": "8",
     "method.pissa_niter [lora]": "2",
     "method.eva_rho [lora]": "1.0",

@@ -141,6 +141,25 @@ def test_a_prompt_begins_as_the_words_that_are_given(tokenizer):
     assert torch.equal(model.prompt_encoder["default"].embedding.weight, expected)
 
 
+def test_a_prefix_begins_as_what_the_model_makes_of_words(tokenizer):
+    """What it says then is what the words themselves, written before a text, have it say."""
+
+    def encode(text):
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    model = attach(make_tiny(), PrefixTuning(num_virtual_tokens=7, init_text="warm film"), (), encode).eval()
+    words, text = (encode("warm film") * 7)[:7], [5, 6, 7, 8]
+    with torch.no_grad():
+        said = model(input_ids=torch.tensor([text]), attention_mask=torch.ones(1, 4)).logits[0, -4:]
+        with model.disable_adapter():
+            expected = model(input_ids=torch.tensor([words + text])).logits[0, -4:]
+    assert torch.allclose(said, expected, atol=1e-5)
+    with pytest.raises(RecipeError, match="cannot begin as those of words"):
+        attach(make_tiny(), PrefixTuning(prefix_projection=True, init_weights="words"))
+    with pytest.raises(RecipeError, match="init_text: is empty"):
+        attach(make_tiny(), PrefixTuning(init_text=""), (), encode)
+
+
 @pytest.mark.parametrize("method", [PromptTuning(num_virtual_tokens=3), PrefixTuning(num_virtual_tokens=3)], ids=str)
 def test_a_soft_prompt_is_heard_when_answers_are_written(method, tokenizer):
     """Word after word from a memory, several prompts at once, or all at once by plain PEFT: the same."""

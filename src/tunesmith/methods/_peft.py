@@ -69,6 +69,13 @@ class Peft(Method):
         model.save_pretrained(folder, save_embedding_layers=False)
 
 
+def as_many(words: list[int], count: int, key: str) -> list[int]:
+    """So many tokens of a text: repeated, or cut."""
+    if not words:
+        raise RecipeError(f"method.{key}: is empty; give words, or leave it out")
+    return (words * -(-count // len(words)))[:count]
+
+
 def sentence(error: Exception) -> str:
     return str(error).strip().split("\n")[0].rstrip(".")
 

@@ -3,8 +3,7 @@
 from typing import ClassVar, Literal
 
 from ..config.record import Count
-from ..errors import RecipeError
-from ._peft import SIZES, Peft
+from ._peft import SIZES, Peft, as_many
 from .base import method
 
 
@@ -37,10 +36,7 @@ class PromptTuning(Peft):
 
         if self.prompt_tuning_init_text is None:
             return
-        words = encode(self.prompt_tuning_init_text)
-        if not words:
-            raise RecipeError("method.prompt_tuning_init_text: is empty; give words, or leave it out")
-        enough = (words * -(-self.num_virtual_tokens // len(words)))[: self.num_virtual_tokens]
+        words = as_many(encode(self.prompt_tuning_init_text), self.num_virtual_tokens, "prompt_tuning_init_text")
         prompt = model.prompt_encoder["default"].embedding.weight
         with no_grad():
-            prompt.copy_(model.get_input_embeddings()(tensor(enough, device=prompt.device)))
+            prompt.copy_(model.get_input_embeddings()(tensor(words, device=prompt.device)))

@@ -9,10 +9,20 @@ from ..errors import RecipeError
 from ..evaluate.evaluate import Examiner
 from ..evaluate.metrics import gain
 from ..evaluate.retention import Known, ask, retained, sentence
+from ..methods.base import Method
 from ..model.policy import Policy
+from ..model.reference import untaught
 from ..run import Run
 from ..runs import RunFolder
 from .progress import Progress
+
+
+def measure_before(
+    examiner: Examiner, policy: Policy, method: Method, folder: RunFolder, progress: Progress
+) -> dict | None:
+    """Measure the model as it was given: a soft prompt says something already before it has learnt."""
+    with untaught(policy.model, method):
+        return measure(examiner, policy, "before", folder, progress)
 
 
 def measure(examiner: Examiner, policy: Policy, side: str, folder: RunFolder, progress: Progress) -> dict | None:

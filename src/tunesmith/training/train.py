@@ -43,7 +43,7 @@ from . import checkpoint
 from .before import ask_another, before_learning, begin_among, own_oracle, recorded, ways
 from .callbacks import Callbacks
 from .loop import Loop
-from .measured import measure, refuse_retention
+from .measured import measure, measure_before, refuse_retention
 from .online import answers, refuse_online
 from .order import refuse_order
 from .planned import hold_against
@@ -150,7 +150,7 @@ def follow(
         meanwhile = run.train.eval_strategy != "no" or bool(callbacks)  # which may ask for it at any time
         asked = [one for one, wanted in ((examiner, run.eval.enabled), (watch, meanwhile)) if wanted]
         before_learning(run, loop, asked, oracle)
-        before = measure(examiner, loop.policy, "before", folder, progress)
+        before = measure_before(examiner, loop.policy, run.method, folder, progress)
         facts = {"data": material.fingerprint, "base": mine["hashes"]["base"]} | checkpoint.deciding(run)
         facts["processes"] = loop.accelerator.num_processes
         taken = Between(loop, folder, hooks, watch, progress, facts, passport.made_by(mine)).take_steps(signals)
