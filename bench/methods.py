@@ -41,7 +41,7 @@ COMMON = {
     "train.lr_scheduler_type": "constant",
     "train.on_nan": "skip",
 }
-MORE = {"llama_pro": {"method.num_new_blocks": "2"}}
+MORE = {"llama_pro": {"method.num_expand": "2"}}
 BLOCK = {"train.optim.rank": "64"}
 OPTIMIZERS = {
     "adamw_torch_fused": {},
