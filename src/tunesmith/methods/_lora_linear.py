@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft.tuners.lora.layer import Linear
@@ -14,7 +14,7 @@ from ..machine import product
 
 
 class LoRALinear(Linear):
-    """The same weights, names and files as PEFT's layer; anything but one plain adapter in training goes its way."""
+    """The same weights, names and files as PEFT's layer; anything but one adapter in training goes its way."""
 
     fast = True
 
@@ -26,11 +26,12 @@ class LoRALinear(Linear):
         dora = name in self.lora_variant
         kept = 1 - dropout.p if isinstance(dropout, nn.Dropout) and self.training else 1.0
         keep = torch.empty_like(x, dtype=torch.bool).bernoulli_(kept) if kept < 1 else None
-        a, b = self.lora_A[name].weight, self.lora_B[name].weight
-        made: Any = Update.apply(x, base.weight, None if dora else base.bias, a, b, scale, keep, kept)
+        weight, a, b = [cast(Tensor, part.weight) for part in (base, self.lora_A[name], self.lora_B[name])]
+        made: Any = Update.apply(x, weight, None if dora else base.bias, a, b, scale, keep, kept)
         if not dora:
             return made
-        made = made * (self.lora_magnitude_vector[name].weight / lengths(base.weight, a, b, scale)).to(made.dtype)
+        magnitude = cast(Tensor, self.lora_magnitude_vector[name].weight)
+        made = made * (magnitude / lengths(weight, a, b, scale)).to(made.dtype)
         return made if base.bias is None else made + base.bias
 
     def plain(self, x: Tensor) -> bool:
