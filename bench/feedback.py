@@ -108,17 +108,8 @@ class Person:
 def serving(words: Sequence[str], log: Path, patience: int) -> Iterator[Person]:
     """`tunesmith serve` in a process of its own, and a person before it. It has as many threads as this program."""
     port = free()
-    command = [
-        sys.executable,
-        "-m",
-        "tunesmith",
-        "serve",
-        *words,
-        "--port",
-        str(port),
-        f"queue={2 * STREAMS}",
-        "timeout=3600",
-    ]
+    words = [*words, "--port", str(port), f"queue={2 * STREAMS}", "timeout=3600"]
+    command = [sys.executable, "-m", "tunesmith", "serve", *words]
     with started("tunesmith serve", command, "", log, port, os.environ):
         yield Person(port, patience)
 

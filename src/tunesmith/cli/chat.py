@@ -49,7 +49,8 @@ def chat(
 ) -> None:
     """Talk to a run's result. Lines come from the terminal or a pipe; /help shows what may be said beside.
 
-    Takes the keys below as key=value or --key value. With --feedback, answers and ratings lie in the file that a server keeps too.
+    Takes the keys below as key=value or --key value. With --feedback, answers and what you say of them are kept, as a
+    server keeps them.
     """
     from ..serving.settings import named_adapters
     from ..serving.store import Store

@@ -273,9 +273,8 @@ class Site:
             try:
                 await self.done(lambda: self.models.load(name, folder))
             except Refusal as error:
-                raise bad(
-                    self.models.without_paths(str(error), folder, path), "lora_path", "adapter_unusable"
-                ) from None
+                why = self.models.without_paths(str(error), folder, path)
+                raise bad(why, "lora_path", "adapter_unusable") from None
         return PlainTextResponse(f"Success: LoRA adapter '{name}' added successfully.")
 
     async def unload(self, request: Request) -> Response:
