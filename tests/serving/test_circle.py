@@ -1,4 +1,4 @@
-"""The circle closes: a server answers, a person rates, a run learns from it by KTO, and a server of the run is liked."""
+"""The circle: a server answers, a person rates, a run learns from it by KTO, and a server of the run is liked more."""
 
 import sqlite3
 from contextlib import closing
@@ -9,14 +9,10 @@ from served import running, send
 from tunesmith.cli import main
 from tunesmith.evaluate.metrics import gain
 
-RATED = [
-    f"is the film {word}?"
-    for word in ["warm", "dull", "funny", "lifeless", "good", "a-mess", "quick", "lazy", "of-two", "of-friends"]
-]
-HELD_OUT = [
-    f"what is the {word} of it?"
-    for word in ["capital", "fox", "dog", "cast", "story", "film", "review", "word", "friend", "over"]
-]
+MOODS = ("warm", "dull", "funny", "lifeless", "good", "quick", "lazy", "brown", "over", "helpful")
+RATED = [f"is the film {word}?" for word in MOODS]
+THINGS = ("capital", "fox", "dog", "cast", "story", "film", "review", "word", "friend", "mess")
+HELD_OUT = [f"what is the {word} of it?" for word in THINGS]
 TWENTY = 8 * [0] + 8 * [1] + 4 * [2]
 
 
@@ -49,11 +45,11 @@ def test_what_a_person_likes_is_learnt_from_ratings(shelf, tmp_path):
     assert len(rated) == 200
     with closing(sqlite3.connect(file)) as base:
         assert base.execute("SELECT count(*) FROM verdicts").fetchone() == (200,)
+    next_, base = str(tmp_path / "next"), str(shelf / "tiny")
     with pytest.raises(SystemExit) as left:
         main([
-            "feedback", "train", str(file), "--as", "kto", "--base", str(shelf / "tiny"), "--to", str(tmp_path / "next"),
-            f"output={run}", "method=full", "train.learning_rate=3e-3", "train.max_steps=24", "data.eval_size=0",
-            "train.per_device_train_batch_size=16", "data.on_lint=warn", "eval.enabled=false",
+            "feedback", "train", str(file), "--as", "kto", "--base", base, "--to", next_, f"output={run}", "method=full",
+            "train.learning_rate=3e-3", "train.max_steps=24", "data.eval_size=0", "train.per_device_train_batch_size=16", "data.on_lint=warn", "eval.enabled=false",
         ])  # fmt: skip
     assert not left.value.code
     with running(shelf, model=str(run)) as site:

@@ -26,29 +26,22 @@ def test_a_chain_of_langchain_answers_and_streams_as_the_client_does(client, sit
 
 def test_whatever_openapi_allows_is_answered_without_a_server_error(site):
     schemathesis = pytest.importorskip("schemathesis", reason="needs schemathesis, which brings much with it")
-    import hypothesis
+    from hypothesis import HealthCheck, given, settings
 
-    schema = schemathesis.openapi.from_url(f"{site}/openapi.json")
+    often = settings(
+        max_examples=20, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    )
+    operations = [one.ok() for one in schemathesis.openapi.from_url(f"{site}/openapi.json").get_all_operations()]
     seen = {}
-    for operation in schema.get_all_operations():
-        one = operation.ok()
 
-        @hypothesis.settings(
-            max_examples=20,
-            deadline=None,
-            database=None,
-            derandomize=True,
-            suppress_health_check=list(hypothesis.HealthCheck),
-        )
-        @hypothesis.given(case=one.as_strategy())
+    for one in operations:
+
+        @often
+        @given(case=one.as_strategy())
         def ask(case):
             answer = case.call(base_url=site, timeout=60)
-            key = case.operation.label
-            seen.setdefault(key, set()).add(answer.status_code)
-            if answer.status_code >= 500:
-                raise AssertionError(
-                    f"{case.operation.label}: {answer.status_code} {answer.text[:300]}: {case.body!r:.500}"
-                )
+            seen.setdefault(case.operation.label, set()).add(answer.status_code)
+            assert answer.status_code < 500, (case.operation.label, case.body, answer.text[:300])
 
         ask()
-    assert len(seen) == len(list(schema.get_all_operations()))
+    assert len(seen) == len(operations) > 8
