@@ -48,8 +48,9 @@ def test_what_a_person_likes_is_learnt_from_ratings(shelf, tmp_path):
     next_, base = str(tmp_path / "next"), str(shelf / "tiny")
     with pytest.raises(SystemExit) as left:
         main([
-            "feedback", "train", str(file), "--as", "kto", "--base", base, "--to", next_, f"output={run}", "method=full",
-            "train.learning_rate=3e-3", "train.max_steps=24", "data.eval_size=0", "train.per_device_train_batch_size=16", "data.on_lint=warn", "eval.enabled=false",
+            "feedback", "train", str(file), "--as", "kto", "--base", base, "--to", next_, f"output={run}",
+            "method=full", "train.learning_rate=3e-3", "train.max_steps=24", "train.per_device_train_batch_size=16",
+            "data.eval_size=0", "data.on_lint=warn", "eval.enabled=false",
         ])  # fmt: skip
     assert not left.value.code
     with running(shelf, model=str(run)) as site:
