@@ -144,7 +144,7 @@ def edit(talk: Talk, rest: str) -> None:
     if not rest:
         raise RecipeError("/edit needs the text that it should have said")
     talk.rate(edit=rest)
-    line("the dialogue goes on from that" + ("; kept" if talk.kept else ", and nothing is kept without --feedback"))
+    line("the dialogue goes on from that" + ("; kept" if talk.kept else "; it is not kept"))
 
 
 def save(talk: Talk, rest: str) -> None:

@@ -51,6 +51,8 @@ class Talk:
     """The last answer."""
     kept: bool = False
     """Whether it lies in the store."""
+    known: dict[str, Served] = field(default_factory=dict)
+    """Sides that have answered, so that an adapter's file is summed once."""
 
     def switch(self, side: str) -> None:
         """Let another side answer, in a dialogue of its own. Raises RecipeError."""
@@ -128,7 +130,8 @@ class Talk:
         sampled = {name: value for name, value in dump(self.how).items() if value is not None}
         prompt = {"messages": turns_of(asked), "tools": []}
         answer = {"role": "assistant", "content": said}
-        self.last = Answered(f"chat-{uuid4().hex}", 0, prompt, answer, self.served.made_of, sampled, self.rater)
+        made_of = self.known.setdefault(self.side, self.served).made_of
+        self.last = Answered(f"chat-{uuid4().hex}", 0, prompt, answer, made_of, sampled, self.rater)
         self.kept = False
         if self.store is not None:
             try:
@@ -159,8 +162,10 @@ class Talk:
         if self.store is not None and self.kept:
             said = Said(response_id=self.last.id, thumb=thumb, edit=edit, rater=self.rater)
             judged.keep(self.store, said)
-        elif edit is None:
+        elif edit is None and self.store is None:
             raise RecipeError("nothing is kept here; begin with chat RUN --feedback FILE.sqlite")
+        elif edit is None:
+            raise RecipeError("the answer could not be kept, and so nothing that is said of it; ask again")
         if edit is not None:
             self.turns[-1] = Message("assistant", edit)
 
@@ -177,6 +182,8 @@ def turns_of(messages: list[Message]) -> list[dict[str, str]]:
 
 def beside(tuned: Tuned, said: Mapping[str, str]) -> dict[str, Path]:
     """The folders of adapters beside a run's result, none of which stood on other weights, before any are read."""
+    if not said:
+        return {}
     for name in said:
         if name in (UNTUNED, TUNED):
             raise RecipeError(f"adapters: {name} is the name of a side; give the adapter another")
