@@ -24,6 +24,15 @@ def test_a_chain_of_langchain_answers_and_streams_as_the_client_does(client, sit
     assert said.response_metadata["finish_reason"] == made.choices[0].finish_reason
 
 
+def fit(case):
+    """Of a model that is there, and short, so that more is come to than the first refusal."""
+    if isinstance(case.body, dict) and "model" in case.body:
+        case.body["model"] = "red"
+        if case.operation.path in ("/v1/chat/completions", "/v1/completions"):
+            case.body.pop("max_completion_tokens", None)
+            case.body["max_tokens"] = 2
+
+
 def test_whatever_openapi_allows_is_answered_without_a_server_error(site):
     schemathesis = pytest.importorskip("schemathesis", reason="needs schemathesis, which brings much with it")
     from hypothesis import HealthCheck, given, settings
@@ -39,6 +48,7 @@ def test_whatever_openapi_allows_is_answered_without_a_server_error(site):
         @often
         @given(case=one.as_strategy())
         def ask(case):
+            fit(case)
             answer = case.call(base_url=site, timeout=60)
             seen.setdefault(case.operation.label, set()).add(answer.status_code)
             assert answer.status_code < 500, (case.operation.label, case.body, answer.text[:300])
