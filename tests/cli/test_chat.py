@@ -9,6 +9,7 @@ import torch
 from served import adapter, running, send
 
 from tunesmith.cli import main
+from tunesmith.model.load import hushed
 from tunesmith.serving.decoding import Decoding
 from tunesmith.serving.harvest import hear
 from tunesmith.serving.store import Store
@@ -86,7 +87,8 @@ def test_the_ways_that_are_compared_are_what_they_say(run, tmp_path, model_folde
     assert list(said) == ["greedy", "beams=4", "top_k=50", "top_p=0.9", "min_p=0.1"] and len(set(said.values())) > 2
     assert talk.turns == [] and said == talk.compare(ASKED)
     model = AutoModelForCausalLM.from_pretrained(model_folder, trust_remote_code=False)
-    model = PeftModel.from_pretrained(model, tmp_path / "red").eval()
+    with hushed():
+        model = PeftModel.from_pretrained(model, tmp_path / "red").eval()
     turns = [{"role": "user", "content": ASKED}]
     ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=False)
     for name, beams in (("greedy", 1), ("beams=4", 4)):

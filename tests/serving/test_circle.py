@@ -49,7 +49,7 @@ def test_what_a_person_likes_is_learnt_from_ratings(shelf, tmp_path):
     with pytest.raises(SystemExit) as left:
         main([
             "feedback", "train", str(file), "--as", "kto", "--base", base, "--to", next_, f"output={run}",
-            "method=full", "train.learning_rate=3e-3", "train.max_steps=24", "train.per_device_train_batch_size=16",
+            "method=full", "train.learning_rate=2e-2", "train.max_steps=24", "train.per_device_train_batch_size=16",
             "data.eval_size=0", "data.on_lint=warn", "eval.enabled=false",
         ])  # fmt: skip
     assert not left.value.code
