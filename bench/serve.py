@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 import venv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -33,7 +33,7 @@ from worker import pin, say, settled
 
 THEIRS = ["torch==2.13.0", "transformers[serving]==5.23.*"]
 STREAMS = 16
-READY = 600.0
+READY = 1200.0
 WORDS = (HERE / "serve.py").read_text(encoding="utf-8").split()
 """Any words will do, as long as there are enough."""
 
@@ -88,9 +88,9 @@ class Server:
 
 
 @contextmanager
-def started(name: str, words: Sequence[str], model: str, log: Path, port: int):
+def started(name: str, words: Sequence[str], model: str, log: Path, port: int, env: Mapping[str, str] | None = None):
     with log.open("wb") as out:
-        process = subprocess.Popen(words, stdout=out, stderr=out, env=os.environ | settled())
+        process = subprocess.Popen(words, stdout=out, stderr=out, env=os.environ | settled() if env is None else env)
     server = Server(name, port, model, process)
     try:
         until = time.monotonic() + READY

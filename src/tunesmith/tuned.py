@@ -19,7 +19,7 @@ from .evaluate.evaluate import Examiner, Measured
 from .machine import facts
 from .methods.full import Full
 from .model.adapter import locate_adapter, under_adapter
-from .model.engine import Engine, reading
+from .model.engine import Engine, reading, sampling
 from .model.hub import locate, locate_data
 from .model.load import hushed, load_model, load_tokenizer, load_tuned, pad_as
 from .model.policy import Policy
@@ -101,7 +101,8 @@ class Tuned:
         self.refuse_to_write()
         prompt = Renderer(self.tokenizer, self.run.data).prompt(messages)
         with self.side(base) as model:
-            yield from Engine(model, self.tokenizer).stream(prompt, max_new_tokens, temperature)
+            pick = sampling(temperature) if temperature > 0 else None
+            yield from Engine(model, self.tokenizer).stream(prompt, max_new_tokens, pick)
 
     def chat(self, text: str, max_new_tokens: int = 256, temperature: float = 0.0, base: bool = False) -> str:
         """The answer to one message."""

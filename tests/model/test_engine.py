@@ -55,3 +55,24 @@ def test_the_model_is_left_as_it_was(sharp, tokenizer):
     sharp.train()
     Engine(sharp, tokenizer).write(PROMPTS, 2)
     assert sharp.training
+
+
+def test_who_ends_leaves_the_batch_and_what_is_said_stays_the_same(sharp, tokenizer):
+    whole = {}
+    Engine(sharp, tokenizer).write(PROMPTS, 6, lambda logits: whole.setdefault(len(whole), logits.argmax(-1)))
+    ends = [int(whole[0][0]), int(whole[2][1])]  # the one ends at once, another a little later
+    sharp.generation_config.eos_token_id = [1, *ends]
+    engine, asked = Engine(sharp, tokenizer), []
+    read = engine.read
+    engine.read = lambda ids, place, **more: asked.append(ids.shape) or read(ids, place, **more)
+    written = engine.write(PROMPTS, 6)
+    alone = [
+        sharp.generate(torch.tensor([one]), max_new_tokens=6, eos_token_id=[1, *ends], pad_token_id=1)[0, len(one) :]
+        for one in PROMPTS
+    ]
+    before = [[one for one in ids if one not in ends] for ids in alone]
+    assert written == [tokenizer.decode(ids, skip_special_tokens=True) for ids in before]
+    lengths = [len(ids) for ids in alone]
+    assert min(lengths) < max(lengths)
+    goes_on = [sum(length > step for length in lengths) for step in range(1, max(lengths))]
+    assert [rows for rows, width in asked if width == 1][-len(goes_on) :] == goes_on

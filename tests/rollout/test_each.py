@@ -38,6 +38,12 @@ def test_draws_have_the_shares_that_their_settings_say(how):
     assert (found - right).abs().max() < 5 * 0.5 / len(rows) ** 0.5
 
 
+@pytest.mark.parametrize("cold", [0.0, 5e-324, 1e-30])
+def test_no_temperature_is_too_cold_for_the_likeliest(cold):
+    logits = torch.stack([LOGITS, -LOGITS])
+    assert draw_each(logits, [One(Draw(temperature=cold)), One(Draw())])[0] == int(LOGITS.argmax())
+
+
 def test_neighbours_change_nothing():
     rows = [One(Draw()), One(Draw(temperature=0)), One(Draw(top_k=2)), One(Draw(presence_penalty=2), said=Counter([1]))]
     logits = torch.randn(4, 50, generator=torch.Generator().manual_seed(1))

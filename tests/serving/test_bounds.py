@@ -23,6 +23,7 @@ from tunesmith.serving.settings import Serving
 ASKED = [{"role": "user", "content": "yes?"}]
 LONG = "context_length_exceeded"
 PICTURE = {"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}
+TOOL = {"type": "function", "function": {"name": "f"}}
 CHAT = {"model": "tiny", "messages": ASKED, "max_tokens": 4}
 
 
@@ -52,6 +53,8 @@ WRONG = {
     "no stream": ({**CHAT, "stream_options": {"include_usage": True}}, 400, "stream_options", None),
     "strange form": ({**CHAT, "response_format": {"type": "xml"}}, 400, "response_format.type", None),
     "no tools": ({**CHAT, "tool_choice": "required"}, 400, "tool_choice", None),
+    "strange choice": ({**CHAT, "tools": [TOOL], "tool_choice": {"function": "f"}}, 400, "tool_choice", None),
+    "listed choice": ({**CHAT, "tools": [TOOL], "tool_choice": {"function": {"name": []}}}, 400, "tool_choice", None),
     "deep": (DEEP, 400, None, None),
     "deeper": (b"[" * 100_000, 400, None, None),
 }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -36,7 +37,6 @@ def export(
     from ..config.registry import did_you_mean
     from ..delivery.base import way
     from ..delivery.deliver import deliver, named
-    from ..delivery.proof import facts
     from ..training.progress import Progress
 
     if to not in way.all():
@@ -45,6 +45,6 @@ def export(
     place = named(out, run, form)
     apart = deliver(run, form, place, most, Progress().say)
     if as_json:
-        json_out({"out": str(place), **facts(apart)})
+        json_out({"out": str(place), **asdict(apart)})
     else:
         line(f"{place}: {to}, proven on {apart.sentence()}")

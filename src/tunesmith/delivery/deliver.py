@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from ..errors import CheckpointError, RecipeError
 from ..files import whole
 from .base import Way
 from .card import card
-from .proof import Apart, facts, prove
+from .proof import Apart, prove
 from .source import source_of
 
 
@@ -34,7 +35,7 @@ def deliver(folder: str, way: Way, out: Path, most: float | None, say: Callable[
                 f"{folder}: what was written is {apart.kl:.2g} nats a token from what was trained, more than {bound:g};"
                 f" nothing is kept. {ways_out(way)}"
             )
-        proof = {"form": way.name, "bound": bound, **facts(apart)}
+        proof = {"form": way.name, "bound": bound, **asdict(apart)}
         (beside / "proof.json").write_text(json.dumps(proof, indent=1), encoding="utf-8")
         adapter = (beside / "adapter_config.json").is_file()
         (beside / "README.md").write_text(card(source, way, apart, adapter), encoding="utf-8")

@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -185,10 +185,6 @@ def main() -> None:
 
     job = json.loads(sys.stdin.read())
     save_file(dict(heard(job)), job["heard"])
-
-
-def facts(apart: Apart) -> dict[str, Any]:
-    return asdict(apart)
 
 
 if __name__ == "__main__":

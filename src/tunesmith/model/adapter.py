@@ -41,15 +41,18 @@ def adapters(run: Run) -> dict[str, Path]:
     return {setting: locate_adapter(name, setting.rstrip(".0123456789")) for setting, name in names.items()}
 
 
-def refuse_strangers(found: dict[str, Path], base: Path) -> None:
-    """Refuse adapters whose run says that they stood on other weights than those of a model: sizes may be the same."""
-    ours: dict[str, str] = {}
+def refuse_strangers(found: dict[str, Path], base: Path, ours: dict[str, str] | None = None) -> None:
+    """Refuse adapters whose run says that they stood on other weights than those of a model: sizes may be the same.
+
+    `ours` keeps what the model's files come to, for whoever asks again of the same model."""
+    ours = {} if ours is None else ours
     for setting, folder in found.items():
         if not (folder.parent / passport.NAME).is_file():
             continue
         said = passport.read(folder.parent).get("base", {})
         theirs = {name: one for name, one in said.items() if name.endswith(WEIGHTS) and ": " not in name}
-        ours = ours or passport.sums({file.name: file for file in passport.of_model(base) if file.suffix == WEIGHTS})
+        if not ours:
+            ours |= passport.sums({file.name: file for file in passport.of_model(base) if file.suffix == WEIGHTS})
         if theirs and theirs != ours:
             raise CheckpointError(
                 f"{setting}: {folder} was trained on other weights than those in {base}; {FIT}, or copy the adapter's"

@@ -47,26 +47,22 @@ class Engine:
 
     def write(self, prompts: Sequence[Ids], max_new_tokens: int, pick=None) -> list[str]:
         """An answer to each, up to a token that ends it: word after word the likeliest, or what `pick` takes."""
-        answers, pick = [""] * len(prompts), pick or greedy
+        answers = [""] * len(prompts)
         for chosen, read in self.batches(prompts):
-            rows = [
-                row
-                for row, _ in zip(self.steps(read, max_new_tokens, pick or greedy), range(max_new_tokens), strict=False)
-            ]
-            for n, ids in zip(chosen, torch.stack(rows, 1).tolist(), strict=True):
-                end = next((at for at, token in enumerate(ids) if token in self.stops()), len(ids))
-                answers[n] = self.tokenizer.decode(ids[:end], skip_special_tokens=True)
+            ids: list[Ids] = [[] for _ in chosen]
+            for step in self.steps(read, max_new_tokens, pick or greedy):
+                for row, token in step:
+                    ids[row].append(token)
+            for n, said in zip(chosen, ids, strict=True):
+                answers[n] = self.tokenizer.decode(said, skip_special_tokens=True)
         return answers
 
-    def stream(self, prompt: Ids, max_new_tokens: int, temperature: float = 0.0) -> Iterator[str]:
-        """An answer piece by piece, as it is written; temperature 0 takes the likeliest word."""
+    def stream(self, prompt: Ids, max_new_tokens: int, pick=None) -> Iterator[str]:
+        """An answer piece by piece, as it is written: word after word the likeliest, or what `pick` takes."""
         with reading(self.model):
             ids, said = [], ""
-            pick = sampling(temperature) if temperature > 0 else greedy
-            for token in self.steps(self.prefill([self.begun(prompt)], []), max_new_tokens, pick):
-                if int(token) in self.stops():
-                    return
-                ids.append(int(token))
+            for step in self.steps(self.prefill([self.begun(prompt)], []), max_new_tokens, pick or greedy):
+                ids += [token for _, token in step]
                 text = self.tokenizer.decode(ids, skip_special_tokens=True)
                 if not text.endswith("\ufffd"):  # half of a character that takes several tokens
                     yield text[len(said) :]
@@ -148,16 +144,19 @@ class Engine:
         out = self.read(ids, place, attention_mask=attend, past_key_values=cache, logits_to_keep=1)
         return Prefilled(out.past_key_values, attend, attend.sum(-1), out.logits[:, -1].float())
 
-    def steps(self, read: Prefilled, most: int, pick) -> Iterator[Tensor]:
-        """[B] one token a row at a time, until every row has ended or `most` are written."""
-        ends = torch.tensor(sorted(self.stops()), device=self.device)
-        ended = torch.zeros(len(read.place), dtype=torch.bool, device=self.device)
-        for _ in range(most):
+    def steps(self, read: Prefilled, most: int, pick) -> Iterator[list[tuple[int, int]]]:
+        """The next token of each row that goes on, with the row's number, until all have ended or `most` are written.
+        Who ends says nothing more, and leaves."""
+        ends, rows = self.stops(), list(range(len(read.place)))
+        for left in reversed(range(most)):
             token = pick(read.logits)
-            yield token
-            ended |= torch.isin(token, ends)
-            if ended.all():
+            said = token.tolist()
+            stays = [at for at, one in enumerate(said) if one not in ends]
+            yield [(rows[at], said[at]) for at in stays]
+            if not stays or not left:
                 return
+            if len(stays) < len(rows):
+                read, token, rows = read.kept(stays), token[stays], [rows[at] for at in stays]
             read = read.after(token, self.read)
 
 

@@ -14,6 +14,9 @@ from torch import Tensor
 from ..model.engine import Ids
 from .sample import likely, picked
 
+COLDEST = 1e-5
+"""Below this temperature the likeliest token is taken: logits that are divided by less may have no end."""
+
 
 @dataclass(frozen=True)
 class Draw:
@@ -64,7 +67,7 @@ def draw_each(logits: Tensor, rows: Sequence[Drawing]) -> list[int]:
     tokens = logits.argmax(-1)
     kinds: dict[tuple[float, ...], list[int]] = {}
     for at, row in enumerate(rows):
-        if row.how.temperature > 0:
+        if row.how.temperature >= COLDEST:
             kinds.setdefault(row.how.kind, []).append(at)
     for alike in kinds.values():
         how = rows[alike[0]].how

@@ -273,7 +273,7 @@ class Site:
             try:
                 await self.done(lambda: self.models.load(name, folder))
             except Refusal as error:
-                why = str(error).replace(f"{folder}:", f"{path}:").replace(str(folder.parent), "")
+                why = self.models.without_paths(str(error), folder, path)
                 raise bad(why, "lora_path", "adapter_unusable") from None
         return PlainTextResponse(f"Success: LoRA adapter '{name}' added successfully.")
 

@@ -9,6 +9,9 @@ from .fault import Fault, bad
 from .store import Answered, Store, Verdict
 from .wire import Said
 
+LAST = 1 << 31
+"""No answer stands behind this place, and SQLite takes no number of any size."""
+
 
 def keep(store: Store, said: Said) -> dict[str, Any]:
     """Keep one person's verdict. Raises Fault for one that is about nothing."""
@@ -26,7 +29,7 @@ def keep(store: Store, said: Said) -> dict[str, Any]:
 
 
 def there(store: Store, id: str, place: int, where: str) -> Answered:
-    found = store.find(id, place)
+    found = store.find(id, place) if place <= LAST else None
     if found is None:
         raise Fault(404, f"no answer {id[:80]} with index {place} is kept here", where, "response_not_found")
     return found

@@ -16,7 +16,7 @@ from typing import Any
 from ..data.rendering.render import Renderer
 from ..errors import CheckpointError, RecipeError, Refusal
 from ..files import sha256
-from ..model.adapter import locate_adapter, under_adapter
+from ..model.adapter import locate_adapter, refuse_strangers, under_adapter
 from ..model.attention import keep_apart
 from ..model.engine import Engine
 from ..model.hub import locate
@@ -24,14 +24,13 @@ from ..model.load import hushed, load_model, load_tokenizer, load_tuned
 from ..model.side_by_side import Beside
 from ..model.soft import soft
 from ..model.swift import swift
-from ..passport import digest, of_model, sums
-from ..passport import read as read_passport
+from ..passport import digest
 from ..run import Data, Run
 from ..runs import NAME, RunFolder
 from ..tuned import Tuned
 from .fault import Fault, bad
 from .lane import Lane
-from .settings import Serving
+from .settings import Serving, named_adapters
 
 LONGEST = 1 << 20
 BASE = ""
@@ -91,8 +90,7 @@ class Models:
 
     def check(self, run: RunFolder | None) -> None:
         """Refuse what cannot be, before weights are read."""
-        for said in self.settings.adapters:
-            name, _, path = said.partition("=")
+        for name, path in named_adapters(self.settings.adapters).items():
             locate_adapter(path, f"adapters: {name}")
             if name == self.name:
                 raise RecipeError(f"adapters: {name} is the name of the model; give the adapter another")
@@ -139,8 +137,7 @@ class Models:
         self.served[base_name] = Served(base_name, Renderer(load_tokenizer(self.base), options), folder=self.base)
         if run and adapter:
             self.open_adapter(run.path / "adapter", options)
-        for said in self.settings.adapters:
-            name, _, path = said.partition("=")
+        for name, path in named_adapters(self.settings.adapters).items():
             self.load(name, locate_adapter(path, f"adapters: {name}"))
 
     def open_adapter(self, folder: Path, options: Data) -> None:
@@ -188,7 +185,7 @@ class Models:
     def load(self, name: str, folder: Path, options: Data | None = None) -> Served:
         """Take in an adapter. Raises Refusal where it does not fit."""
         assert self.beside is not None
-        self.refuse_base(name, folder)
+        refuse_strangers({f"adapters: {name}": folder}, self.base, self.base_sums)
         adapter = f"a{next(self.numbers)}"
         kinds = {kind for kind, _ in map(self.kind, self.served.values()) if kind}
         kind = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("peft_type")
@@ -211,18 +208,6 @@ class Models:
             return None, served.name
         config = tuned.peft_config[served.adapter]
         return str(getattr(config.peft_type, "value", config.peft_type)), served.name
-
-    def refuse_base(self, name: str, folder: Path) -> None:
-        """Raises CheckpointError for an adapter whose run had other weights under it, if its run is known."""
-        if not (folder.parent / "manifest.json").is_file():
-            return
-        theirs = {file: found for file, found in read_passport(folder.parent)["base"].items() if weights(file)}
-        if not self.base_sums:
-            self.base_sums = sums({file.name: file for file in of_model(self.base) if weights(file.name)})
-        if theirs != self.base_sums:
-            raise CheckpointError(
-                f"{folder}: adapter {name} was trained on another base than {self.base_name}; serve it with its own"
-            )
 
     def unload(self, served: Served) -> None:
         """Let go of an adapter that no row is under any more."""
@@ -248,6 +233,12 @@ class Models:
             return locate_adapter(str(there[path]), "lora_path")
         except Refusal:
             raise bad(f"'{path[:80]}' in adapter_root holds no adapter", "lora_path") from None
+
+    def without_paths(self, sentence: str, folder: Path, name: str) -> str:
+        """A sentence about an adapter for who named it: where things lie is nobody's business."""
+        for there, said in ((folder, name), (folder.parent, name), (self.base, self.base_name)):
+            sentence = sentence.replace(str(there), said)
+        return sentence
 
     @property
     def words(self) -> int:
@@ -278,7 +269,3 @@ class Models:
 def nothing(_: Sequence[str]):
     """A context of a model that is under its one adapter always."""
     return nullcontext()
-
-
-def weights(file: str) -> bool:
-    return file.endswith(".safetensors") and ": " not in file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from annotated_types import Ge, Le
@@ -59,8 +60,6 @@ class Serving:
 
     def refuse(self, key: str) -> None:
         """Refuse what is not safe, or cannot be, before anything is loaded. `key` is what the environment holds."""
-        import re
-
         if self.host not in HOME and not key:
             raise BadEnvironment(
                 f"host: {self.host} can be reached from elsewhere, so a key is required; put one of {SHORTEST_KEY}"
@@ -68,10 +67,19 @@ class Serving:
             )
         if key and len(key) < SHORTEST_KEY:
             raise BadEnvironment(f"{KEY}: a key must have {SHORTEST_KEY} characters or more; take a longer one")
-        for said in self.adapters:
-            name, _, path = said.partition("=")
-            if not re.fullmatch(NAME, name) or not path:
-                raise RecipeError(f"adapters: must be name=path, the name of letters, digits, . _ - (got {said})")
-        names = [said.partition("=")[0] for said in self.adapters]
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise RecipeError(f"adapters: {twice} is there twice; give each adapter a name of its own")
+        named_adapters(self.adapters)
+
+
+def named_adapters(said: Sequence[str]) -> dict[str, str]:
+    """Adapters that are given as name=path. Raises RecipeError."""
+    import re
+
+    found: dict[str, str] = {}
+    for one in said:
+        name, _, path = one.partition("=")
+        if not re.fullmatch(NAME, name) or not path:
+            raise RecipeError(f"adapters: must be name=path, the name of letters, digits, . _ - (got {one})")
+        if name in found:
+            raise RecipeError(f"adapters: {name} is there twice; give each adapter a name of its own")
+        found[name] = path
+    return found

@@ -91,8 +91,9 @@ class Speech:
             return set(), False
         if asked == "required":
             return self.names, False
-        name = asked.get("function", {}).get("name") if isinstance(asked, dict) else None
-        if name not in self.names:
+        inner = asked.get("function") if isinstance(asked, dict) else None
+        name = inner.get("name") if isinstance(inner, dict) else None
+        if not isinstance(name, str) or name not in self.names:
             raise bad("'tool_choice': must be none, auto, required or one of the tools", "tool_choice")
         return {name}, True
 

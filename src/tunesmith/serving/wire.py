@@ -12,13 +12,13 @@ from annotated_types import Ge, Le, Len
 
 from ..config.load import door
 from ..config.record import Count, Natural, record
+from .decoding import Penalty
 from .fault import bad
 
 T = TypeVar("T")
 
 DEEPEST = 32
 """Levels of a body."""
-Penalty = Annotated[float, Ge(-2), Le(2)]
 Stop = Annotated[str, Len(1, 64)]
 Stops = Stop | Annotated[tuple[Stop, ...], Len(0, 16)] | None
 Token = Annotated[int, Ge(0)]
