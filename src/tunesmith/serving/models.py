@@ -103,7 +103,7 @@ class Models:
     # --- at the start -------------------------------------------------------------------------------------------------
 
     def open_scorer(self, run: RunFolder, recipe: Run) -> None:
-        if self.settings.adapters:
+        if self.settings.adapters or self.settings.adapter_root:
             raise RecipeError(f"adapters: {run.path} scores texts and writes none; serve adapters beside their base")
         self.tuned = Tuned(run, recipe)
         self.model, self.tokenizer = self.tuned.model.eval(), self.tuned.tokenizer
