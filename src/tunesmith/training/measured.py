@@ -46,6 +46,8 @@ def measure(examiner: Examiner, policy: Policy, side: str, folder: RunFolder, pr
         facts["worth"] = worth
         if side == "after" and "before" in worth:
             scores = replace(scores, watched=scores.watched | gain(worth["before"], worth["after"]))
+    if measured.right:
+        facts["right"] = folder.facts.get("right", {}) | {side: measured.right}
     samples = folder.facts.get("samples") or examiner.questions()
     facts["samples"] = [sample | {side: said} for sample, said in zip(samples, measured.said, strict=True)]
     folder.note(**{side: scores.as_json()}, **facts)
