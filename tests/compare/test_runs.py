@@ -13,6 +13,7 @@ from tunesmith.cli import main
 from tunesmith.compare.runs import by_chance, holm
 from tunesmith.methods.lora import LoRA
 from tunesmith.objectives.classify import Classify
+from tunesmith.objectives.pretrain import Pretrain
 from tunesmith.run import Eval
 from tunesmith.runs import RunFolder
 from tunesmith.training.train import train
@@ -76,6 +77,24 @@ def test_runs_are_compared_and_exported(model_folder, reviews, tmp_path, capsys)
     assert (code, "2 or more different folders" in said) == (2, True)
     code, _, said = ask(capsys, "runs", "compare", good, tmp_path, "--to", page)
     assert (code, "is no run folder" in said) == (7, True)
+
+
+def test_of_texts_the_losses_are_compared_row_by_row(model_folder, reviews, tmp_path, capsys):
+    folders = [tmp_path / "slow", tmp_path / "fast"]
+    for folder, rate in zip(folders, (1e-7, 2e-2), strict=True):
+        run = run_of(model_folder, reviews, folder, LoRA(r=4), Pretrain(), learning_rate=rate, max_steps=12)
+        train(replace(run, data=replace(run.data, eval_size=0.4), eval=Eval()), quiet=True)
+    facts = [RunFolder(folder).facts for folder in folders]
+    for known in facts:
+        for side in ("before", "after"):
+            assert np.mean(known["losses"][side]) == pytest.approx(known[side]["loss"], rel=1e-4)
+            assert len(set(known["losses"][side])) > 5
+    _, said, _ = ask(capsys, "runs", "compare", *folders, "--to", tmp_path / "page.html", "--json")
+    [held] = json.loads(said)["verdicts"]
+    assert held["difference"] == pytest.approx(facts[0]["after"]["loss"] - facts[1]["after"]["loss"], rel=1e-3)
+    assert held["p"] < 0.01 and held["interval"][0] > 0
+    _, said, _ = ask(capsys, "runs", "compare", *folders, "--to", tmp_path / "page.html")
+    assert f"fast against slow: -{held['difference']:.4f} of loss on" in said.replace("\n", " ")
 
 
 def binomial(n: int, k: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
@@ -28,6 +28,12 @@ FLIPS = 10_000
 FIRST = ("loss", "eval_loss", "reward", "accuracy")
 """Curves that are looked at first."""
 NO_CURVES = {"step", "epoch", "tokens"}
+WORDS: dict[str, tuple[Callable[[float], str], str]] = {
+    "worth": (lambda value: f"{value:+.3f}", "of reward"),
+    "right": (lambda value: f"{100 * value:+.1f}", "points of accuracy"),
+    "losses": (lambda value: f"{-value:+.4f}", "of loss"),
+}
+"""How a difference is said of what is known of each row."""
 RESULT = ("train_seconds", "tokens_per_second", "peak_memory_mb")
 
 
@@ -46,18 +52,20 @@ class Held:
 
     @property
     def kind(self) -> str:
-        """What is known of each held-out row: what its answer was worth, whether it was right, or nothing."""
-        return next((name for name in ("worth", "right") if "after" in self.facts.get(name, {})), "")
+        """What is known of each held-out row: what its answer was worth, whether it was right, its loss, or nothing."""
+        return next((name for name in ("worth", "right", "losses") if "after" in self.facts.get(name, {})), "")
 
     @property
     def each(self) -> list[float | None]:
-        """The same as numbers."""
-        return [None if one is None else float(one) for one in self.facts[self.kind]["after"]]
+        """The same as numbers, of which more is better."""
+        sign = -1 if self.kind == "losses" else 1
+        return [None if one is None else sign * float(one) for one in self.facts[self.kind]["after"]]
 
     @property
     def judged(self) -> tuple[Any, ...]:
         """What must be the same for rows' results to be the same thing."""
-        return self.kind, self.facts.get("judged", ""), dump(self.folder.recipe().value.rewards)
+        tokens = self.facts[self.kind].get("tokens")
+        return self.kind, self.facts.get("judged", ""), tokens, dump(self.folder.recipe().value.rewards)
 
     @property
     def figures(self) -> Figures:
@@ -94,15 +102,14 @@ class Verdict:
     def __str__(self) -> str:
         if self.unknown:
             return f"{self.other} against {self.one}: not known whether it is chance: {self.unknown}"
-        percent = self.measure == "right"
-        figure = (lambda value: f"{100 * value:+.1f}") if percent else (lambda value: f"{value:+.3f}")
-        low, high = self.interval or (math.nan, math.nan)
+        say, unit = WORDS[self.measure]
+        ends = sorted((self.interval or (math.nan, math.nan)), key=lambda end: float(say(end)))
+        low, high = map(say, ends)
         sure = self.p is not None and self.p < LEVEL
         said = ("better" if self.difference > 0 else "worse") if sure else "no significant difference"
-        unit = "points of accuracy" if percent else "of reward"
         return (
-            f"{self.other} against {self.one}: {figure(self.difference)} {unit} on {self.rows:,} rows, 95% interval"
-            f" {figure(low)} to {figure(high)}, p {self.p:.3g}: {said}"
+            f"{self.other} against {self.one}: {say(self.difference)} {unit} on {self.rows:,} rows, 95% interval"
+            f" {low} to {high}, p {self.p:.3g}: {said}"
         )
 
 

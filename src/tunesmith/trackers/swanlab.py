@@ -9,7 +9,7 @@ from .base import About, Figures, Tracker, tracker
 
 QUIET = {
     "interactive": False,
-    "probe": {name: False for name in ("hardware", "runtime", "requirements", "conda", "git", "monitor")},
+    "probe": {name: False for name in ("hardware", "runtime", "requirements", "conda", "git", "swanlab", "monitor")},
     "terminal": {"proxy_type": "none"},
 }
 """SwanLab keeps the command line, folder, host, user, packages and all that is printed, unless it is told not to."""
@@ -26,6 +26,7 @@ class SwanLab(Tracker):
     def open(self, about: About) -> Logged:
         import swanlab
 
+        os.chdir(about.folder)  # it keeps the whole path of what it is told, and this process is its own
         mode = os.environ.get("SWANLAB_MODE") or ("online" if known() else "offline")
         run = swanlab.init(
             settings=swanlab.Settings(**QUIET),  # pyright: ignore[reportArgumentType]: what pydantic turns into its parts
@@ -34,7 +35,7 @@ class SwanLab(Tracker):
             id=about.id[:21],
             resume="allow",
             mode=mode,  # pyright: ignore[reportArgumentType]: SwanLab checks it
-            log_dir=os.environ.get("SWANLAB_LOG_DIR") or str(about.folder / "swanlog"),
+            log_dir=os.environ.get("SWANLAB_LOG_DIR") or "swanlog",
             config=about.settings,
         )
         return Logged(run)
