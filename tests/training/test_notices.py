@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from dataclasses import fields
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -167,13 +168,13 @@ def test_a_run_tells_how_it_ended_and_shows_the_address_nowhere(model_folder, re
         ]  # fmt: skip
         process = subprocess.Popen(killed, stderr=subprocess.DEVNULL)
         while process.poll() is None and not (tmp_path / "killed" / "metrics.jsonl").exists():
-            pass
+            time.sleep(0.05)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         for _ in range(3000):
             if len(heard) >= 4:
                 break
-            signal.sigtimedwait([], 0.1)
+            time.sleep(0.1)
     bodies = [body for _, body in heard]
     assert [(body["run"], body["ending"]) for body in bodies] == [
         ("run", "stopped"), ("run", "finished"), ("no", "failed"), ("killed", "died"),

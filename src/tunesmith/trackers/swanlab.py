@@ -26,7 +26,6 @@ class SwanLab(Tracker):
     def open(self, about: About) -> Logged:
         import swanlab
 
-        os.chdir(about.folder)  # it keeps the whole path of what it is told, and this process is its own
         mode = os.environ.get("SWANLAB_MODE") or ("online" if known() else "offline")
         run = swanlab.init(
             settings=swanlab.Settings(**QUIET),  # pyright: ignore[reportArgumentType]: what pydantic turns into its parts
@@ -35,7 +34,7 @@ class SwanLab(Tracker):
             id=about.id[:21],
             resume="allow",
             mode=mode,  # pyright: ignore[reportArgumentType]: SwanLab checks it
-            log_dir=os.environ.get("SWANLAB_LOG_DIR") or "swanlog",
+            log_dir=os.environ.get("SWANLAB_LOG_DIR") or str(about.folder / "swanlog"),
             config=about.settings,
         )
         return Logged(run)

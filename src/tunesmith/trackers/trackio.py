@@ -19,7 +19,9 @@ class Trackio(Tracker):
         import trackio
 
         name = f"{about.name}-{about.id[:6]}"  # runs are told apart by their names
-        run = trackio.init(project=self.project, name=name, config=about.settings, resume="allow", embed=False)
+        known = {"project": self.project, "name": name, "config": about.settings, "resume": "allow"}
+        run = trackio.init(**known, embed=False, auto_log_gpu=False, auto_log_cpu=False)
+        run.config.pop("_Username", None)  # of whoever is logged in to the Hub
         return Logged(run)
 
 

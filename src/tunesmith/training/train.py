@@ -166,7 +166,6 @@ def follow(
         on_card(saved, folder)
         passport.complete(folder.path, saved, loop.weights, loop.cuts)
         after = measure(examiner, loop.policy, "after", folder, progress)
-
         watched.measured(taken.step, {"before": before, "after": after})
         result = Result(before, after, taken.seconds, taken.speed, peak_memory_mb(), str(folder.path))
         planned = hold_against(run, loop, material.labels, result, taken.step, progress.say)
