@@ -74,16 +74,19 @@ def of_swanlab(place, project):
     from swanlab.proto.swanlab.record.v1 import record_pb2
     from swanlab.sdk.internal.core_python.store import DataStoreReader
 
-    found, config = {}, ""
+    found, ended = {}, 0
     for file in sorted(place.glob("swanlog/*/*.swanlab")):
         reader = DataStoreReader()
         reader.open(file)
         for raw in reader:
             record = record_pb2.Record.FromString(raw)
-            config += str(record) if record.HasField("config") else ""
+            ended += record.HasField("finish")
+            assert not record.HasField("start") or record.start.project == project
             for scalar in [record.scalar] if record.HasField("scalar") else []:
                 found.setdefault(scalar.key, []).append((scalar.step, scalar.value.number))
-    return found, config
+    configs = [file.read_text() for file in place.glob("swanlog/*/files/config.yaml")]
+    assert ended == len(configs)
+    return found, configs[0]
 
 
 def of_mlflow(place, project):
