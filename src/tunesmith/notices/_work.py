@@ -20,7 +20,7 @@ GONE = "Its process is gone without a word: it was killed, perhaps for memory. `
 class Straight(HTTPRedirectHandler):
     """Follows no redirect: it would make a GET of the message, and show the address to whoever it leads to."""
 
-    def redirect_request(self, *_: Any) -> None:
+    def redirect_request(self, *_: Any, **__: Any) -> None:
         return None
 
 

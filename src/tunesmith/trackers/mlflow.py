@@ -26,8 +26,8 @@ class MLflow(Tracker):
 
     def open(self, about: About) -> Logged:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        from mlflow import MlflowClient
-        from mlflow.entities import Param
+        from mlflow import MlflowClient  # pyright: ignore[reportMissingImports] - an extra
+        from mlflow.entities import Param  # pyright: ignore[reportMissingImports] - an extra
 
         client = MlflowClient()
         experiment = client.get_experiment_by_name(self.project)
@@ -49,7 +49,7 @@ class Logged:
         self.client, self.run = client, run
 
     def log(self, step: int, figures: Figures) -> None:
-        from mlflow.entities import Metric
+        from mlflow.entities import Metric  # pyright: ignore[reportMissingImports] - an extra
 
         now = int(time.time() * 1000)
         self.client.log_batch(self.run, [Metric(ODD.sub("_", name), v, now, step) for name, v in figures.items()])

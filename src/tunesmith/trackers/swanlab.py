@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from .base import About, Figures, Tracker, tracker
 
-QUIET = {
+QUIET: dict[str, Any] = {
     "interactive": False,
     "probe": {name: False for name in ("hardware", "runtime", "requirements", "conda", "git", "swanlab", "monitor")},
     "terminal": {"proxy_type": "none"},
@@ -24,11 +25,11 @@ class SwanLab(Tracker):
     """The project that the run stands in."""
 
     def open(self, about: About) -> Logged:
-        import swanlab
+        import swanlab  # pyright: ignore[reportMissingImports] - an extra
 
         mode = os.environ.get("SWANLAB_MODE") or ("online" if known() else "offline")
         run = swanlab.init(
-            settings=swanlab.Settings(**QUIET),  # pyright: ignore[reportArgumentType]: what pydantic turns into its parts
+            settings=swanlab.Settings(**QUIET),
             project=self.project,
             name=about.name,
             id=about.id[:21],

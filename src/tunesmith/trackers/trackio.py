@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from .base import About, Figures, Tracker, tracker
 
@@ -16,10 +17,10 @@ class Trackio(Tracker):
 
     def open(self, about: About) -> Logged:
         os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-        import trackio
+        import trackio  # pyright: ignore[reportMissingImports] - an extra
 
         name = f"{about.name}-{about.id[:6]}"  # runs are told apart by their names
-        known = {"project": self.project, "name": name, "config": about.settings, "resume": "allow"}
+        known: dict[str, Any] = {"project": self.project, "name": name, "config": about.settings, "resume": "allow"}
         run = trackio.init(**known, embed=False, auto_log_gpu=False, auto_log_cpu=False)
         run.config.pop("_Username", None)  # of whoever is logged in to the Hub
         return Logged(run)
@@ -33,6 +34,6 @@ class Logged:
         self.run.log(dict(figures), step=step)
 
     def close(self, ending: str) -> None:
-        import trackio
+        import trackio  # pyright: ignore[reportMissingImports] - an extra
 
         trackio.finish()

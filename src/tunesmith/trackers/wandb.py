@@ -5,11 +5,12 @@ from __future__ import annotations
 import netrc
 import os
 from contextlib import suppress
+from typing import Any
 from urllib.parse import urlsplit
 
 from .base import About, Figures, Tracker, tracker
 
-QUIET = {
+QUIET: dict[str, Any] = {
     "console": "off",
     "save_code": False,
     "disable_code": True,
@@ -34,7 +35,7 @@ class WandB(Tracker):
     """The project that the run stands in."""
 
     def open(self, about: About) -> Logged:
-        import wandb
+        import wandb  # pyright: ignore[reportMissingImports] - an extra
 
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         return Logged(
@@ -45,7 +46,7 @@ class WandB(Tracker):
                 dir=os.environ.get("WANDB_DIR", about.folder),
                 resume="allow",
                 config=about.settings,
-                mode=os.environ.get("WANDB_MODE") or ("online" if known() else "offline"),  # pyright: ignore[reportArgumentType]: W&B checks it
+                mode=os.environ.get("WANDB_MODE") or ("online" if known() else "offline"),
                 settings=wandb.Settings(**QUIET),
             )
         )

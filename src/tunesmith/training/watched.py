@@ -49,7 +49,11 @@ class Watched:
         self.folder.note(tracked=known)
         for one in chosen:
             options = dump(one)
-            begin = {"id": known, "run": self.folder.path.resolve().name, "settings": settings(self.run)}
+            begin: dict[str, Any] = {
+                "id": known,
+                "run": self.folder.path.resolve().name,
+                "settings": settings(self.run),
+            }
             begin |= {"name": options.pop("name"), "options": options, "folder": str(self.folder.path.resolve())}
             self.trackers[one.name] = Follower("tunesmith.trackers", partial(lost, one.name))
             self.trackers[one.name].tell(begin)
