@@ -49,12 +49,9 @@ class Watched:
         self.folder.note(tracked=known)
         for one in chosen:
             options = dump(one)
-            begin: dict[str, Any] = {
-                "id": known,
-                "run": self.folder.path.resolve().name,
-                "settings": settings(self.run),
-            }
-            begin |= {"name": options.pop("name"), "options": options, "folder": str(self.folder.path.resolve())}
+            place = self.folder.path.resolve()
+            begin: dict[str, Any] = {"id": known, "run": place.name, "folder": str(place)}
+            begin |= {"settings": settings(self.run), "name": options.pop("name"), "options": options}
             self.trackers[one.name] = Follower("tunesmith.trackers", partial(lost, one.name))
             self.trackers[one.name].tell(begin)
 
