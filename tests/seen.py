@@ -108,7 +108,7 @@ def whole(run: Run) -> Any:
     files = sorted(str(file.relative_to(folder)) for file in folder.rglob("*"))
     files = [re.sub(r"tfevents.*", "tfevents", name) for name in files]
     recorded = (folder / "metrics.jsonl").read_text(encoding="utf-8")
-    metrics = [re.sub(r'"tokens_per_second": [\d.]+', "", line) for line in recorded.splitlines()]
+    metrics = [re.sub(r'"(tokens_per_second|machine/\w+)": [\d.]+', "", line) for line in recorded.splitlines()]
     sent = [CLOCK.sub("", line) for line in said.getvalue().splitlines()]
     return files, metrics, sent, result.before, result.after, folder.name if run.output else None
 

@@ -72,12 +72,14 @@ def test_a_run_whose_data_hold_secrets_shows_them_nowhere(model_folder, reviews,
     from dataclasses import replace
 
     from tunesmith.run import Eval
+    from tunesmith.trackers.tensorboard import TensorBoard
 
     rows = [json.loads(line) for line in reviews.read_text().splitlines()]
     for n, row in enumerate(rows):
         row["text"] += f" {SECRETS[n % 4]}"
     reviews.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    run = run_of(model_folder, reviews, tmp_path / "run", LoRA(r=4), SFT(), max_steps=2, report_to=("tensorboard",))
+    report_to = (TensorBoard(),)
+    run = run_of(model_folder, reviews, tmp_path / "run", LoRA(r=4), SFT(), max_steps=2, report_to=report_to)
     train(replace(run, eval=Eval(max_new_tokens=2)))
     for file in (tmp_path / "run").rglob("*"):
         if file.is_file():

@@ -162,7 +162,8 @@ RENAMED = (
     resume_from_checkpoint auto_resume_from_checkpoints: is an option here: tunesmith train --resume DIR
     logging_dir: is not a key here; TensorBoard's files are in the run's folder, under tensorboard
     use_swanlab use_tensorboard use_wandb use_mlflow: is called train.report_to here, a list such as [swanlab]
-    swanlab_project wandb_project project swanlab_mode wandb_run_id: is set in the tracker's own environment variables
+    swanlab_project wandb_project project: is an option of the tracker: train.report_to: [{name: wandb, project: mine}]
+    swanlab_mode wandb_run_id: is set in the tracker's own environment variables
     """)
     # training, where there is nothing to set
     | table("""

@@ -91,8 +91,8 @@ def of_model(folder: Path) -> list[Path]:
 
 
 def recipe(run: Run) -> str:
-    """The hash of a recipe; where its result is put does not matter."""
-    return digest(dump(replace(run, output=None)))
+    """The hash of a recipe; where its result is put and who is told of it does not matter."""
+    return digest(dump(replace(run, output=None, notify=())))
 
 
 def code() -> Sums:

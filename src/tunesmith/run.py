@@ -12,6 +12,7 @@ from .data.formats.auto import Auto
 from .data.formats.base import Format, format_
 from .methods.base import Method, method
 from .methods.lora import LoRA
+from .notices.base import Notice, notice
 from .objectives.base import Objective, objective
 from .objectives.sft import SFT
 from .optimizers.adamw import FusedAdamW
@@ -23,6 +24,7 @@ from .rope.base import RopeScaling, rope_scaling
 from .rope.kinds import Unchanged
 from .schedules.base import Schedule, schedule
 from .schedules.falling import Linear
+from .trackers.base import Tracker, tracker
 
 AnyMethod = Annotated[Method, Choice(method, "lora")]
 AnyObjective = Annotated[Objective, Choice(objective, "sft")]
@@ -33,8 +35,9 @@ AnyOptim = Annotated[Optim, Choice(optimizer, "adamw_torch_fused")]
 AnySchedule = Annotated[Schedule, Choice(schedule, "linear")]
 AnyFormat = Annotated[Format, Choice(format_, "auto")]
 AnyReward = Annotated[Reward, Choice(reward, "")]
+AnyTracker = Annotated[Tracker, Choice(tracker, "")]
+AnyNotice = Annotated[Notice, Choice(notice, "")]
 Strategy = Literal["no", "steps", "epoch"]
-Tracker = Literal["tensorboard", "swanlab", "wandb", "mlflow", "trackio", "comet_ml"]
 
 
 @record
@@ -196,7 +199,7 @@ class Train:
     """Checkpoints kept; older ones are removed."""
     seed: Natural = 42
     """Seed of every random choice."""
-    report_to: tuple[Tracker, ...] = ()
+    report_to: tuple[AnyTracker, ...] = ()
     """Where metrics also go, beside the run's own metrics.jsonl."""
 
 
@@ -233,5 +236,7 @@ class Run:
     """What answers are worth that the model writes while it learns; the scores are added up by their weights."""
     train: Train = Train()
     eval: Eval = Eval()
+    notify: tuple[AnyNotice, ...] = ()
+    """Who is told by webhook when the run has ended."""
     output: str | None = None
     """Folder of the run; runs/NAME with the recipe's name unless given."""

@@ -16,10 +16,19 @@ SHORTEST = 12
 """A shorter value of a variable is as likely a word that stands in the text for reasons of its own."""
 
 
+HIDDEN: set[str] = set()
+"""Further values that were read out of the environment."""
+
+
+def hide(*values: str) -> None:
+    """Have `masked` hide these from now on."""
+    HIDDEN.update(value for value in values if len(value) >= SHORTEST)
+
+
 def masked(text: str) -> str:
     """The text with *** where a secret stood."""
     values = {value for name, value in os.environ.items() if VARIABLE.search(name) and len(value) >= SHORTEST}
-    for value in sorted(values, key=len, reverse=True):
+    for value in sorted(values | HIDDEN, key=len, reverse=True):
         text = text.replace(value, "***")
     text = QUERY.sub(r"\1***", ADDRESS.sub("***@", text))
     return TOKEN.sub("***", text)

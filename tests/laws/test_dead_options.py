@@ -21,6 +21,8 @@ from tunesmith.grid.tiny import NUMBERS, tiny
 from tunesmith.run import Run
 
 ELSEWHERE = {
+    "train.report_to.N.": "tests/training/test_trackers.py: another project is another place",
+    "notify.N.": "tests/training/test_notices.py: another address, end or secret sends otherwise",
     "rewards.N.": "tests/rewards/test_options.py walks these",
     "train.optim.": "tests/optimizers/test_options.py walks these",
     "model.precision.": "tests/parity/test_precision.py: what is said with another value",
@@ -34,6 +36,7 @@ EXEMPT = {
     "model.liger": "needs a GPU and a package",
     "model.max_memory": "where weights wait changes no number: tests/model/test_offload.py",
     "train.activation_offload": "where activations wait changes no number: tests/model/test_offload.py",
+    "notify": "sends to an address: tests/training/test_notices.py",
     "model.path": "needed: there is no run without it",
     "data.path": "needed: there is no run without it",
     "data.media_dir": "rows that speak of images are not trained on yet; tests/data/test_lint.py looks for the files",

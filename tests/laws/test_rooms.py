@@ -13,6 +13,7 @@ from tunesmith.config.describe import field_docs
 from tunesmith.data.formats.base import format_
 from tunesmith.data.lint.base import rule
 from tunesmith.methods.base import method
+from tunesmith.notices.base import notice
 from tunesmith.objectives._online import Rolled
 from tunesmith.objectives.base import objective
 from tunesmith.optimizers.base import optimizer
@@ -20,12 +21,15 @@ from tunesmith.precision.base import precision
 from tunesmith.rewards.base import reward
 from tunesmith.rope.base import rope_scaling
 from tunesmith.schedules.base import schedule
+from tunesmith.trackers.base import tracker
 
 SRC = Path(tunesmith.__file__).parent
 FILES = sorted(SRC.rglob("*.py"))
-APART = {"methods", "objectives", "precision", "rope", "attn", "optimizers", "schedules", "rewards"}
+APART = {
+    "methods", "objectives", "precision", "rope", "attn", "optimizers", "schedules", "rewards", "trackers", "notices",
+}  # fmt: skip
 ROOMS = [
-    {"secret", "errors", "files", "cache", "machine", "start", "owner", "code", "script", "config"},
+    {"secret", "errors", "files", "cache", "machine", "start", "owner", "follower", "code", "script", "config"},
     APART | {"data"},
     {"run", "runs", "passport"},
     {"model"},
@@ -114,7 +118,20 @@ def test_a_file_is_read_in_one_sitting(file):
 
 ENTRIES = [
     (registry.kind, name, entry)
-    for registry in (method, objective, precision, rope_scaling, attn, optimizer, schedule, reward, format_, rule)
+    for registry in (
+        method,
+        objective,
+        precision,
+        rope_scaling,
+        attn,
+        optimizer,
+        schedule,
+        reward,
+        format_,
+        rule,
+        tracker,
+        notice,
+    )
     for name, entry in registry.all().items()
 ]
 

@@ -3,7 +3,6 @@
 import pytest
 from training.test_resume import run_of
 
-from tunesmith.errors import BadEnvironment
 from tunesmith.methods.lora import LoRA
 from tunesmith.objectives.sft import SFT
 from tunesmith.runs import RunFolder
@@ -56,17 +55,6 @@ def test_a_callback_may_stop_the_run(model_folder, reviews, tmp_path):
     assert not (tmp_path / "run" / "checkpoints" / "step-00000006").exists()
 
 
-def test_tensorboard_is_written_to(model_folder, reviews, tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    run = run_of(model_folder, reviews, tmp_path / "run", LoRA(), SFT(), logging_steps=2, report_to=("tensorboard",))
-    train(run, quiet=True)
-    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
-    logged = {line["step"]: line["loss"] for line in RunFolder(tmp_path / "run").metrics}
-    written = {event.step: event.value for event in events.Scalars("train/loss")}
-    assert written == pytest.approx(logged)
-
-
 def test_swanlabs_own_callback_is_written_to_offline(model_folder, reviews, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     swanlab = pytest.importorskip("swanlab", reason="an extra: pip install 'tunesmith[swanlab]'")
@@ -76,22 +64,3 @@ def test_swanlabs_own_callback_is_written_to_offline(model_folder, reviews, tmp_
     train(run_of(model_folder, reviews, tmp_path / "run", LoRA(), SFT(), logging_steps=2), [callback], quiet=True)
     swanlab.finish()
     assert any(file.is_file() and file.stat().st_size for file in (tmp_path / "swanlog").rglob("*"))
-
-
-def test_a_missing_tracker_is_refused_by_a_sentence(model_folder, reviews, tmp_path):
-    with pytest.raises(BadEnvironment, match="pip install mlflow"):
-        train(run_of(model_folder, reviews, tmp_path / "run", LoRA(), SFT(), report_to=("mlflow",)), quiet=True)
-
-
-def test_a_tracker_that_fails_is_said_once_and_training_goes_on(model_folder, reviews, tmp_path, monkeypatch, caplog):
-    from transformers.integrations import TensorBoardCallback
-
-    def unreachable(*args, **named):
-        raise ConnectionError("no network")
-
-    monkeypatch.setattr(TensorBoardCallback, "on_log", unreachable)
-    run = run_of(model_folder, reviews, tmp_path / "run", LoRA(), SFT(), logging_steps=1, report_to=("tensorboard",))
-    with caplog.at_level("WARNING", "tunesmith"):
-        train(run, quiet=True)
-    said = [record.getMessage() for record in caplog.records if "report_to" in record.getMessage()]
-    assert said == ["train.report_to: tensorboard failed (ConnectionError: no network); training goes on without it"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -73,6 +74,8 @@ def faults(
     shutil.rmtree(root)
 
 
+CLOCKED = re.compile("tokens_per_second|machine/")
+"""Figures that are another thing each time."""
 LOADED = "accelerate", "peft", "rich.table", "matplotlib.backends.backend_agg", "tunesmith.training.train"
 """What every attempt would load for itself otherwise, the picture in a report included."""
 
@@ -82,7 +85,7 @@ def outcome(folder: Path) -> Any:
     from ..runs import RunFolder
 
     files = sorted([*folder.glob("adapter/*.safetensors"), *folder.glob("model/*.safetensors")])
-    steps = [{name: line[name] for name in line if name != "tokens_per_second"} for line in RunFolder(folder).metrics]
+    steps = [{name: line[name] for name in line if not CLOCKED.match(name)} for line in RunFolder(folder).metrics]
     return [(file.name, file.read_bytes()) for file in files], steps
 
 

@@ -1,10 +1,11 @@
-"""runs list, show, diff, stop, resume, rm."""
+"""runs list, show, diff, compare, export, stop, resume, rm."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from . import runs_compare
 from .show import json_out, line, table
 from .train import Json, show
 
@@ -12,10 +13,13 @@ Folder = Annotated[Path, typer.Argument(help="A run's folder.")]
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(help="What was run, and what runs: list, show, diff, stop, resume, rm.", no_args_is_help=True)
+    group = typer.Typer(
+        help="What was run, and what runs: list, show, diff, compare, export, stop, resume, rm.", no_args_is_help=True
+    )
     group.command("list")(list_runs)
     group.command("show")(show_run)
     group.command("diff")(diff_runs)
+    runs_compare.register(group)
     group.command("stop")(stop_run)
     group.command("resume")(resume_run)
     group.command("rm")(remove_run)

@@ -67,6 +67,16 @@ def of_score(task: Task, sequences: Sequence[Tokens], own: np.ndarray, loss: flo
     )
 
 
+def rights(task: Task, sequences: Sequence[Tokens], heads: np.ndarray) -> list[bool]:
+    """Of each text, whether all that is said of it is right, given the outputs, [N, C]; of scores nothing."""
+    own = heads[:, task.outputs] if task.kind in FIGURES else heads
+    if task.kind == "class":
+        return [one.label == at for one, at in zip(sequences, own.argmax(-1).tolist(), strict=True)]
+    if task.kind == "several":
+        return ((np.array([one.marks for one in sequences]) > 0.5) == (own > 0)).all(-1).tolist()
+    return []
+
+
 FIGURES: dict[str, Callable[[Task, Sequence[Tokens], np.ndarray, float], Scores]] = {
     "class": of_class,
     "several": of_several,

@@ -21,7 +21,7 @@ from ..model.policy import Policy
 from ..model.rows import Alone, Rows
 from ..objectives.base import Objective, Tally
 from ..run import Eval
-from .by_task import figures, right, said
+from .by_task import figures, right, rights, said
 from .metrics import Scores, measure, plain, proportion, worth
 from .surety import agreed, calibration
 
@@ -43,6 +43,12 @@ class Measured:
     said: list[str]
     each: list[float | None] = field(default_factory=list)
     """What each answer is worth, where rewards say so."""
+    right: list[bool] = field(default_factory=list)
+    """Which rows it is right about, where that is said of each."""
+    losses: list[float] = field(default_factory=list)
+    """What each row adds to the loss, which is their mean, where nothing but the loss is known."""
+    tokens: float = 0.0
+    """How many tokens, by their weight, those are of."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +75,13 @@ class Examiner:
         prompts = [self.prompt(example) for example in self.examples]
         said = engine.write(prompts[:SHOWN], self.settings.max_new_tokens)
         if self.objective.targets == "answers" and self.task == "choice":
-            return Measured(self.choose(engine, prompts), said)
-        loss = self.loss(policy)
+            return self.choose(engine, prompts, said)
+        loss, losses, tokens = self.by_row(policy)
         if self.objective.targets == "answers" and self.task == "exact_match":
             answers = said + engine.write(prompts[SHOWN:], self.settings.max_new_tokens)
-            gold = [str(example.gold) for example in self.examples]
-            return Measured(measure([plain(text) for text in gold], [plain(text) for text in answers], loss), said)
-        return Measured(measure([], [], loss, len(prompts)), said)
+            gold = [plain(str(example.gold)) for example in self.examples]
+            return judged(gold, [plain(text) for text in answers], loss, said)
+        return Measured(measure([], [], loss, len(prompts)), said, losses=losses, tokens=tokens)
 
     def questions(self) -> list[dict[str, str]]:
         """The examples whose answers are written out: what is asked, and what would be right."""
@@ -122,7 +128,7 @@ class Examiner:
             return self.material.renderer.prompt(example.prompt, example.tools)
         return self.material.renderer.whole(example)[0].ids[:32]
 
-    def choose(self, engine: Engine, prompts: list[list[int]]) -> Scores:
+    def choose(self, engine: Engine, prompts: list[list[int]], said: list[str]) -> Measured:
         """Rank the options by their likelihood after each prompt; the likeliest is the model's answer."""
         options = [
             [self.material.renderer.answer(example, option) for option in self.material.options]
@@ -133,7 +139,7 @@ class Examiner:
         count = sum(len(row[right]) for row, right in zip(options, gold, strict=True))
         loss = -float(ranks[torch.arange(len(gold)), gold].sum()) / count
         chosen = [self.material.options[n] for n in ranks.argmax(-1).tolist()]
-        return measure([self.material.options[n] for n in gold], chosen, loss)
+        return judged([self.material.options[n] for n in gold], chosen, loss, said)
 
     def tell(self, policy: Policy) -> Measured:
         """Ask the head that tells what texts are, each task by itself."""
@@ -152,8 +158,10 @@ class Examiner:
             by_task[task.name] = figures(task, [self.sequences[n] for n in numbers], own, loss)
         said = self.told(policy, heads)
         if len(self.material.tasks) == 1:
-            [alone] = by_task.values()
-            return Measured(alone, said)
+            [(name, alone)] = by_task.items()
+            task = next(task for task in self.material.tasks if task.name == name)
+            each = rights(task, self.sequences, np.stack([heads[n] for n in range(len(self.sequences))]))
+            return Measured(alone, said, right=each)
         return Measured(Scores(found["loss"].mean(), len(self.examples), tasks=by_task), said)
 
     def told(self, policy: Policy, heads: dict[int, np.ndarray]) -> list[str]:
@@ -183,12 +191,15 @@ class Examiner:
         scores = proportion(float(right.sum), float(right.count), found.pop("loss").mean())
         scores = replace(scores, **sure(odds), **raters(self.examples))
         by_pair = dict(zip(self.order[::2], odds, strict=True)) if odds else {}
+        each = [by_pair[pair] > 0 for pair in sorted(by_pair)]
         said = [chosen(by_pair[2 * n]) for n in range(min(SHOWN, len(odds)))]
         if "logp" in self.objective.looks():
             engine = Engine(policy.model, self.material.renderer.tokenizer, self.settings.batch_size)
             asked = [self.prompt(example) for example in self.examples[:SHOWN]]
             said = engine.write(asked, self.settings.max_new_tokens)
-        return Measured(replace(scores, watched={name: tally.mean() for name, tally in found.items()}), said)
+        return Measured(
+            replace(scores, watched={name: tally.mean() for name, tally in found.items()}), said, right=each
+        )
 
     def worth(self, policy: Policy) -> Measured:
         """Have every prompt answered once, always by the same draws, and see what the answers are worth."""
@@ -201,6 +212,24 @@ class Examiner:
     def loss(self, policy: Policy) -> float:
         """The objective's mean over all examples; of answers of its own, how little they are worth."""
         return self.worth(policy).scores.loss if self.answered else self.tallies(policy)["loss"].mean()
+
+    def by_row(self, policy: Policy) -> tuple[float, list[float], float]:
+        """The objective's mean over all examples; what each sequence adds to it and how many tokens there are, where it
+        is a mean over these."""
+        sums: dict[int, float] = {}
+        tokens = 0.0
+
+        def hear(chosen: list[int], batch: Batch, looks: dict[str, Any]) -> None:
+            nonlocal tokens
+            if (logp := looks.get("logp")) is not None:
+                weight = torch.ones_like(logp.token) if logp.weight is None else logp.weight
+                sums.update(zip(chosen, logp.having(-logp.token * weight).sum().tolist(), strict=True))
+                tokens += float(weight.sum())
+
+        loss = self.tallies(policy, hear)["loss"].mean()
+        each = [sums[n] * len(sums) / tokens for n in sorted(sums)] if tokens else []
+        whole = bool(each) and math.isclose(sum(each) / len(each), loss, rel_tol=1e-4)
+        return (loss, each, tokens) if whole else (loss, [], 0.0)
 
     def tallies(self, policy: Policy, hear: Heard | None = None) -> dict[str, Tally]:
         """The objective's sum over all examples, and what it watches; `hear` is told of each batch, in their order."""
@@ -244,6 +273,12 @@ class Examiner:
         size = self.objective.side_by_side
         lengths = np.array([len(tokens.ids) for tokens in self.sequences]).reshape(-1, size)
         return (lengths.sum(1).argsort(kind="stable")[:, None] * size + np.arange(size)).ravel().tolist()
+
+
+def judged(gold: Sequence[str], said: Sequence[str], loss: float, written: list[str]) -> Measured:
+    """What is said of each row held against what is right."""
+    right = [one == other for one, other in zip(gold, said, strict=True)]
+    return Measured(measure(gold, said, loss), written, right=right)
 
 
 def sure(odds: Sequence[float]) -> dict[str, Any]:

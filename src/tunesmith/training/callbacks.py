@@ -2,45 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import fields
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config.load import dump
-from ..errors import BadEnvironment
 from ..run import Train
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
     from .loop import Loop
-
-log = logging.getLogger("tunesmith")
-
-INTEGRATIONS = {
-    "tensorboard": ("transformers.integrations", "TensorBoardCallback"),
-    # not the one in transformers, which fails with SwanLab 0.8 and later: it asks for a run that is not there yet
-    "swanlab": ("swanlab.integration.transformers", "SwanLabCallback"),
-    "wandb": ("transformers.integrations", "WandbCallback"),
-    "mlflow": ("transformers.integrations", "MLflowCallback"),
-    "trackio": ("transformers.integrations", "TrackioCallback"),
-    "comet_ml": ("transformers.integrations", "CometCallback"),
-}
-
-
-def reporter(name: str, folder: Path) -> TrainerCallback:
-    """The callback behind a name in train.report_to."""
-    if find_spec(name) is None:
-        raise BadEnvironment(f"train.report_to: {name} is not installed; pip install {name}")
-    module, kind = INTEGRATIONS[name]
-    callback = getattr(import_module(module), kind)()
-    if name == "tensorboard":
-        callback.logging_dir = str(folder / "tensorboard")
-    return callback
 
 
 class Callbacks:
@@ -50,8 +23,7 @@ class Callbacks:
     """
 
     def __init__(self, callbacks: Sequence[TrainerCallback], train: Train, folder: Path) -> None:
-        self.trackers = {reporter(name, folder): name for name in train.report_to}
-        self.callbacks = [*callbacks, *self.trackers]
+        self.callbacks = list(callbacks)
         self.made_of: dict[str, Any] = {}
         if not self.callbacks:
             return
@@ -79,20 +51,9 @@ class Callbacks:
         self.call("on_train_begin")
 
     def call(self, event: str, **facts: Any) -> None:
-        """Tell every callback of an event; on_log comes with `logs`, on_evaluate with `metrics`.
-
-        A tracker that fails, such as for want of a network, is said and told no more; training does not end for it.
-        """
-        for callback in list(self.callbacks):
-            try:
-                control = getattr(callback, event)(self.args, self.state, self.control, **self.made_of, **facts)
-            except Exception as error:
-                if callback not in self.trackers:
-                    raise
-                self.callbacks.remove(callback)
-                name, why = self.trackers[callback], f"{type(error).__name__}: {error}"
-                log.warning("train.report_to: %s failed (%s); training goes on without it", name, why)
-                continue
+        """Tell every callback of an event; on_log comes with `logs`, on_evaluate with `metrics`."""
+        for callback in self.callbacks:
+            control = getattr(callback, event)(self.args, self.state, self.control, **self.made_of, **facts)
             self.control = control or self.control
 
     def at(self, step: int, epoch: float) -> None:

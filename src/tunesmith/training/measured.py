@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import RecipeError
-from ..evaluate.evaluate import Examiner
+from ..evaluate.evaluate import Examiner, Measured
 from ..evaluate.metrics import gain
 from ..evaluate.retention import Known, ask, retained, sentence
 from ..methods.base import Method
@@ -46,10 +46,21 @@ def measure(examiner: Examiner, policy: Policy, side: str, folder: RunFolder, pr
         facts["worth"] = worth
         if side == "after" and "before" in worth:
             scores = replace(scores, watched=scores.watched | gain(worth["before"], worth["after"]))
+    facts |= by_row(measured, folder, side)
     samples = folder.facts.get("samples") or examiner.questions()
     facts["samples"] = [sample | {side: said} for sample, said in zip(samples, measured.said, strict=True)]
     folder.note(**{side: scores.as_json()}, **facts)
     return scores.as_json()
+
+
+def by_row(measured: Measured, folder: RunFolder, side: str) -> dict[str, Any]:
+    """What each row came to, so that runs can be compared row by row."""
+    found: dict[str, Any] = {}
+    if measured.right:
+        found["right"] = folder.facts.get("right", {}) | {side: measured.right}
+    if measured.losses:
+        found["losses"] = folder.facts.get("losses", {}) | {side: measured.losses, "tokens": measured.tokens}
+    return found
 
 
 def remember(examiner: Examiner, policy: Policy, side: str, folder: RunFolder, progress: Progress) -> None:

@@ -13,10 +13,12 @@ from ..objectives.base import Tally
 from ..runs import RunFolder
 from . import checkpoint
 from .callbacks import Callbacks
+from .hardware import Hardware
 from .loop import Loop, Step
 from .progress import Progress
 from .signals import Signals
 from .trouble import Spikes, rows
+from .watched import Watched
 
 
 @dataclass
@@ -57,6 +59,7 @@ class Between:
     watch: Examiner
     """Measures the loss on held-out rows while training."""
     progress: Progress
+    watched: Watched
     facts: checkpoint.Facts
     """What must not have changed when a checkpoint is loaded."""
     made_by: checkpoint.Facts = field(default_factory=dict)
@@ -64,6 +67,10 @@ class Between:
     spikes: Spikes = field(default_factory=Spikes)
     unwritten: int = 0
     """Lines of metrics that could not be written."""
+
+    @cached_property
+    def hardware(self) -> Hardware:
+        return Hardware(self.folder.path, self.loop.policy.device)
 
     @cached_property
     def writer(self) -> checkpoint.Writer:
@@ -77,6 +84,8 @@ class Between:
         """
         taken = self.restore()
         self.progress.begin(taken.step, self.loop.order.total)
+        self.watched.begin()
+        self.hardware.look()
         self.callbacks.begin(self.loop, self.watch.material.renderer.tokenizer, taken.step)
         signals.stepping = True
         began, cuts = time.perf_counter(), self.loop.cuts
@@ -180,13 +189,15 @@ class Between:
         figures |= {"grad_norm": step.grad_norm, "learning_rate": step.learning_rate}
         figures["epoch"] = step.number / self.loop.order.epoch_steps
         taken.window = {}
-        self.write({"step": step.number, **figures, "tokens": taken.tokens, "tokens_per_second": taken.speed})
+        taken_in = {"tokens": taken.tokens, "tokens_per_second": taken.speed}
+        self.write({"step": step.number, **figures, **taken_in, **self.hardware.look()})
         self.callbacks.log(figures)
         if self.loop.answers:
             self.folder.note(alarms=self.loop.answers.alarms.as_json())
 
     def write(self, figures: dict[str, float]) -> None:
         """Add a line to the run's metrics. Training does not end for want of it; that is said once."""
+        self.watched.log(figures)
         try:
             self.folder.log(figures)
         except OSError as error:

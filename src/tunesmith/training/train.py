@@ -51,6 +51,7 @@ from .progress import Progress
 from .quantised import refuse_quantised
 from .signals import Signals
 from .steps import Between, going_on
+from .watched import refuse_watchers, watching
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -116,9 +117,13 @@ def follow(
     run: Run, folder: RunFolder, callbacks: Sequence[TrainerCallback], progress: Progress, origins: Mapping[str, str]
 ) -> Result:
     """The line, from the recipe or from the newest checkpoint to the report."""
-    with ending(folder, progress), Signals() as signals, ExitStack() as held:
-        hooks = Callbacks(callbacks, run.train, folder.path)
-        base = locate(run.model.path)
+    with (
+        watching(run, folder, progress.say) as watched,
+        ending(folder, progress),
+        Signals() as signals,
+        ExitStack() as held,
+    ):
+        hooks, base = Callbacks(callbacks, run.train, folder.path), locate(run.model.path)
         others = beside(run, base) | models(run)  # those that are not there are said before anything is read
         refuse_quantised(run, base)
         find(run, base)  # a teacher that is not there, or of other words
@@ -153,14 +158,15 @@ def follow(
         before = measure_before(examiner, loop.policy, run.method, folder, progress)
         facts = {"data": material.fingerprint, "base": mine["hashes"]["base"]} | checkpoint.deciding(run)
         facts["processes"] = loop.accelerator.num_processes
-        taken = Between(loop, folder, hooks, watch, progress, facts, passport.made_by(mine)).take_steps(signals)
+        around = watch, progress, watched, facts, passport.made_by(mine)
+        taken = Between(loop, folder, hooks, *around).take_steps(signals)
         let_go(loop)
-        named = run.model.path if remote(run.model.path) else str(base)
-        saved = save_tuned(loop.policy.model, run.method, tokenizer, folder.path, named, run.model.precision)
+        told = called(run, base), run.model.precision
+        saved = save_tuned(loop.policy.model, run.method, tokenizer, folder.path, *told)
         on_card(saved, folder)
         passport.complete(folder.path, saved, loop.weights, loop.cuts)
         after = measure(examiner, loop.policy, "after", folder, progress)
-
+        watched.measured(taken.step, {"before": before, "after": after})
         result = Result(before, after, taken.seconds, taken.speed, peak_memory_mb(), str(folder.path))
         planned = hold_against(run, loop, material.labels, result, taken.step, progress.say)
         folder.note(status="finished", ended=now(), result=asdict(result), length=length(run), plan=planned)
@@ -194,6 +200,7 @@ def refuse(run: Run) -> None:
     refuse_offload(run.train.activation_offload)
     refuse_order(run)
     refuse_retention(run)
+    refuse_watchers(run)
     run.train.optim.refuse(run.train)
     run.train.lr_scheduler_type.refuse(run.train)
     train, processes = run.train, int(os.environ.get("WORLD_SIZE", "1"))
@@ -318,6 +325,11 @@ def surroundings(loop: Loop, callbacks: Sequence[TrainerCallback]) -> dict[str, 
 def length(run: Run) -> list[float]:
     """How long a run goes on, as its recipe says it."""
     return [run.train.num_train_epochs, run.train.max_steps]
+
+
+def called(run: Run, base: Path) -> str:
+    """The base model, as an adapter names it."""
+    return run.model.path if remote(run.model.path) else str(base)
 
 
 def remote(path: str) -> bool:

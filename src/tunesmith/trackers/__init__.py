@@ -1,0 +1,1 @@
+"""Where a run's metrics also go: one file a tracker."""
