@@ -67,7 +67,7 @@ def test_runs_are_compared_and_exported(model_folder, reviews, tmp_path, capsys)
     assert "0.03 (Python)" in said
 
     code, said, _ = ask(capsys, "runs", "export", "csv", good, blind, "--to", tmp_path / "all.csv")
-    rows = list(csv.DictReader((tmp_path / "all.csv").open(encoding="utf-8")))
+    rows = list(csv.DictReader((tmp_path / "all.csv").read_text(encoding="utf-8").splitlines()))
     assert f"{len(rows)} steps of 2 runs" in said
     logged = {("good", line["step"]): line["loss"] for line in RunFolder(good).metrics if "loss" in line}
     logged |= {("no eval", line["step"]): line["loss"] for line in RunFolder(blind).metrics if "loss" in line}
