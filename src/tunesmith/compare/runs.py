@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -157,7 +157,7 @@ def verdicts(runs: Sequence[Held]) -> list[Verdict]:
     """Every pair of runs, held against each other on the rows that both were measured on."""
     found = [verdict(one, other) for one, other in combinations(runs, 2)]
     adjusted = iter(holm([one.p for one in found if one.p is not None]))
-    return [one if one.p is None else Verdict(**asdict(one) | {"p": next(adjusted)}) for one in found]
+    return [one if one.p is None else replace(one, p=next(adjusted)) for one in found]
 
 
 def verdict(one: Held, other: Held) -> Verdict:
