@@ -70,11 +70,11 @@ def test_what_does_not_fit_is_refused(words, code, sentence, train, tmp_path):
 def test_a_missing_extra_is_named_with_its_command(train, monkeypatch):
     monkeypatch.setattr("tunesmith.precision.base.find_spec", lambda package: None)
     monkeypatch.setattr("tunesmith.optimizers.base.find_spec", lambda package: None)
-    monkeypatch.setattr("tunesmith.training.callbacks.find_spec", lambda package: None)
+    monkeypatch.setattr("tunesmith.trackers.base.find_spec", lambda package: None)
     for word, command in {
         "model.precision=hqq": "pip install 'tunesmith\\[hqq\\]'",
         "train.optim=adamw_bnb_8bit": "pip install 'tunesmith\\[bitsandbytes\\]'",
-        "train.report_to=[wandb]": "pip install wandb",
+        "train.report_to=[wandb]": "pip install 'tunesmith\\[wandb\\]'",
     }.items():
         left, said = train(word)
         assert left == 6 and re.search(command, said), (word, left, said)

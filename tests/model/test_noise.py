@@ -95,7 +95,7 @@ def test_nothing_is_shared_and_nothing_kept(tmp_path):
 def test_soft_prompts_stay_as_they_are(name):
     chosen = method[name]()
     torch.manual_seed(0)
-    loop = loop_of(make_tiny, chosen, SFT(), SEQUENCES, pack, max_steps=8, learning_rate=1e-2)
+    loop = loop_of(make_tiny, chosen, SFT(), SEQUENCES, pack, max_steps=8, learning_rate=1e-1)
     loop.policy.noise = ALPHA
     batch = loop.policy.begun(pack(SEQUENCES)).batch
     own = torch.isin(batch.ids, torch.tensor(loop.policy.soft.words))

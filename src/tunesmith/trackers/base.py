@@ -52,7 +52,7 @@ class Tracker:
         """Refuse a tracker whose package is not there."""
         spec = find_spec(self.name)
         if spec is None or spec.origin is None:  # a folder of that name, which trackers leave behind, is no package
-            raise BadEnvironment(f"train.report_to: {self.name} is not installed; pip install {self.name}")
+            raise BadEnvironment(f"train.report_to: {self.name} is not installed; pip install 'tunesmith[{self.name}]'")
 
     def open(self, about: About) -> Opened:
         """The run in this store: a new one, or the one that was opened under the same id."""
