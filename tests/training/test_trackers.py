@@ -250,7 +250,8 @@ def test_a_missing_tracker_is_refused_by_a_sentence(model_folder, reviews, tmp_p
     if name is None:
         pytest.skip("all trackers are installed")
     chosen = (tracker[name](),)
-    with pytest.raises(BadEnvironment, match=rf"train.report_to: {name} is not installed; pip install 'tunesmith\[{name}\]'"):
+    said = rf"train.report_to: {name} is not installed; pip install 'tunesmith\[{name}\]'"
+    with pytest.raises(BadEnvironment, match=said):
         train(run_of(model_folder, reviews, tmp_path / "run", LoRA(), SFT(), report_to=chosen), quiet=True)
     twice = (tracker["tensorboard"](), tracker["tensorboard"]())
     with pytest.raises(RecipeError, match="names one twice"):
