@@ -42,6 +42,16 @@ class Opened(Protocol):
         ...
 
 
+class Told:
+    """A run of a package that takes the figures of a step by `log`; each ends in a way of its own."""
+
+    def __init__(self, run: Any) -> None:
+        self.run = run
+
+    def log(self, step: int, figures: Figures) -> None:
+        self.run.log(dict(figures), step=step)
+
+
 @record
 class Tracker:
     """A store of metrics. What it is opened in is a process of its own."""

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .base import About, Figures, Tracker, tracker
+from .base import About, Told, Tracker, tracker
 
 QUIET: dict[str, Any] = {
     "interactive": False,
@@ -41,13 +41,7 @@ class SwanLab(Tracker):
         return Logged(run)
 
 
-class Logged:
-    def __init__(self, run) -> None:
-        self.run = run
-
-    def log(self, step: int, figures: Figures) -> None:
-        self.run.log(dict(figures), step=step)
-
+class Logged(Told):
     def close(self, ending: str) -> None:
         self.run.finish() if ending == "finished" else self.run.finish(state="aborted")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from .base import About, Figures, Tracker, tracker
+from .base import About, Told, Tracker, tracker
 
 
 @tracker("trackio")
@@ -26,13 +26,7 @@ class Trackio(Tracker):
         return Logged(run)
 
 
-class Logged:
-    def __init__(self, run) -> None:
-        self.run = run
-
-    def log(self, step: int, figures: Figures) -> None:
-        self.run.log(dict(figures), step=step)
-
+class Logged(Told):
     def close(self, ending: str) -> None:
         import trackio  # pyright: ignore[reportMissingImports] - an extra
 

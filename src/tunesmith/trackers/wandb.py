@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
-from .base import About, Figures, Tracker, tracker
+from .base import About, Told, Tracker, tracker
 
 QUIET: dict[str, Any] = {
     "console": "off",
@@ -52,13 +52,7 @@ class WandB(Tracker):
         )
 
 
-class Logged:
-    def __init__(self, run) -> None:
-        self.run = run
-
-    def log(self, step: int, figures: Figures) -> None:
-        self.run.log(dict(figures), step=step)
-
+class Logged(Told):
     def close(self, ending: str) -> None:
         self.run.finish(exit_code=0 if ending == "finished" else 1)
 
