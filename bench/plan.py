@@ -34,7 +34,7 @@ DATA = {
     "orpo": ["data.path=demo/movie-pairs"],
     "reward": ["data.path=demo/movie-pairs"],
 }
-ONLINE = [*DATA["sft"], "objective.max_completion_length=24", "rewards.0.name=length", "rewards.0.most=200"]
+ONLINE = [*DATA["sft"], "objective.max_completion_length=24", "rewards.0.name=length", "rewards.0.target=12"]
 DATA |= {"grpo": ONLINE, "ppo": [*ONLINE, "objective.num_iterations=2", "objective.num_mini_batches=2"]}
 COMMON = [
     "data.max_length=256", "data.truncation=left", "data.max_samples=256", "data.on_lint=warn", "eval.enabled=false",
