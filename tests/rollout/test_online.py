@@ -11,6 +11,7 @@ from tunesmith.config.load import load
 from tunesmith.data.batch import pad
 from tunesmith.methods.base import method
 from tunesmith.model.engine import Engine
+from tunesmith.model.load import attach
 from tunesmith.model.policy import Policy
 from tunesmith.objectives._online import Rolled, k3, whiten
 from tunesmith.objectives.base import objective
@@ -292,7 +293,7 @@ def test_answers_that_say_nothing_are_said(tiny, capsys):
 
 
 def test_a_sampler_that_differs_is_corrected_and_said(tiny, capsys, monkeypatch):
-    judge = GRPO(max_completion_length=3, scale_rewards="none", importance_cap=1.5)
+    judge = GRPO(max_completion_length=3, scale_rewards="none", importance_cap=1.5, num_iterations=2)
     answers = buffer_of(Policy(tiny()), judge, method["full"](), sequences_for(judge))
 
     def off(*given):
@@ -310,6 +311,44 @@ def test_a_sampler_that_differs_is_corrected_and_said(tiny, capsys, monkeypatch)
     reward, _ = low_first(None, None, said)
     plain = (reward - reward.mean()).repeat_interleave(torch.tensor(lengths))
     assert torch.allclose(answers.rows.columns["advantage"].values, plain * 1.3499, atol=1e-2)
+
+
+@pytest.mark.parametrize("options", [{}, {"num_iterations": 2}, {"beta": 0.1}], ids=["once", "twice", "pulled"])
+def test_answers_that_are_learnt_from_at_once_are_looked_at_once(tiny, options, monkeypatch, capsys):
+    def off(*given):
+        drawn = sample(*given)
+        for one in drawn:
+            one.logp = [logp - 0.3 for logp in one.logp]
+        return drawn
+
+    def learnt(ever):
+        judge = GRPO(max_completion_length=4, importance_cap=1.5, **options)
+        loop = loop_of(tiny, method["lora"](), judge, sequences_for(judge), max_steps=4, learning_rate=1e-2)
+        asked = []
+        look = loop.answers.looked_at
+        loop.answers.looked_at = lambda: asked.append(1) or look()
+        if not ever:
+            vars(loop.answers)["at_once"] = False
+        steps = list(loop.fit())
+        return (
+            loop,
+            [one.tallies["sampler_mismatch"].mean() for one in steps if "sampler_mismatch" in one.tallies],
+            asked,
+        )
+
+    monkeypatch.setattr("tunesmith.rollout.buffer.sample", off)
+    (loop, apart, asked), (other, theirs, twice) = learnt(True), learnt(False)
+    assert len(twice) == 4 // (options.get("num_iterations") or 1) and len(asked) == (len(twice) if options else 0)
+    assert apart == pytest.approx(theirs, abs=1e-5) and min(apart) > 0.29
+    assert all(torch.allclose(weight, other.weights[name], atol=2e-5) for name, weight in loop.weights.items())
+    assert capsys.readouterr().out.count("differ by 0.30 nats") == 2
+
+
+def test_a_policy_that_leaves_states_out_is_asked_beforehand(tiny):
+    judge = GRPO(max_completion_length=4)
+    for rate, once in ((0.0, True), (0.1, False)):
+        policy = Policy(attach(tiny(), method["lora"](lora_dropout=rate), ()))
+        assert buffer_of(policy, judge, method["lora"](), sequences_for(judge)).at_once is once
 
 
 def test_alike_groups_are_counted(tiny):

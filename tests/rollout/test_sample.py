@@ -145,7 +145,7 @@ def test_a_swift_model_says_the_same_and_its_weights_are_the_same_tensors_afterw
 
 def test_weights_of_16_bits_draw_nearly_the_same_and_say_how_far_they_are(tiny):
     """A run shows the distance as `sampler_mismatch`."""
-    judge = GRPO(max_completion_length=6, sampler="half")
+    judge = GRPO(max_completion_length=6, sampler="half", num_iterations=2)
     policy = Policy(sharp(attach(tiny(), method["lora"](), ())))
     answers = buffer_of(policy, judge, method["lora"](), sequences_for(judge))
     apart = float(answers.fill(0, [0, 1])["sampler_mismatch"].mean())

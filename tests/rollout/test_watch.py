@@ -40,6 +40,7 @@ def heard(alarms, number=0, failed=0.0, **more):
     """A rollout of sixteen answers."""
     found = {name: Tally(16 * value, 16) for name, value in (USUAL | more).items()}
     alarms.look(number, found | {"rewards/failed": Tally(failed, 1)})
+    alarms.apart(number, found["sampler_mismatch"].mean())
 
 
 @pytest.mark.parametrize(

@@ -55,11 +55,17 @@ class Policy:
         """How that is kept which the backward pass needs."""
 
     def look(self, batch: Batch, names: Iterable[str]) -> dict:
-        """By name, what an objective wants to see: what is known already, or what the model makes of the batch."""
-        names = tuple(names)
+        """By name, what an objective wants to see: what is known already, or what the model makes of the batch. What it
+        said of old is what it says now, where that is not known."""
+        names, found = tuple(names), {}
         self.seen, self.watching = {}, "entropy" in names
         try:
-            return {name: batch.known[name] if name in batch.known else getattr(self, name)(batch) for name in names}
+            for name in names:
+                if name in batch.known:
+                    found[name] = batch.known[name]
+                else:
+                    found[name] = found["logp"].token.detach() if name == "old" else getattr(self, name)(batch)
+            return found
         finally:
             self.seen, self.watching, self.surprise = None, False, None
 

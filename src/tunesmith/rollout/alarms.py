@@ -51,9 +51,18 @@ class Alarms:
             self.alike.append(figures["groups_alike"])
         answers = float(found["reward"].count)
         for kind, sentence in (*self.broken(figures, answers), *self.astray(figures)):
-            if kind not in self.said:
-                self.said[kind] = f"rollout {number}: {sentence}"
-                self.say(self.said[kind])
+            self.tell(kind, number, sentence)
+
+    def apart(self, number: int, mismatch: float) -> None:
+        """Say it if sampler and trainer differ by more nats a token than they may."""
+        if mismatch > FAR:
+            sentence = f"sampler and trainer differ by {mismatch:.2f} nats a token; what is learnt is corrected"
+            self.tell("mismatch", number, f"{sentence} up to importance_cap")
+
+    def tell(self, kind: str, number: int, sentence: str) -> None:
+        if kind not in self.said:
+            self.said[kind] = f"rollout {number}: {sentence}"
+            self.say(self.said[kind])
 
     def broken(self, now: dict[str, float], answers: float) -> Iterator[tuple[str, str]]:
         """What keeps it from learning at all, or from learning what was meant."""
@@ -71,12 +80,6 @@ class Alarms:
                 f"in {sum(self.alike) / LAST:.0%} of the groups of the last {LAST} rollouts all answers are worth the"
                 " same, and nothing is learnt from them; take prompts that are answered well now and then, more"
                 " num_generations, or a reward with more than two values",
-            )
-        if now["sampler_mismatch"] > FAR:
-            yield (
-                "mismatch",
-                f"sampler and trainer differ by {now['sampler_mismatch']:.2f} nats a token; what is learnt is corrected"
-                " up to importance_cap",
             )
 
     def astray(self, now: dict[str, float]) -> Iterator[tuple[str, str]]:

@@ -7,13 +7,15 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import accumulate
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.modules.dropout import _DropoutNd
 
-from ..data.batch import Layout
+from ..data.batch import Batch, Layout
 from ..data.example import Example
 from ..data.rendering.tokens import Tokens
 from ..methods.base import Method
@@ -120,18 +122,37 @@ class Buffer:
         reward = expected(reward, size)
         rolled = Rolled(reward, torch.tensor([len(one.ids) for one in drawn]), size, ended, kl_coef=self.kl_coef)
         rolled.known["sampled"] = torch.tensor([one for row in drawn for one in row.logp])
-        rolled.known |= self.looked_at()
+        rolled.known |= {} if self.at_once else self.looked_at()
         columns = rolled.known | objective.advantages(rolled)
-        if isinstance(objective, Gaining):  # as if the trainer had drawn each token, not the sampler
-            trust = (rolled.known["old"] - rolled.known["sampled"]).exp().clamp(max=objective.importance_cap)
-            columns["advantage"] = columns["advantage"] * trust
+        if isinstance(objective, Gaining) and not self.at_once:
+            columns["advantage"] = columns["advantage"] * trust(objective, rolled.known["old"], rolled.known["sampled"])
         ends = [0, *accumulate(len(one.ids) for one in drawn)]
         used = set(objective.looks()) - {"value"}  # which is looked at anew
+        used |= {"sampled"} if self.at_once else set()
         self.rows.columns = {name: Column(values.float(), ends) for name, values in columns.items() if name in used}
         self.number = number
         watched |= self.watch(rolled, drawn, texts, watched)
         self.adapt(watched, len(drawn))
         return watched
+
+    @cached_property
+    def at_once(self) -> bool:
+        """Whether answers are learnt from once, by the policy as it stood when it gave them: what it says of them
+        before is then what it says as it learns, and it is asked but once."""
+        objective = self.objective
+        once = isinstance(objective, Gaining) and objective.repeats == 1 and not objective.before()
+        return once and not at_random(self.policy)
+
+    def trusted(self, batch: Batch, looks: dict[str, Any]) -> dict[str, Tally]:
+        """Correct the advantages of answers that are learnt from at once, and watch how far the sampler was away."""
+        sampled = batch.known.get("sampled")
+        if sampled is None or not isinstance(self.objective, Gaining):
+            return {}
+        looks["advantage"] = looks["advantage"] * trust(self.objective, looks["old"], sampled)
+        apart = (looks["old"] - sampled).abs()
+        found = Tally(float(apart.sum()), len(apart))
+        self.alarms.apart(self.number, found.mean())
+        return {"sampler_mismatch": found}
 
     def tried(
         self, prompts: Sequence[list[int]], examples: Sequence[Example]
@@ -179,8 +200,10 @@ class Buffer:
             alike = (groups.amax(1) == groups.amin(1)).sum()
             found["reward_std"] = Tally(float(groups.std(1).sum()), len(groups))
             found["groups_alike"] = Tally(float(alike), len(groups))
-        apart = (known["old"] - known["sampled"]).abs()
-        found["sampler_mismatch"] = Tally(float(apart.sum()), len(apart))
+        if "old" in known:
+            apart = (known["old"] - known["sampled"]).abs()
+            found["sampler_mismatch"] = Tally(float(apart.sum()), len(apart))
+            self.alarms.apart(self.number, found["sampler_mismatch"].mean())
         if "reference" in known:
             found["kl"] = Tally(float(rolled.total(known["old"] - known["reference"]).sum()), count)
         self.alarms.look(self.number, watched | found)
@@ -226,6 +249,19 @@ class Buffer:
         if self.beginning:
             for name, weight in self.beginning.weights.items():
                 weight.copy_(state[f"began.{name}"])
+
+
+def at_random(policy: Policy) -> bool:
+    """Whether a policy that learns never says the same twice: it leaves states out, or is stirred."""
+    config = vars(policy.bare.config.get_text_config())
+    rates = [rate for name, rate in config.items() if "drop" in name and isinstance(rate, float)]
+    layers = [one.p for one in policy.model.modules() if isinstance(one, _DropoutNd)]
+    return any([policy.noise, *rates, *layers])
+
+
+def trust(objective: Gaining, trainer: Tensor, sampler: Tensor) -> Tensor:
+    """[M] how much each token counts, as if the trainer had drawn it and not the sampler."""
+    return (trainer - sampler).exp().clamp(max=objective.importance_cap)
 
 
 def together(rows: Rows, size: int) -> Iterator[list[int]]:

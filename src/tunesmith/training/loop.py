@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -179,7 +179,10 @@ class Loop:
         batch = self.rows.batch(chosen, self.layout).to(self.accelerator.device)
         below = self.kept.below(chosen, batch.borrowed) if self.kept else nullcontext()
         with self.accelerator.autocast(), below:
-            return batch, self.objective.loss(batch, **self.policy.look(batch, self.objective.looks()), **known)
+            looks = self.policy.look(batch, self.objective.looks())
+            apart = self.answers.trusted(batch, looks) if self.answers else {}
+            loss = self.objective.loss(batch, **looks, **known)
+            return batch, replace(loss, metrics={**loss.metrics, **apart}) if apart else loss
 
     def known(self, number: int) -> list[tuple[list[int], dict[str, Any]]]:
         """A step's parts, each with what the objective must know of all of it, over all processes."""
