@@ -22,8 +22,8 @@ from ..model.policy import Policy
 from ..model.rows import Column, Rows
 from ..objectives._online import Gaining, Online, Rolled
 from ..objectives.base import Tally
-from .alarms import Alarms
 from ..samplers.base import Drawer
+from .alarms import Alarms
 from .sample import Drawn, sample
 
 AT_ONCE = 1024

@@ -85,8 +85,8 @@ class Server:
     def silent(self, path: str, error: Exception) -> BadEnvironment:
         why = self.hidden(str(getattr(error, "reason", None) or error or type(error).__name__).encode())
         return BadEnvironment(
-            f"objective.sampler.url: {self.url}{path} gives no answer ({why}); see whether `vllm serve` runs there, then"
-            " go on with --resume, or set objective.sampler=exact"
+            f"objective.sampler.url: {self.url}{path} gives no answer ({why}); see whether `vllm serve` runs there,"
+            " then go on with --resume, or set objective.sampler=exact"
         )
 
     def worded(self, path: str, status: int, said: str) -> str:
@@ -115,8 +115,8 @@ class Server:
         there = ", ".join(f"{one['id']} (of {one.get('root')})" for one in listed)
         wanted = f"none named {served}" if served else f"not {paths[0]}"
         raise RecipeError(
-            f"objective.sampler.url: {self.url} serves {there or 'nothing'}, and {wanted}; begin it with this run's base,"
-            " or name in objective.sampler.served_model what it calls the base"
+            f"objective.sampler.url: {self.url} serves {there or 'nothing'}, and {wanted}; begin it with this run's"
+            " base, or name in objective.sampler.served_model what it calls the base"
         )
 
     def may(self, whole: bool) -> None:
@@ -129,9 +129,9 @@ class Server:
                 return
             if error.status not in (404, 405):
                 raise
+            lacks, begin = ("weights", WEIGHTS) if whole else ("adapters", ADAPTERS)
             raise BadEnvironment(
-                f"objective.sampler.url: {self.url} takes no {'weights' if whole else 'adapters'} while it serves; begin"
-                f" it with {WEIGHTS if whole else ADAPTERS}"
+                f"objective.sampler.url: {self.url} takes no {lacks} while it serves; begin it with {begin}"
             ) from None
 
     def scaled(self, model: str) -> bool | None:
@@ -223,8 +223,8 @@ class Served:
             except (LookupError, TypeError):
                 break
         raise BadEnvironment(
-            f"objective.sampler.url: {self.server.url}/v1/completions answers without token_ids and token_logprobs; take"
-            " a newer vLLM (return_token_ids)"
+            f"objective.sampler.url: {self.server.url}/v1/completions answers without token_ids and token_logprobs;"
+            " take a newer vLLM (return_token_ids)"
         )
 
     def close(self) -> None:

@@ -157,8 +157,11 @@ def follow(
         asked = [one for one, wanted in ((examiner, run.eval.enabled), (watch, meanwhile)) if wanted]
         before_learning(run, loop, asked, oracle)
         before = measure_before(examiner, loop.policy, run.method, folder, progress)
-        facts = {"data": material.fingerprint, "base": mine["hashes"]["base"]} | checkpoint.deciding(run)
-        facts["processes"] = loop.accelerator.num_processes
+        facts = checkpoint.deciding(run) | {
+            "data": material.fingerprint,
+            "base": mine["hashes"]["base"],
+            "processes": loop.accelerator.num_processes,
+        }
         around = watch, progress, watched, facts, passport.made_by(mine)
         taken = Between(loop, folder, hooks, *around).take_steps(signals)
         let_go(loop)
