@@ -17,7 +17,7 @@ from ..model.hub import locate
 from ..run import Run
 from ..runs import RunFolder
 from ..samplers._vllm import least_rank, rank
-from .settings import Serving, named_adapters
+from .settings import HOME, Serving, named_adapters
 
 LACKS = {
     "adapter_root": "it would load any folder that a request names; name each adapter by --adapter",
@@ -75,6 +75,11 @@ def refuse(settings: Serving) -> None:
             raise RecipeError(f"{key}: vllm does not have it, as {why}; leave it out, or take engine=embedded")
     if settings.keep_tokens not in (0, usual["keep_tokens"]):
         raise RecipeError("keep_tokens: vllm remembers what fits; set it to 0 for none, or leave it out")
+    if settings.host not in HOME:
+        raise RecipeError(
+            f"host: {settings.host} can be reached from elsewhere, and vllm asks for its key under /v1 alone; listen on"
+            " 127.0.0.1, and put a proxy before it that passes on /v1"
+        )
     if not settings.port:
         raise RecipeError("port: vllm takes no free one by itself; name one, such as 8000")
 
