@@ -125,9 +125,7 @@ def follow(
     ):
         hooks, base = Callbacks(callbacks, run.train, folder.path), locate(run.model.path)
         others = beside(run, base) | models(run)  # those that are not there are said before anything is read
-        refuse_quantised(run, base)
-        refuse_sampler(run, base)
-        find(run, base)  # a teacher that is not there, or of other words
+        refuse_base(run, base)
         tokenizer = load_tokenizer(base)
         found = places(run.data, locate_data)
         material = prepare(run, found, tokenizer, progress.say)
@@ -157,11 +155,8 @@ def follow(
         asked = [one for one, wanted in ((examiner, run.eval.enabled), (watch, meanwhile)) if wanted]
         before_learning(run, loop, asked, oracle)
         before = measure_before(examiner, loop.policy, run.method, folder, progress)
-        facts = checkpoint.deciding(run) | {
-            "data": material.fingerprint,
-            "base": mine["hashes"]["base"],
-            "processes": loop.accelerator.num_processes,
-        }
+        facts = {"data": material.fingerprint, "base": mine["hashes"]["base"]} | checkpoint.deciding(run)
+        facts["processes"] = loop.accelerator.num_processes
         around = watch, progress, watched, facts, passport.made_by(mine)
         taken = Between(loop, folder, hooks, *around).take_steps(signals)
         let_go(loop)
@@ -238,6 +233,13 @@ def refuse(run: Run) -> None:
     for sentence, clash in clashes.items():
         if clash and (train.optimizer_in_backward or not sentence.startswith(early)):
             raise RecipeError(sentence)
+
+
+def refuse_base(run: Run, base: Path) -> None:
+    """What the files of the model rule out, said before its weights are read."""
+    refuse_quantised(run, base)
+    refuse_sampler(run, base)
+    find(run, base)  # a teacher that is not there, or of other words
 
 
 @contextmanager
