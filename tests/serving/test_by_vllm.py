@@ -64,7 +64,9 @@ LACKED = {
 
 @pytest.mark.parametrize("key", LACKED)
 def test_what_vllm_lacks_is_refused_in_one_sentence(shelf, key):
-    with pytest.raises(RecipeError, match=rf"^{key}: .*vllm .*(leave it out|name one, such as 8000|put a proxy before it)") as said:
+    with pytest.raises(
+        RecipeError, match=rf"^{key}: .*vllm .*(leave it out|name one, such as 8000|put a proxy before it)"
+    ) as said:
         command(Serving(model=str(shelf / "tiny"), **{key: LACKED[key]}))
     assert "\n" not in str(said.value)
 

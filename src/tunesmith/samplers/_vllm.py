@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import rmtree
-from typing import Any
+from typing import Any, Protocol
 from uuid import uuid4
 
 from ..errors import RecipeError
@@ -17,6 +17,21 @@ from .base import How, Pupil
 FOLDER = "sampler"
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM lets max_lora_rank be."""
+
+
+class Place(Protocol):
+    """Where vLLM is, and how much room it has; documented in vllm.py."""
+
+    @property
+    def url(self) -> str | None: ...
+    @property
+    def served_model(self) -> str | None: ...
+    @property
+    def timeout(self) -> float | None: ...
+    @property
+    def gpu_memory_utilization(self) -> float | None: ...
+    @property
+    def max_model_len(self) -> int | None: ...
 
 
 class Learnt:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import BadEnvironment
-from ._vllm import Learnt, least_rank, rank, sampling
+from ._vllm import Learnt, Place, least_rank, rank, sampling
 from .base import Drawn, How, Pupil
-
-if TYPE_CHECKING:
-    from .vllm import VLLM
 
 SHARE = 0.3
 """Of the GPU's memory, unless another is asked for."""
@@ -20,7 +17,7 @@ SHARE = 0.3
 class Inside:
     """Draws answers by `vllm.LLM`."""
 
-    def __init__(self, said: VLLM, pupil: Pupil, how: How) -> None:
+    def __init__(self, said: Place, pupil: Pupil, how: How) -> None:
         from vllm import LLM  # pyright: ignore[reportMissingImports] - an extra, for GPUs
 
         self.stops, self.learnt = pupil.stops, Learnt(pupil)

@@ -12,17 +12,14 @@ from http.client import HTTPException
 from itertools import repeat
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 from ..errors import BadEnvironment, RecipeError, Refusal
-from ._vllm import Learnt, sampling
+from ._vllm import Learnt, Place, sampling
 from .base import Drawn, How, Pupil
-
-if TYPE_CHECKING:
-    from .vllm import VLLM
 
 KEY = "VLLM_API_KEY"
 """The variable of the environment with the key, as vLLM itself calls it."""
@@ -151,7 +148,7 @@ def is_base(names: set[str | None], paths: tuple[str, Path]) -> bool:
     return asked in names or any(name and Path(name).resolve() == folder.resolve() for name in names)
 
 
-def refuse_server(said: VLLM, paths: tuple[str, Path], whole: bool, how: How) -> None:
+def refuse_server(said: Place, paths: tuple[str, Path], whole: bool, how: How) -> None:
     """Refuse a server that has another base, or could not draw as is asked."""
     from .vllm import cut
 
@@ -171,7 +168,7 @@ def refuse_server(said: VLLM, paths: tuple[str, Path], whole: bool, how: How) ->
 class Served:
     """Draws answers behind an address."""
 
-    def __init__(self, said: VLLM, pupil: Pupil) -> None:
+    def __init__(self, said: Place, pupil: Pupil) -> None:
         self.server = Server(str(said.url), said.timeout)
         self.base = self.server.base(said.served_model, (pupil.name, pupil.base))
         self.stops, self.learnt = pupil.stops, Learnt(pupil)

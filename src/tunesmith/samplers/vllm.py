@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..config.record import Count, Positive, Share
 from ..errors import BadEnvironment, RecipeError
+from ._vllm import Place
 from .base import Drawer, How, Pupil, Sampler, sampler
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def quantised(base: Path) -> bool:
     return "quantization_config" in json.loads((base / "config.json").read_text(encoding="utf-8"))
 
 
-def refuse_settings(said: VLLM, how: Any) -> None:
+def refuse_settings(said: Place, how: Any) -> None:
     """Refuse settings that exclude each other, or of which one would be for nothing."""
     here, there = ("gpu_memory_utilization", "max_model_len"), ("served_model", "timeout")
     for key in here if said.url else there:
