@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from shutil import rmtree
 from typing import Any, Protocol
@@ -57,6 +57,8 @@ class Learnt:
             yield folder
         finally:
             rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                self.root.rmdir()
 
     def close(self) -> None:
         rmtree(self.root, ignore_errors=True)

@@ -34,10 +34,10 @@ class Inside:
                 **adapter,
             )
         except (RuntimeError, ValueError, NotImplementedError) as error:
+            why = str(error).strip().partition("\n")[0]
             raise BadEnvironment(
-                f"objective.sampler: vllm cannot hold {pupil.base} beside the model that learns"
-                f" ({str(error).strip().splitlines()[0]}); change its gpu_memory_utilization or max_model_len, or name"
-                " a server by url"
+                f"objective.sampler: vllm did not begin with {pupil.base} ({why}); see what it says above,"
+                " change gpu_memory_utilization or max_model_len, or name a server by url"
             ) from error
 
     def __call__(self, prompts: Sequence[list[int]], how: How, seed: int, size: int = 1) -> list[Drawn]:
