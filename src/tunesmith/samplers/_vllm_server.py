@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from itertools import repeat
+from math import isfinite
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -171,7 +172,7 @@ class Served:
     def __init__(self, said: Place, pupil: Pupil) -> None:
         self.server = Server(str(said.url), said.timeout)
         self.base = self.server.base(said.served_model, (pupil.name, pupil.base))
-        self.stops, self.learnt = pupil.stops, Learnt(pupil)
+        self.stops, self.learnt, self.folder = pupil.stops, Learnt(pupil), pupil.base.resolve()
         self.over = Event()
         """Whether one prompt got no answer, so that the others need none."""
 
@@ -194,10 +195,7 @@ class Served:
         """Within it the server has what has been learnt until now, under this name."""
         with self.learnt.written() as folder:
             if not self.learnt.adapter:
-                self.server.ask(
-                    "/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
-                )
-                self.server.ask("/reset_prefix_cache", {})  # what it remembers of prompts is the former weights'
+                self.reload(folder)
                 yield self.base
                 return
             self.server.ask("/v1/load_lora_adapter", {"lora_name": folder.name, "lora_path": str(folder)})
@@ -224,13 +222,22 @@ class Served:
             " take a newer vLLM (return_token_ids)"
         )
 
+    def reload(self, folder: Path) -> None:
+        """Have the server take other weights for its own."""
+        self.server.ask("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}})
+        self.server.ask("/reset_prefix_cache", {})  # what it remembers of prompts is the former weights'
+
     def close(self) -> None:
+        if self.learnt.number and not self.learnt.adapter:
+            with suppress(Refusal):  # it is to serve the base that it says it serves
+                self.reload(self.folder)
         self.learnt.close()
 
 
 def drawn(choice: dict[str, Any]) -> Drawn:
     """An answer. Raises LookupError where it is not whole."""
     ids, logp = choice["token_ids"], choice["logprobs"]["token_logprobs"]
-    if not ids or len(ids) != len(logp) or choice["finish_reason"] not in ("stop", "length"):
+    whole = len(ids) == len(logp) > 0 and all(map(isfinite, logp))
+    if not whole or choice["finish_reason"] not in ("stop", "length"):
         raise LookupError
     return Drawn(list(ids), [float(one) for one in logp], choice["finish_reason"] == "stop")
