@@ -29,10 +29,10 @@ def main() -> None:
     engine = Engine(model, tokenizer)
     answer(answers, model=str(base), prompts=prompts, ends=ends)
     how = {"max_completion_length": job["length"], "temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0}
-    how = SimpleNamespace(stop=(), sampler=job["sampler"], **how)
+    how = SimpleNamespace(stop=(), **how)
     for line in sys.stdin:
         wall, cpu = time.perf_counter(), time.process_time()
-        drawn = sample(engine, prompts, how, int(line), job["group"])
+        drawn = sample(engine, prompts, how, int(line), job["group"], job["sampler"] == "half")
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         lengths = [len(one.ids) for one in drawn]
         answer(answers, wall=wall, cpu=cpu, tokens=sum(lengths), peak=peak_mb())

@@ -26,6 +26,7 @@ ELSEWHERE = {
     "rewards.N.": "tests/rewards/test_options.py walks these",
     "train.optim.": "tests/optimizers/test_options.py walks these",
     "model.precision.": "tests/parity/test_precision.py: what is said with another value",
+    "objective.sampler.": "tests/rollout/test_vllm.py: where it is asked, for how long, and with how much room",
     "data.format.": "test_another_way_to_read_reads_otherwise, below",
 }
 EXEMPT = {
@@ -111,6 +112,7 @@ VALUES = {
     "objective.loss_type [dpo]": "hinge",
     "objective.loss_weights [dpo]": "[2.0]",
     "objective.stop": "[abcd]",
+    "objective.sampler": "half",
     "objective.num_generations": "2",
     "objective.max_completion_length": "3",
     "objective.min_p": "0.9",

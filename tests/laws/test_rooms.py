@@ -20,6 +20,7 @@ from tunesmith.optimizers.base import optimizer
 from tunesmith.precision.base import precision
 from tunesmith.rewards.base import reward
 from tunesmith.rope.base import rope_scaling
+from tunesmith.samplers.base import sampler
 from tunesmith.schedules.base import schedule
 from tunesmith.trackers.base import tracker
 
@@ -30,6 +31,7 @@ APART = {
 }  # fmt: skip
 ROOMS = [
     {"secret", "errors", "files", "cache", "machine", "start", "owner", "follower", "code", "script", "config"},
+    {"samplers"},
     APART | {"data"},
     {"run", "runs", "passport"},
     {"model"},
@@ -125,6 +127,7 @@ ENTRIES = [
         rope_scaling,
         attn,
         optimizer,
+        sampler,
         schedule,
         reward,
         format_,

@@ -15,6 +15,7 @@ from tunesmith.model.swift import Wide, swift
 from tunesmith.objectives.grpo import GRPO
 from tunesmith.rollout import sample as module
 from tunesmith.rollout.sample import picked, sample
+from tunesmith.samplers.own import Half
 from tunesmith.training.online import refuse_half
 
 PROMPTS = [[7, 8, 9, 40 + n, *range(50, 50 + n)] for n in range(5)]
@@ -145,7 +146,7 @@ def test_a_swift_model_says_the_same_and_its_weights_are_the_same_tensors_afterw
 
 def test_weights_of_16_bits_draw_nearly_the_same_and_say_how_far_they_are(tiny):
     """A run shows the distance as `sampler_mismatch`."""
-    judge = GRPO(max_completion_length=6, sampler="half", num_iterations=2)
+    judge = GRPO(max_completion_length=6, sampler=Half(), num_iterations=2)
     policy = Policy(sharp(attach(tiny(), method["lora"](), ())))
     answers = buffer_of(policy, judge, method["lora"](), sequences_for(judge))
     apart = float(answers.fill(0, [0, 1])["sampler_mismatch"].mean())
@@ -157,5 +158,5 @@ def test_weights_of_16_bits_draw_nearly_the_same_and_say_how_far_they_are(tiny):
 def test_weights_of_16_bits_are_refused_where_nothing_is_quicker_by_them(monkeypatch):
     monkeypatch.setattr("tunesmith.training.online.halves", lambda: False)
     with pytest.raises(RecipeError, match=r"objective.sampler: half is for .*; set it to exact"):
-        refuse_half(GRPO(sampler="half"))
+        refuse_half(GRPO(sampler=Half(), num_iterations=2))
     refuse_half(GRPO())

@@ -32,6 +32,7 @@ def serve(
     """Answer over HTTP as OpenAI's API does, under several adapters at once. Takes key=value of the keys below.
 
     A key in the environment (TUNESMITH_API_KEY) is asked for, and required for any address but this machine's own.
+    With --engine vllm, vLLM's own server answers, on a GPU.
     """
     from ..config.load import load
     from ..serving.serve import serve as served

@@ -25,8 +25,19 @@ class Row(NamedTuple):
     """The choice that brings this row, such as `objective=dpo`; empty if it is always there."""
 
 
-def rows(cls: Any, path: str = "", when: str = "") -> Iterator[Row]:
-    """Every setting of a record and of the records in it, in the order in which they are written."""
+def rows(cls: Any) -> Iterator[Row]:
+    """Every setting of a record and of the records in it, in the order in which they are written.
+
+    What several entries of a registry offer to choose from is described once.
+    """
+    known = set()
+    for row in within(cls, "", ""):
+        if (row.path, row.when) not in known:
+            yield row
+        known.add((row.path, row.when))
+
+
+def within(cls: Any, path: str, when: str) -> Iterator[Row]:
     hints, docs = get_type_hints(cls, include_extras=True), field_docs(cls)
     for field in fields(cls):
         hint = hints[field.name]
@@ -38,9 +49,9 @@ def rows(cls: Any, path: str = "", when: str = "") -> Iterator[Row]:
             at = f"{at}.{NUMBER}"
         if choice:
             for name, entry in choice.registry.all().items():
-                yield from rows(entry, at, f"{at}={name}")
+                yield from within(entry, at, f"{at}={name}")
         elif is_dataclass(hint):
-            yield from rows(hint, at, when)
+            yield from within(hint, at, when)
         else:
             yield Row(at, hint, usual(field), doc, when)
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from annotated_types import Ge
 
+from ..config.choice import Choice
 from ..config.record import Count, Fraction, Natural, Positive, Share, record
+from ..samplers.base import Sampler, sampler
+from ..samplers.own import Exact
 from .base import Objective, Targets
 
 if TYPE_CHECKING:
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
 
 
 AtLeastTwo = Annotated[int, Ge(2)]
+AnySampler = Annotated[Sampler, Choice(sampler, "exact")]
 
 
 @dataclass
@@ -72,9 +76,9 @@ class Online(Objective):
     """Draw from words at least this likely, as a share of the likeliest one."""
     stop: tuple[str, ...] = ()
     """Texts that end an answer, beside the model's own stop token."""
-    sampler: Literal["exact", "half"] = "exact"
-    """What answers are drawn by: the weights that learn, or these in 16 bits, which is quicker on a CPU; how far that
-    is from the trainer is measured (sampler_mismatch) and corrected (importance_cap)."""
+    sampler: AnySampler = Exact()
+    """What answers are drawn by: the weights that learn, these in 16 bits, or vLLM, which is given what was learnt; how
+    far that is from the trainer is measured (sampler_mismatch) and corrected (importance_cap)."""
     num_iterations: Count = 1
     """Times that answers are learnt from before new ones are given."""
     num_mini_batches: Count = 1

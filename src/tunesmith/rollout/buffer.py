@@ -24,6 +24,7 @@ from ..model.policy import Policy
 from ..model.rows import Column, Rows
 from ..objectives._online import Gaining, Online, Rolled
 from ..objectives.base import Tally
+from ..samplers.base import Drawer
 from .alarms import Alarms
 from .sample import Drawn, sample
 
@@ -89,6 +90,8 @@ class Buffer:
     beginning: Beginning | None = None
     """The reference, where the objective looks at one, or where it costs no memory: held-out answers are then held
     against it."""
+    drawer: Drawer | None = None
+    """Who draws the answers, where that is not the model that learns."""
     number: int = -1
     """Which rollout the answers are of."""
     rows: Rows = field(default_factory=lambda: Rows([]))
@@ -111,9 +114,7 @@ class Buffer:
     def fill(self, number: int, chosen: Sequence[int]) -> dict[str, Tally]:
         """Have these prompts answered; what is watched of the answers."""
         objective, size = self.objective, self.objective.num_generations
-        drawn = sample(
-            self.engine, [self.prompts[n].ids for n in chosen], objective, self.seed * 1_000_003 + number, size
-        )
+        drawn = self.draw([self.prompts[n].ids for n in chosen], self.seed * 1_000_003 + number, size)
         each = [n for n in chosen for _ in range(size)]
         self.rows = Rows([joined(self.prompts[n], one) for n, one in zip(each, drawn, strict=True)])
         texts = [self.engine.tokenizer.decode(one.ids, skip_special_tokens=True) for one in drawn]
@@ -154,11 +155,17 @@ class Buffer:
         self.alarms.apart(self.number, found.mean())
         return {"sampler_mismatch": found}
 
+    def draw(self, prompts: Sequence[list[int]], seed: int, size: int = 1) -> list[Drawn]:
+        """So many answers to each prompt, by whom the objective names."""
+        if self.drawer:
+            return self.drawer(prompts, self.objective, seed, size)
+        return sample(self.engine, prompts, self.objective, seed, size, self.objective.sampler.half)
+
     def tried(
         self, prompts: Sequence[list[int]], examples: Sequence[Example]
     ) -> tuple[list[str], Tensor, dict[str, Tally]]:
         """One answer to each prompt, by the same draws each time; what it is worth, and what is watched of it."""
-        drawn = sample(self.engine, prompts, self.objective, seed=0)
+        drawn = self.draw(prompts, 0)
         texts = [self.engine.tokenizer.decode(one.ids, skip_special_tokens=True) for one in drawn]
         reward, watched = self.scorer(examples, texts, drawn)
         watched |= how_said(drawn, texts)

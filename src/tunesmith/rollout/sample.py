@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -14,6 +12,7 @@ from ..errors import Diverged
 from ..model.engine import Engine, Ids
 from ..model.going import Going, Prefilled
 from ..model.swift import swift
+from ..samplers.base import Choosy, Drawn, How
 
 ROWS = 64
 """Answers that are written at once."""
@@ -21,44 +20,10 @@ BLOCK = 256
 """Words whose chances are added up before any is looked at alone."""
 
 
-class Choosy(Protocol):
-    """Which words may be drawn."""
-
-    @property
-    def top_p(self) -> float: ...
-    @property
-    def top_k(self) -> int: ...
-    @property
-    def min_p(self) -> float: ...
-
-
-class How(Choosy, Protocol):
-    """How answers are drawn; documented in objectives/_online.py."""
-
-    @property
-    def max_completion_length(self) -> int: ...
-    @property
-    def temperature(self) -> float: ...
-    @property
-    def stop(self) -> tuple[str, ...]: ...
-    @property
-    def sampler(self) -> str: ...
-
-
-@dataclass
-class Drawn:
-    """One answer."""
-
-    ids: Ids = field(default_factory=list)
-    """Its tokens, the stop token too where it has one."""
-    logp: list[float] = field(default_factory=list)
-    """Of each the log-probability among all words, at the sampler's temperature."""
-    ended: bool = False
-    """Whether it came to an end by itself."""
-
-
-def sample(engine: Engine, prompts: Sequence[Ids], how: How, seed: int, size: int = 1) -> list[Drawn]:
-    """`size` answers to each prompt, those to one prompt side by side.
+def sample(
+    engine: Engine, prompts: Sequence[Ids], how: How, seed: int, size: int = 1, half: bool = False
+) -> list[Drawn]:
+    """`size` answers to each prompt, those to one prompt side by side; with `half` by weights in 16 bits.
 
     What prompts have in common is read once, each prompt once for all of its answers. An answer that has ended makes
     room for those to the next prompt. The same seed gives the same answers: each has its own draws, whatever is
@@ -67,7 +32,7 @@ def sample(engine: Engine, prompts: Sequence[Ids], how: How, seed: int, size: in
     found = [Drawn() for _ in range(len(prompts) * size)]
     draw = torch.Generator().manual_seed(seed)
     luck = torch.rand(len(found), how.max_completion_length, generator=draw, dtype=torch.float64).to(engine.device)
-    with swift(engine.model, how.sampler == "half"):
+    with swift(engine.model, half):
         portion = ROWS // 4 if engine.together else ROWS  # who has a memory for each batch is quicker with few
         engine.batch_size = max(1, portion // size)
         waiting, going, rows = engine.batches(prompts), engine.going(), list[int]()

@@ -28,6 +28,10 @@ def serve(settings: Serving, ready: Ready = lambda address, stop: None) -> None:
     """Answer until a signal comes; then answer what was asked, and end."""
     key = os.environ.get(KEY, "").strip()
     settings.refuse(key)
+    if settings.engine == "vllm":
+        from .by_vllm import hand_over
+
+        hand_over(settings, key)
     needed()
     with listening(settings.host, settings.port) as door, ExitStack() as stack:
         from ..machine import settle_in

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 
@@ -23,6 +23,8 @@ class Serving:
 
     model: str
     """A run's folder, a model's, org/name on Hugging Face or demo/NAME."""
+    engine: Literal["embedded", "vllm"] = "embedded"
+    """Who answers: Tunesmith's own server, or vLLM's, which needs a GPU and takes what it has of these keys."""
     name: str | None = None
     """What clients call it; unless given, the last part of its path."""
     adapters: tuple[str, ...] = ()

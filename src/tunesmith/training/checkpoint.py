@@ -182,13 +182,15 @@ HARMLESS = ("log", "save", "eval", "report", "on_nan", "max_skipped", "auto_batc
 
 
 def deciding(run: Run) -> Facts:
-    """The settings that decide a run's weights; of its data, the sequences' hash does."""
+    """The settings that decide a run's weights; of its data, the sequences' hash does. Where a sampler is, or how much
+    room it has, is not among them."""
     settings = {".".join(key): value for key, value in values(dump(run))}
     return {
         name: value
         for name, value in settings.items()
         if name.startswith(("model.", "method.", "objective.", "train."))
         and not name.removeprefix("train.").startswith(HARMLESS)
+        and (name == "objective.sampler.name" or not name.startswith("objective.sampler."))
     }
 
 

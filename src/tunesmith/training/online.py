@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,6 +13,7 @@ import torch
 from ..data.batch import Layout
 from ..errors import RecipeError
 from ..model.engine import Engine
+from ..model.load import quiet
 from ..model.swift import halves
 from ..objectives._online import Online
 from ..rollout.buffer import Beginning, Buffer
@@ -45,12 +49,18 @@ def refuse_online(run: Run) -> None:
             "train: packing, max_tokens_per_batch and optimizer_in_backward need examples whose length is known, and"
             f" objective {run.objective.name} has its answers given first; leave them out"
         )
+    refuse_sampler(run)
+
+
+def refuse_sampler(run: Run, base: Path | None = None) -> None:
+    """Refuse whom the answers cannot be drawn by; with the folder of the base, what its files say too."""
     if isinstance(run.objective, Online):
         refuse_half(run.objective)
+        run.objective.sampler.refuse(run, base)
 
 
 def refuse_half(objective: Online) -> None:
-    if objective.sampler == "half" and (torch.cuda.is_available() or not halves()):
+    if objective.sampler.half and (torch.cuda.is_available() or not halves()):
         raise RecipeError(
             "objective.sampler: half is for an x86 processor without a GPU, where torch has FBGEMM; set it to exact"
         )
@@ -72,3 +82,41 @@ def answers(run: Run, material: Material, policy: Policy, layout: Layout, say: C
     made = Buffer(policy, objective, engine, layout, *given, scorer, run.train.seed, say, beginning)
     scorer.reasons = made.alarms.reasons
     return made
+
+
+@dataclass
+class Learner:
+    """A run's model, as samplers see it."""
+
+    run: Run
+    base: Path
+    folder: Path
+    answers: Buffer
+
+    @property
+    def name(self) -> str:
+        return self.run.model.path
+
+    @property
+    def dtype(self) -> str:
+        return str(self.answers.policy.bare.dtype).removeprefix("torch.")
+
+    @property
+    def stops(self) -> set[int]:
+        return self.answers.engine.stops()
+
+    def save(self, folder: Path) -> None:
+        with quiet():
+            self.run.method.save(self.answers.policy.model, folder)
+
+
+@contextmanager
+def drawing(run: Run, base: Path, made: Buffer, folder: Path) -> Iterator[None]:
+    """Within it answers are drawn by whom the objective names; then all that stood ready for them is let go of."""
+    try:
+        made.drawer = made.objective.sampler.open(Learner(run, base, folder, made), made.objective)
+        yield
+    finally:
+        if made.drawer:
+            made.drawer.close()
+        made.scorer.close()

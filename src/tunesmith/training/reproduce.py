@@ -14,6 +14,7 @@ from ..files import sha256
 from ..model.another import beside
 from ..model.hub import locate, locate_data
 from ..model.teacher import models
+from ..objectives._online import Online
 from ..rollout.score import code as reward_code
 from ..run import Run
 from ..runs import RunFolder
@@ -71,6 +72,9 @@ class Reproduced:
         why = [f"{name}: {passport.short(self.differences[name])}" for name in SURROUNDINGS if name in self.differences]
         if machine["device"] != "cpu" and not machine["deterministic"]:
             why.append(f"{machine['device']} adds up in no fixed order")
+        objective = self.second.recipe().value.objective
+        if isinstance(objective, Online) and not objective.sampler.repeats:
+            why.append(f"{objective.sampler.name} rounds by what it writes at the same time")
         return why
 
 

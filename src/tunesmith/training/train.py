@@ -44,7 +44,7 @@ from .before import ask_another, before_learning, begin_among, own_oracle, recor
 from .callbacks import Callbacks
 from .loop import Loop
 from .measured import measure, measure_before, refuse_retention
-from .online import answers, refuse_online
+from .online import answers, drawing, refuse_online, refuse_sampler
 from .order import refuse_order
 from .planned import hold_against
 from .progress import Progress
@@ -125,15 +125,14 @@ def follow(
     ):
         hooks, base = Callbacks(callbacks, run.train, folder.path), locate(run.model.path)
         others = beside(run, base) | models(run)  # those that are not there are said before anything is read
-        refuse_quantised(run, base)
-        find(run, base)  # a teacher that is not there, or of other words
+        refuse_base(run, base)
         tokenizer = load_tokenizer(base)
         found = places(run.data, locate_data)
         material = prepare(run, found, tokenizer, progress.say)
         memory = ask_another(run, material, progress.say)
         loop = build(run, base, material, progress)
         if loop.answers:
-            held.callback(loop.answers.scorer.close)
+            held.enter_context(drawing(run, base, loop.answers, folder.path))
         create(folder, run, origins)
         note_judges(folder, found, run.rewards, progress.say)
         signals.resume = going_on(folder)
@@ -234,6 +233,13 @@ def refuse(run: Run) -> None:
     for sentence, clash in clashes.items():
         if clash and (train.optimizer_in_backward or not sentence.startswith(early)):
             raise RecipeError(sentence)
+
+
+def refuse_base(run: Run, base: Path) -> None:
+    """What the files of the model rule out, said before its weights are read."""
+    refuse_quantised(run, base)
+    refuse_sampler(run, base)
+    find(run, base)  # a teacher that is not there, or of other words
 
 
 @contextmanager

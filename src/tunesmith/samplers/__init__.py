@@ -1,0 +1,1 @@
+"""Who draws the answers that a model learns from."""
