@@ -5,7 +5,11 @@ The weights lie beside the graph, in model.onnx.data: one file of protobuf holds
 
 from __future__ import annotations
 
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,8 +32,7 @@ def write_onnx(model: Any, tokenizer: Any, folder: Path) -> None:
     given = {"input_ids": seen, "attention_mask": torch.ones_like(seen)}
     shapes = {name: {0: rows, 1: length} for name in given}
     config = OnnxConfig(dynamic_shapes=shapes, prefer_deferred_runtime_asserts_over_guards=True)
-    with quiet(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch's own ways, and of versions that it was not tried with
+    with silent():
         try:
             made = OnnxExporter().export(model.eval(), {**given, "use_cache": False}, config)
         except (RuntimeError, ValueError, TypeError, NotImplementedError, torch.onnx.OnnxExporterError) as error:
@@ -38,6 +41,19 @@ def write_onnx(model: Any, tokenizer: Any, folder: Path) -> None:
             ) from error
         made.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Within it nothing is said of torch's own ways, nor printed of how far the exporter has come."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with quiet(), warnings.catch_warnings(), redirect_stdout(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
 
 
 class Graph:

@@ -89,9 +89,7 @@ def forgetting(found: dict[str, Any]) -> str:
     """What is left of what the model knew beside its task."""
     kept = found.get("retention", {}).get("kept")
     if not kept:
-        return (
-            "Not measured; a run with eval.retention=true asks before and after what the model knows of other things."
-        )
+        return "Not measured; eval.retention=true has a run ask before and after what the model knows of other things."
     said = sentence({name: (share, (low, high)) for name, (share, low, high) in kept.items()})
     return f"Held against the model before training, {said}."
 

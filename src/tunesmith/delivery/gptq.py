@@ -72,5 +72,5 @@ class Gptq(FewBits):
 
 @way("awq")
 class Awq(FewBits):
-    """Linear layers in 4 bits by AWQ (Lin et al. 2023, arXiv:2306.00978): weights that are multiplied with large numbers
-    are scaled so that rounding costs them less. Needs a GPU and gptqmodel."""
+    """Linear layers in 4 bits by AWQ (Lin et al. 2023, arXiv:2306.00978): weights that meet large numbers are scaled
+    so that rounding costs them less. Needs a GPU and gptqmodel."""
