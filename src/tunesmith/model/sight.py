@@ -50,7 +50,9 @@ class Sight:
     def __init__(self, processor: Any) -> None:
         self.processor, self.tokenizer = processor, processor.tokenizer
         self.mark = str(processor.image_token)
-        self.template = str(processor.chat_template or self.tokenizer.chat_template)
+        self.template = processor.chat_template or self.tokenizer.chat_template
+        if not isinstance(self.template, str):
+            raise ValueError("its folder has no chat template, or several")
 
     def prompt(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any], images: Sequence[Image]) -> Looked:
         """Turns whose content is a list of parts, as templates of such models read them, up to where the assistant
@@ -94,7 +96,7 @@ def sight_of(folder: Path, model: Any) -> Sight | None:
 
 
 def suits(sight: Sight, model: Any) -> bool:
-    """Whether a model that is asked token by token says of an image what it says of all at once: found out by trying."""
+    """Whether a model that is asked token by token says of an image what it says of all at once; found by trying."""
     from PIL import Image
 
     image = Image.linear_gradient("L").convert("RGB").resize((80, 60))

@@ -21,8 +21,8 @@ from .answers import Answers, Asking, check_letters, dialogue, prompts_of, turn
 from .door import Door
 from .events import Events, json_response, left
 from .fault import Fault, bad
-from .loop import Loop, deliver
 from .judged import Keep, keeper
+from .loop import Loop, deliver
 from .models import Models, Served
 from .openapi import document
 from .pictures import laid_out, pictures

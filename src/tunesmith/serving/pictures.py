@@ -8,7 +8,7 @@ import binascii
 import re
 from collections.abc import Sequence
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .answers import part_text, turn
 from .fault import Fault, bad
