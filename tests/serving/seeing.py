@@ -1,6 +1,7 @@
 """A tiny model that sees: a LLaVA (Liu et al. 2023, arXiv:2304.08485) of two layers on either side."""
 
 from copy import deepcopy
+from io import BytesIO
 
 from conftest import WORDS
 
@@ -37,3 +38,12 @@ def make_seer(tokenizer):
         vision_feature_select_strategy="default", num_additional_image_tokens=1, chat_template=TEMPLATE,
     )  # fmt: skip
     return model, processor
+
+
+def drawn(colour, size=(40, 30), kind="PNG"):
+    """An image of one colour, as a file."""
+    from PIL import Image
+
+    box = BytesIO()
+    Image.new("RGB", size, colour).save(box, kind)
+    return box.getvalue()
