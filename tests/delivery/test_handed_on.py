@@ -119,7 +119,7 @@ def test_a_card_tells_of_data_forgetting_judges_and_licence(source, tmp_path, mo
     apart = Apart(32, 100, 0.0, 1.0, 0.0)
     plain = card(source, Merged(), apart, False)
     assert "Not measured; eval.retention=true" in plain and "look there before you hand this on" in plain
-    assert f"{source.tuned.run.data.path}: 16 read" in plain and "Judged" not in plain
+    assert f"{source.tuned.run.data.path}: 14 trained rows; " in plain and "Judged" not in plain
     folder = source.tuned.folder
     known = folder.facts | {
         "retention": {"kept": {"all": [0.9, 0.8, 1.0], "text": [0.98, 0.97, 0.99]}},

@@ -28,7 +28,7 @@ def make_seer(tokenizer):
         num_key_value_heads=2, eos_token_id=1, pad_token_id=1, max_position_embeddings=512,
     )  # fmt: skip
     torch.manual_seed(0)
-    config = LlavaConfig(eye, mouth, image_token_id=words.convert_tokens_to_ids("<image>"))
+    config = LlavaConfig(vision_config=eye, text_config=mouth, image_token_id=words.convert_tokens_to_ids("<image>"))
     model = LlavaForConditionalGeneration(config).eval()
     for name, weight in model.named_parameters():
         if "multi_modal_projector" in name:

@@ -134,11 +134,11 @@ def test_each_image_that_cannot_be_taken_is_refused_in_openais_shape(seer):
 
 def test_what_a_small_file_would_unpack_to_is_never_unpacked():
     bomb = BytesIO()
-    Image.new("1", (30_000, 30_000)).save(bomb, "PNG")
+    Image.new("1", (9000, 9000)).save(bomb, "PNG")
     data = bomb.getvalue()
-    assert len(data) < 200_000
+    assert len(data) < 50_000
     many = Serving(model="none", max_image=len(data))
-    with pytest.raises(Fault, match=r"30000 by 30000 pixels; at most|is no image of .*DecompressionBomb"):
+    with pytest.raises(Fault, match="9000 by 9000 pixels; at most"):
         picture(data_url(data), many)
 
 

@@ -145,6 +145,11 @@ class Engine:
         out = self.read(ids, place, attention_mask=attend, past_key_values=cache, logits_to_keep=1, **images)
         return Prefilled(out.past_key_values, attend, attend.sum(-1), out.logits[:, -1].float())
 
+    def at_once(self, ids: Ids, **seen: Tensor) -> Tensor:
+        """[T, V] what the model says behind every token, which it gives their places itself."""
+        given = torch.tensor([ids], device=self.device)
+        return self.model(input_ids=given, attention_mask=torch.ones_like(given), **seen).logits[0].float()
+
     def steps(self, read: Prefilled, most: int, pick) -> Iterator[list[tuple[int, int]]]:
         """The next token of each row that goes on, with the row's number, until all have ended or `most` are written.
         Who ends says nothing more, and leaves."""

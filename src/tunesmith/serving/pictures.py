@@ -79,12 +79,15 @@ def sent(address: str, most: int) -> bytes:
     start = DATA.match(address)
     if not start:
         raise bad("'image_url': a data URL must be data:image/...;base64,...", "messages")
-    if (len(address) - start.end()) * 3 // 4 > most + 2:
+    if (len(address) - start.end()) * 3 // 4 > most + 2:  # as much as it may be filled up by
         raise large(most)
     try:
-        return base64.b64decode(address[start.end() :], validate=True)
+        data = base64.b64decode(address[start.end() :], validate=True)
     except (binascii.Error, ValueError):
         raise bad("'image_url': is no base64", "messages") from None
+    if len(data) > most:
+        raise large(most)
+    return data
 
 
 def opened(data: bytes, most: int) -> Image:
