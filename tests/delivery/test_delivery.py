@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 from conftest import make_tiny
-from training.test_resume import run_of
 
 from tunesmith.data.example import Message
 from tunesmith.data.rendering.dialogue import Writer
@@ -17,42 +16,15 @@ from tunesmith.delivery.deliver import deliver
 from tunesmith.delivery.gguf import APART, Gguf
 from tunesmith.delivery.merged import Merged
 from tunesmith.delivery.ollama import Ollama
-from tunesmith.delivery.proof import ASKED, Apart, compared, heard, says
+from tunesmith.delivery.proof import ASKED, Apart, heard, says
 from tunesmith.delivery.source import source_of
-from tunesmith.errors import BadEnvironment, CheckpointError, RecipeError
+from tunesmith.errors import CheckpointError, RecipeError
 from tunesmith.methods.full import Full
 from tunesmith.methods.lora import LoRA
 from tunesmith.methods.prompt_tuning import PromptTuning
 from tunesmith.model.solid import solid
 from tunesmith.objectives.classify import Classify
-from tunesmith.objectives.sft import SFT
 from tunesmith.precision.bitsandbytes import NF4
-from tunesmith.training.train import train
-
-
-@pytest.fixture
-def run(model_folder, reviews, tmp_path):
-    """Trains a run, and gives its folder."""
-
-    def made(method, objective=None, **settings):
-        folder = tmp_path / "runs" / "r"
-        one = run_of(model_folder, reviews, folder, method, objective or SFT(), max_steps=3, **settings)
-        train(one, quiet=True)
-        return str(folder)
-
-    return made
-
-
-@pytest.fixture(scope="module")
-def source(tokenizer, tmp_path_factory):
-    """A finished LoRA run."""
-    place = tmp_path_factory.mktemp("lora")
-    make_tiny().save_pretrained(place / "tiny")
-    tokenizer.save_pretrained(place / "tiny")
-    rows = [{"text": f"the film is {word} {n}", "label": word} for n in range(8) for word in ("warm", "dull")]
-    (place / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    train(run_of(place / "tiny", place / "rows.jsonl", place / "r", LoRA(r=4), SFT(), max_steps=3), quiet=True)
-    return source_of(str(place / "r"))
 
 
 def deliver_to(folder, way, tmp_path, most=None):
@@ -78,24 +50,13 @@ def test_a_merged_model_is_the_trained_one_to_transformers_and_in_a_new_process(
     assert "library_name: transformers" in card and "objective sft, method lora" in card and apart.sentence() in card
 
 
-def in_this_process(folder, place, source):
-    """What a new process would say of a delivery, without the time that it takes to start."""
-    from safetensors.torch import save_file
-
-    from tunesmith.delivery.proof import texts
-
-    job = {"folder": str(folder), "texts": texts(source), "labels": source.labels}
-    save_file(dict(heard(job)), place)
-    return compared(source, texts(source), place)
-
-
 @pytest.mark.parametrize("numbers", APART)
-def test_gguf_says_the_same_but_for_its_rounding(source, tmp_path, numbers):
+def test_gguf_says_the_same_but_for_its_rounding(source, tmp_path, in_this_process, numbers):
     Gguf(quantization=numbers).check(source)
     folder = tmp_path / "out"
     folder.mkdir()
     Gguf(quantization=numbers).write(source, folder)
-    apart = in_this_process(folder, tmp_path / "heard", source)
+    apart = in_this_process(source, folder)
     assert apart.kl <= APART[numbers]
     assert apart.kl < 1e-6 or numbers != "f32"
     assert apart.logits > 0 or numbers == "f32"
@@ -122,10 +83,8 @@ def test_gguf_of_other_families(kind, tokenizer, tmp_path):
     assert torch.allclose(found["said0"], says(model, found["ids0"].tolist(), False), atol=1e-4)
 
 
-def test_what_is_too_far_from_the_trained_model_is_not_kept(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "tunesmith.delivery.deliver.prove", lambda one, folder: in_this_process(folder, tmp_path / "heard", one)
-    )
+@pytest.mark.usefixtures("in_this_process")
+def test_what_is_too_far_from_the_trained_model_is_not_kept(source, tmp_path):
     folder = str(source.tuned.folder.path)
     with pytest.raises(CheckpointError, match=r"nats a token from what was trained, more than 1e-12; nothing is kept"):
         deliver_to(folder, Gguf(quantization="q4_0"), tmp_path, most=1e-12)
@@ -148,33 +107,39 @@ def test_quantised_layers_as_ordinary_ones(model_folder, tmp_path):
     assert solid(untouched) is untouched
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_run_over_quantised_weights_is_merged_into_those_it_was_trained_on(run, tmp_path, monkeypatch):
     from tunesmith import run as recipes
 
     monkeypatch.setattr("training.test_resume.Model", lambda path: recipes.Model(path=path, precision=NF4()))
-    source = source_of(run(LoRA(r=4)))
-    assert source.quantised
-    found = {}
+    folder = run(LoRA(r=4))
+    assert source_of(folder).quantised
+    found, proofs = {}, {}
     for into in ("trained_on", "original"):
-        folder = tmp_path / into
-        Merged(into=into).write(source, folder)
-        found[into] = in_this_process(folder, tmp_path / f"{into}.heard", source)
+        said = []
+        found[into] = deliver(folder, Merged(into=into), tmp_path / into, 1.0, said.append)
+        assert f"this is into={into}; merged into the other weights" in said[1] and "KL" in said[1]
+        proofs[into] = json.loads((tmp_path / into / "proof.json").read_text())
     assert found["trained_on"].kl < 1e-6 < found["original"].kl
+    for into, other in (("trained_on", "original"), ("original", "trained_on")):  # each shows what the other is
+        assert proofs[into][f"into_{other}"]["kl"] == pytest.approx(found[other].kl, rel=0.01, abs=1e-6)
+    with pytest.raises(CheckpointError, match=r"nothing is kept. Merge into the weights that it was trained on"):
+        deliver(folder, Merged(into="original"), tmp_path / "third", None, lambda _: None)
 
 
-def test_an_adapter_and_a_whole_model(run, tmp_path):
+def test_an_adapter_and_a_whole_model(run, tmp_path, in_this_process):
     folder = run(Full())
     with pytest.raises(RecipeError, match="holds a whole model and no adapter"):
         deliver_to(folder, Adapter(), tmp_path)
     source = source_of(folder)
     Merged().write(source, tmp_path / "out")
-    assert in_this_process(tmp_path / "out", tmp_path / "heard", source).logits < 1e-5
+    assert in_this_process(source, tmp_path / "out").logits < 1e-5
 
 
-def test_one_that_tells_classes_apart(run, tmp_path):
+def test_one_that_tells_classes_apart(run, tmp_path, in_this_process):
     source = source_of(run(LoRA(r=4), Classify()))
     Merged().write(source, tmp_path / "out")
-    apart = in_this_process(tmp_path / "out", tmp_path / "heard", source)
+    apart = in_this_process(source, tmp_path / "out")
     assert apart.tokens == 32 and apart.kl < 1e-6
     with pytest.raises(RecipeError, match="tells classes apart; deliver it with --to merged"):
         Gguf().check(source)
@@ -190,16 +155,6 @@ def test_what_cannot_be_delivered_is_refused_before_weights_are_read(run, tmp_pa
     (tmp_path / "out").mkdir()
     with pytest.raises(RecipeError, match="is there already"):
         deliver_to(folder, Adapter(), tmp_path)
-
-
-def test_a_hub_that_cannot_be_reached_leaves_the_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", unreachable)
-    with pytest.raises(BadEnvironment, match=r"could not be sent to huggingface \(no network\); .* is whole"):
-        hub.Hub(repo="me/mine").finish(tmp_path)
-
-
-def unreachable(*_, **__):
-    raise ConnectionError("no network")
 
 
 def test_ollama_is_given_the_template_that_the_model_has(tokenizer, source, tmp_path):

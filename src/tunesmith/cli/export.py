@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
 def export(
     context: typer.Context,
     run: Annotated[str, typer.Argument(help="The folder of a finished run.")],
-    to: Annotated[str, typer.Option(help="merged, adapter, gguf, ollama or hub.")],
+    to: Annotated[str, typer.Option(help="merged, adapter, gguf, ollama, onnx, gptq, awq or hub.")],
     out: Annotated[Path | None, typer.Option(help="A new folder; beside the run unless given.")] = None,
     most: Annotated[
         float | None,
@@ -31,7 +31,8 @@ def export(
 ) -> None:
     """Hand a tuned model on, in the form that others load, and prove that it is the one that was trained.
 
-    Options of a form follow as key=value: dtype=bf16 (merged), quantization=q4_0 (gguf, ollama), into=original.
+    Options of a form follow as key=value: dtype=bf16 (merged), quantization=q4_0 (gguf, ollama), bits=4 (gptq),
+    into=original.
     """
     from ..config.load import load
     from ..config.registry import did_you_mean

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import RecipeError
 from .base import Way, way
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 @way("adapter")
 class Adapter(Way):
     """The adapter alone, some megabytes beside the model that it belongs to."""
+
+    library: ClassVar[str] = "peft"
 
     def check(self, source: Source) -> None:
         if source.adapter is None:

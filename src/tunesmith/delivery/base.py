@@ -19,6 +19,8 @@ class Way:
     """A form in which a tuned model is handed on; its fields are what may be said of it."""
 
     name: ClassVar[str]
+    library: ClassVar[str] = "transformers"
+    """What loads it, as model hubs call that."""
 
     def check(self, source: Source) -> None:
         """Refuse what cannot be delivered so, before weights are read. Raises RecipeError."""

@@ -6,13 +6,14 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from ..errors import CheckpointError, RecipeError
 from ..files import whole
-from .base import Way
+from .base import Into, Way
 from .card import card
-from .proof import Apart, prove
-from .source import source_of
+from .proof import Apart, merged_into, prove
+from .source import Source, source_of
 
 
 def deliver(folder: str, way: Way, out: Path, most: float | None, say: Callable[[str], None]) -> Apart:
@@ -28,20 +29,33 @@ def deliver(folder: str, way: Way, out: Path, most: float | None, say: Callable[
         way.write(source, beside)
         apart = prove(source, beside)
         say(f"proof: {apart.sentence()}")
-        if getattr(way, "into", "") == "trained_on" and source.quantised:
-            say("merged into the weights that it was trained on; into=original takes those before they were quantised")
+        other = beside_it(source, way, say)
         if not apart.kl <= bound:  # also where it is no number
             raise CheckpointError(
                 f"{folder}: what was written is {apart.kl:.2g} nats a token from what was trained, more than {bound:g};"
                 f" nothing is kept. {ways_out(way)}"
             )
-        proof = {"form": way.name, "bound": bound, **asdict(apart)}
+        proof = {"form": way.name, "bound": bound, **asdict(apart), **other}
         (beside / "proof.json").write_text(json.dumps(proof, indent=1), encoding="utf-8")
         adapter = (beside / "adapter_config.json").is_file()
         (beside / "README.md").write_text(card(source, way, apart, adapter), encoding="utf-8")
     if done := way.finish(out):
         say(done)
     return apart
+
+
+OTHER: dict[Into, Into] = {"trained_on": "original", "original": "trained_on"}
+
+
+def beside_it(source: Source, way: Way, say: Callable[[str], None]) -> dict[str, Any]:
+    """Of a run over quantised weights, how far it would be from itself merged into the other ones, which is said."""
+    into: Into | None = getattr(way, "into", None)
+    if into is None or not source.quantised or source.adapter is None:
+        return {}
+    other = OTHER[into]
+    apart = merged_into(source, other)
+    say(f"this is into={into}; merged into the other weights (into={other}), before rounding: {apart.sentence()}")
+    return {"into": into, f"into_{other}": asdict(apart)}
 
 
 def ways_out(way: Way) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..errors import RecipeError
 from .base import Into, Way, way
@@ -21,6 +21,8 @@ APART: dict[str, float] = {
 @way("gguf")
 class Gguf(Way):
     """One GGUF file with the weights, the words and the template."""
+
+    library: ClassVar[str] = "gguf"
 
     quantization: Numbers = "q8_0"
     """How its numbers are written: f32, bf16 and f16 whole, others in blocks of 32 with some 8, 5 or 4 bits each."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +19,7 @@ from ..errors import CheckpointError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from .base import Into
     from .source import Source
 
 ASKED = (
@@ -98,7 +99,7 @@ def says(model: Any, ids: list[int], labels: bool) -> Tensor:
     """[T, V] what a model says behind each token, or [1, L] what it holds of the whole."""
     import torch
 
-    asked = torch.tensor([ids], device=next(model.parameters()).device)
+    asked = torch.tensor([ids], device=model.device)
     with torch.no_grad():
         found = model.eval()(input_ids=asked, attention_mask=torch.ones_like(asked)).logits[0]
     return (found[None] if labels else found[-len(ids) :]).float().cpu().contiguous()
@@ -127,25 +128,42 @@ def prove(source: Source, folder: Path) -> Apart:
 
 
 def compared(source: Source, asked: list[str], heard: Path) -> Apart:
+    """How far from the trained model that is which a new process has written down."""
     from safetensors import safe_open
 
-    tokens, kl, same, most = 0, 0.0, 0, 0.0
     with safe_open(heard, "pt") as there:
-        for number, text in enumerate(asked):
-            ids = ids_of(source.tokenizer, text)
+
+        def said(number: int, ids: list[int]) -> Tensor:
             if ids != there.get_tensor(f"ids{number}").tolist():
                 raise CheckpointError(
-                    f"what was written makes other tokens of {text[:40]!r} than the tokenizer that was trained with"
+                    f"what was written makes other tokens of {asked[number][:40]!r} than the tokenizer that was trained"
+                    " with"
                 )
-            before, after = says(source.tuned.model, ids, bool(source.labels)), there.get_tensor(f"said{number}")
-            first, second = before.log_softmax(-1).double(), after.log_softmax(-1).double()
-            if before.shape[-1] == 1:  # one score, which is no distribution
-                kl += float((before - after).abs().sum())
-            else:
-                kl += float((first.exp() * (first - second)).sum())
-            tokens, same = tokens + len(before), same + int((before.argmax(-1) == after.argmax(-1)).sum())
-            most = max(most, float((before - after).abs().max()))
+            return there.get_tensor(f"said{number}")
+
+        return drift(source, asked, said)
+
+
+def drift(source: Source, asked: list[str], said: Callable[[int, list[int]], Tensor]) -> Apart:
+    """How far from the trained model that is which says this of each text."""
+    tokens, kl, same, most = 0, 0.0, 0, 0.0
+    for number, text in enumerate(asked):
+        ids = ids_of(source.tokenizer, text)
+        before, after = says(source.tuned.model, ids, bool(source.labels)), said(number, ids)
+        first, second = before.log_softmax(-1).double(), after.log_softmax(-1).double()
+        if before.shape[-1] == 1:  # one score, which is no distribution
+            kl += float((before - after).abs().sum())
+        else:
+            kl += float((first.exp() * (first - second)).sum())
+        tokens, same = tokens + len(before), same + int((before.argmax(-1) == after.argmax(-1)).sum())
+        most = max(most, float((before - after).abs().max()))
     return Apart(len(asked), tokens, max(0.0, kl / tokens), same / tokens, most)
+
+
+def merged_into(source: Source, into: Into) -> Apart:
+    """How far a run over quantised weights is from itself, merged into these or those of its weights."""
+    model = source.whole(into)
+    return drift(source, texts(source), lambda _, ids: says(model, ids, bool(source.labels)))
 
 
 def loaded(job: dict[str, Any]) -> tuple[Any, Any]:
@@ -153,7 +171,9 @@ def loaded(job: dict[str, Any]) -> tuple[Any, Any]:
     from ..model.adapter import under_adapter
     from ..model.demo import dequantise
     from ..model.load import hushed, load_model, load_tokenizer
+    from ..model.stored import quantisation
     from ..runs import RunFolder
+    from ._onnx import GRAPH, Graph
 
     folder, labels = Path(job["folder"]), tuple(job["labels"])
     if (folder / "adapter_config.json").is_file():
@@ -167,7 +187,12 @@ def loaded(job: dict[str, Any]) -> tuple[Any, Any]:
             whole.mkdir()
             dequantise(files[0], whole)
             return load_model(whole)[0], load_tokenizer(whole)
-    return load_model(folder, labels=labels)[0], load_tokenizer(folder)
+    if (folder / GRAPH).is_file():
+        return Graph(folder / GRAPH), load_tokenizer(folder)
+    model = load_model(folder, labels=labels)[0]
+    if quantisation(model.config):  # what is made on a GPU is computed there
+        model = model.to("cuda")
+    return model, load_tokenizer(folder)
 
 
 def heard(job: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:

@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import RecipeError
 from ..model.adapter import adapter_config, adapter_weights, kind_of, mergeable, merged
 from ..model.hub import locate
-from ..model.load import hushed, load_model
+from ..model.load import hushed, load_model, pad_as
 from ..model.solid import solid
 from ..objectives.base import Beside
 from ..precision.plain import FP32
@@ -61,6 +61,8 @@ class Source:
         held = settings.precision if self.quantised and into == "trained_on" else FP32()
         base = locate(settings.path)
         model, _ = load_model(base, held, self.labels, settings.adapters, settings.changes)
+        if self.labels:
+            pad_as(self.tokenizer, model)
         with hushed():
             return merged(solid(model).float(), self.adapter).eval()
 

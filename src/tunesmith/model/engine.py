@@ -130,8 +130,8 @@ class Engine:
         cache = self.read(torch.tensor([common], device=self.device), place, logits_to_keep=1).past_key_values
         return cache if all(type(layer) is DynamicLayer for layer in cache.layers) else None
 
-    def prefill(self, prompts: Sequence[Ids], common: Ids, start=None) -> Prefilled:
-        """Read prompts, filled up on the left, after what they have in common."""
+    def prefill(self, prompts: Sequence[Ids], common: Ids, start=None, **seen: Tensor) -> Prefilled:
+        """Read prompts, filled up on the left, after what they have in common; a single one with what is seen in it."""
         rest = [prompt[len(common) :] for prompt in prompts]
         width = max(map(len, rest))
         ids = torch.tensor([[0] * (width - len(row)) + row for row in rest], device=self.device)
@@ -141,8 +141,14 @@ class Engine:
         cache = deepcopy(start)
         if cache is not None:
             cache.reorder_cache(torch.zeros(len(rest), dtype=torch.long, device=self.device))
-        out = self.read(ids, place, attention_mask=attend, past_key_values=cache, logits_to_keep=1)
+        images = {name: value.to(self.device) for name, value in seen.items()}
+        out = self.read(ids, place, attention_mask=attend, past_key_values=cache, logits_to_keep=1, **images)
         return Prefilled(out.past_key_values, attend, attend.sum(-1), out.logits[:, -1].float())
+
+    def at_once(self, ids: Ids, **seen: Tensor) -> Tensor:
+        """[T, V] what the model says behind every token, which it gives their places itself."""
+        given = torch.tensor([ids], device=self.device)
+        return self.model(input_ids=given, attention_mask=torch.ones_like(given), **seen).logits[0].float()
 
     def steps(self, read: Prefilled, most: int, pick) -> Iterator[list[tuple[int, int]]]:
         """The next token of each row that goes on, with the row's number, until all have ended or `most` are written.

@@ -60,20 +60,23 @@ def load_model(
     labels: tuple[str, ...] = (),
     adapters: Sequence[str] = (),
     changes: Sequence[RopeScaling | Attention] = (),
+    sees: bool = False,
 ) -> tuple[PreTrainedModel, tuple[str, ...]]:
     """A model from a folder of safetensors, and the names of the modules whose weights were not there.
 
     With `labels` it stands under a classification head of one output a label, which is new unless the folder has it,
     or, of labels that are `Beside`, that head is put beside the language model's.
-    `adapters` are merged into its weights, before these are quantised. `changes` are those of its config.
+    `adapters` are merged into its weights, before these are quantised. `changes` are those of its config. One that
+    `sees` is read with its part that looks at images.
     """
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForSequenceClassification
 
     if adapters and precision.quantised:
         return merged_first(folder, precision, labels, adapters, changes)
     speaks = not labels or isinstance(labels, Beside)
     family: Any = AutoModelForCausalLM if speaks else AutoModelForSequenceClassification
+    family = AutoModelForImageTextToText if sees else family
     names = dict(enumerate(labels))
     heads = {"id2label": names, "label2id": {label: number for number, label in names.items()}} if labels else {}
     config = read_config(folder, **heads)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
-import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -18,25 +15,27 @@ from starlette.routing import Route
 
 from ..data.rendering.tokens import NoTarget
 from ..errors import DataError, Refusal
+from ..model.sight import Looked
 from . import judged, texts
 from .answers import Answers, Asking, check_letters, dialogue, prompts_of, turn
 from .door import Door
 from .events import Events, json_response, left
 from .fault import Fault, bad
+from .judged import Keep, keeper
 from .loop import Loop, deliver
 from .models import Models, Served
 from .openapi import document
+from .pictures import laid_out, pictures
 from .row import Ask
 from .settings import Serving
 from .shapes import chat_logprobs, chunk, head, text_logprobs, whole_chat, whole_text
 from .speech import Speech
-from .store import Answered, Store
+from .store import Store
 from .wire import Chat, Completion, Embedding, Load, Score, Unload, parsed
 from .wire import Said as Feedback
 
-log = logging.getLogger("tunesmith")
 Chunks = AsyncIterator[dict[str, Any]]
-Keep = Callable[[list[tuple[dict[str, Any], str | None]]], Awaitable[None]]
+T = TypeVar("T")
 
 
 class Site:
@@ -131,16 +130,16 @@ class Site:
         if said.top_logprobs is not None and not said.logprobs:
             raise bad("'top_logprobs': needs logprobs=true", "top_logprobs")
         speech = Speech(said, served.renderer, self.models.tokenizer)
-        turns = [turn(one, n) for n, one in enumerate(said.messages)]
-        messages = dialogue(turns, speech.tools)
-        prompt = await self.encode(lambda: served.renderer.prompt(messages, speech.shown), "messages")
+        turns, prompt = await self.asked(said, served, speech)
         most = said.max_completion_tokens or said.max_tokens
         logprobs = (said.top_logprobs or 0) if said.logprobs else None
-        ask = self.asking.ask(said, served, prompt, most, logprobs)
+        ask = self.asking.ask(said, served, prompt.ids, most, logprobs)
+        ask.seen = prompt.seen
         ask.grammar = await asyncio.to_thread(speech.grammar, self.models.words, self.models.ends)
         answers = Answers(self.loop, [ask])
         asked = {"messages": turns, "tools": said.tools or ()}
-        keep = self.keeper(said, served, [asked] * ask.n, answers)
+        store = None if ask.seen else self.store  # feedback is rows of text, and images would be left out of them
+        keep = keeper(self.settings, store, (said, served), [asked] * ask.n, answers)
         if said.stream:
             usage = bool(said.stream_options and said.stream_options.include_usage)
             return self.stream(request, answers, self.chat_chunks(said, answers, speech, keep), usage)
@@ -148,6 +147,20 @@ class Site:
         spoken = [speech.message(text, answers.finish[n]) for n, text in enumerate(answers.texts)]
         await keep(spoken)
         return json_response(whole_chat(answers, said.model, spoken, bool(said.logprobs)))
+
+    async def asked(self, said: Chat, served: Served, speech: Speech) -> tuple[list[dict[str, Any]], Looked]:
+        """The turns of a dialogue without its images, and what the model is given. Raises Fault."""
+        sight, shown = self.models.sight, speech.shown
+        if sight is None:
+            turns = [turn(one, n) for n, one in enumerate(said.messages)]
+            messages = dialogue(turns, speech.tools)
+            ids = await self.encode(lambda: served.renderer.prompt(messages, shown), "messages")
+            return turns, Looked(ids)
+        turns, parts, addresses = laid_out(said.messages, self.settings)
+        written = [served.renderer.writer.turn(one) for one in served.renderer.told(dialogue(turns, speech.tools))]
+        laid = [{**one, "content": part} for one, part in zip(written, parts, strict=True)]
+        images = await pictures(addresses, self.settings)
+        return turns, await self.encode(lambda: sight.prompt(laid, shown, images), "messages")
 
     async def complete(self, request: Request) -> Response:
         said = parsed(Completion, await request.body())
@@ -164,7 +177,7 @@ class Site:
             shown = prompt if isinstance(prompt, str) else served.renderer.tokenizer.decode(ids)
             before += [shown] * asks[-1].n
         answers = Answers(self.loop, asks)
-        keep = self.keeper(said, served, [{"prompt": shown} for shown in before], answers)
+        keep = keeper(self.settings, self.store, (said, served), [{"prompt": shown} for shown in before], answers)
         before = before if said.echo else [""] * len(before)
         if said.stream:
             usage = bool(said.stream_options and said.stream_options.include_usage)
@@ -181,7 +194,7 @@ class Site:
             return prompt
         return await self.encode(lambda: served.renderer.text_begun(prompt), where, prompt)
 
-    async def encode(self, work: Callable[[], list[int]], where: str, text: str = "") -> list[int]:
+    async def encode(self, work: Callable[[], T], where: str, text: str = "") -> T:
         """Tokens, made aside so that others are answered meanwhile. Raises Fault where the template refuses."""
         check_letters(text, where)
         async with self.rendering:
@@ -303,35 +316,6 @@ class Site:
         return True
 
     # --- feedback -----------------------------------------------------------------------------------------------------
-
-    def keeper(
-        self, said: Chat | Completion, served: Served, asked: Sequence[dict[str, Any]], answers: Answers
-    ) -> Keep:
-        """What keeps answers once they are whole, if anything is kept; `asked` is each one's prompt."""
-        mark = "chatcmpl-" if isinstance(said, Chat) else "cmpl-"
-        if self.settings.log_prompts:
-            log.info("serve: asked %s: %s", said.model, orjson.dumps(asked).decode())
-        left_out = {"messages", "prompt", "tools", "user", "model", "stream", "stream_options"}
-        sampled = {name: value for name, value in vars(said).items() if value is not None and name not in left_out}
-
-        async def keep(spoken: list[tuple[dict[str, Any], str | None]]) -> None:
-            messages = [{"role": "assistant", **message} for message, _ in spoken]
-            for message, finish in zip(messages, answers.finish, strict=True):
-                message |= {"ended": False} if finish == "length" else {}
-            if self.settings.log_prompts:
-                log.info("serve: answered %s: %s", said.model, orjson.dumps(messages).decode())
-            if self.store is None:
-                return
-            rows = [
-                Answered(mark + answers.id, n, asked[n], message, served.made_of, sampled, said.user or "")
-                for n, message in enumerate(messages)
-            ]
-            try:
-                await asyncio.to_thread(self.store.answered, rows)
-            except sqlite3.Error as error:  # the answer is worth more than the record of it
-                log.error("serve: feedback: an answer could not be kept: %s", error)
-
-        return keep
 
     async def feedback(self, request: Request) -> Response:
         said = parsed(Feedback, await request.body())

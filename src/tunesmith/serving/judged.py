@@ -1,13 +1,24 @@
-"""What people say of an answer, as it comes in: held against the answer that it is about."""
+"""Answers as they are kept, and what people say of one, as it comes in: held against the answer that it is about."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import sqlite3
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+import orjson
+
+from .answers import Answers
 from .fault import Fault, bad
+from .models import Served
+from .settings import Serving
 from .store import Answered, Store, Verdict
-from .wire import Said
+from .wire import Chat, Completion, Said
+
+log = logging.getLogger("tunesmith")
+Keep = Callable[[list[tuple[dict[str, Any], str | None]]], Awaitable[None]]
 
 LAST = 1 << 31
 """No answer stands behind this place, and SQLite takes no number of any size."""
@@ -65,3 +76,38 @@ def parted(name: str) -> tuple[str, int]:
     """A response, and which of its choices: ID or ID#1."""
     id, _, place = name.partition("#")
     return id, int(place) if place.isdigit() and place.isascii() else 0
+
+
+def keeper(
+    settings: Serving,
+    store: Store | None,
+    who: tuple[Chat | Completion, Served],
+    asked: Sequence[dict[str, Any]],
+    answers: Answers,
+) -> Keep:
+    """What keeps answers once they are whole, if anything is kept; `asked` is each one's prompt."""
+    said, served = who
+    mark = "chatcmpl-" if isinstance(said, Chat) else "cmpl-"
+    if settings.log_prompts:
+        log.info("serve: asked %s: %s", said.model, orjson.dumps(asked).decode())
+    left_out = {"messages", "prompt", "tools", "user", "model", "stream", "stream_options"}
+    sampled = {name: value for name, value in vars(said).items() if value is not None and name not in left_out}
+
+    async def keep(spoken: list[tuple[dict[str, Any], str | None]]) -> None:
+        messages = [{"role": "assistant", **message} for message, _ in spoken]
+        for message, finish in zip(messages, answers.finish, strict=True):
+            message |= {"ended": False} if finish == "length" else {}
+        if settings.log_prompts:
+            log.info("serve: answered %s: %s", said.model, orjson.dumps(messages).decode())
+        if store is None:
+            return
+        rows = [
+            Answered(mark + answers.id, n, asked[n], message, served.made_of, sampled, said.user or "")
+            for n, message in enumerate(messages)
+        ]
+        try:
+            await asyncio.to_thread(store.answered, rows)
+        except sqlite3.Error as error:  # the answer is worth more than the record of it
+            log.error("serve: feedback: an answer could not be kept: %s", error)
+
+    return keep

@@ -58,12 +58,15 @@ class Lane:
 
     def known(self, ask: Ask) -> Known:
         """How much of a prompt has been read already, and by whom: a row that has ended, or one that goes on."""
+        if ask.seen:  # the same tokens may stand for another image
+            return Known(0, None, None)
         prompt = self.engine.begun(ask.prompt)
         length, key = self.kept.best(ask.model, prompt)
         found = Known(length, key, None)
         for batch in self.batches if self.fresh is not None else ():
             for at, row in enumerate(batch.rows):
-                there = alike(prompt, self.engine.begun(row.prompt)) if row.ask.model == ask.model else 0
+                may = row.ask.model == ask.model and not row.ask.seen
+                there = alike(prompt, self.engine.begun(row.prompt)) if may else 0
                 if there > found.length:
                     found = Known(there, None, (batch, at))
         length = min(found.length, len(prompt) - 1)  # of a whole prompt the last token is read, for what follows it
@@ -82,7 +85,7 @@ class Lane:
         """Read prompts after what has been read of all of them; of a single one, only the first `upto` tokens."""
         prompts = [self.engine.begun(ask.prompt)[:upto] for ask in asks]
         with reading(self.engine.model), self.under([ask.model for ask in asks]):
-            return self.engine.prefill(prompts, begun.ids, begun.cache)
+            return self.engine.prefill(prompts, begun.ids, begun.cache, **asks[0].seen)
 
     def shared(self, asks: Sequence[Ask]) -> Begun:
         """What several prompts under one adapter begin with, read once for all."""
@@ -135,7 +138,7 @@ class Lane:
         if len(stays) == len(batch.rows):
             return
         gone = set(range(len(batch.rows))) - set(stays)
-        self.keep(batch, [at for at in gone if batch.rows[at].finish])
+        self.keep(batch, [at for at in gone if batch.rows[at].finish and not batch.rows[at].ask.seen])
         batch.rows = [batch.rows[at] for at in stays]
         if batch.rows:
             batch.going.keep(stays)

@@ -164,7 +164,7 @@ class Loop(Thread):
         try:
             most = BETWEEN if self.busy() else AT_ONCE
             ahead = len(lane.engine.begun(asks[0].prompt)) - len(part.begun.ids)
-            if len(asks) == 1 and ahead > most:
+            if len(asks) == 1 and ahead > most and not asks[0].seen:
                 upto = len(part.begun.ids) + most
                 read = lane.read(asks, part.begun, upto)
                 part.begun = Begun(lane.engine.begun(asks[0].prompt)[:upto], read.cache)
@@ -192,10 +192,10 @@ class Loop(Thread):
             begun = lane.begun(asks[0])
             longest = len(asks[0].prompt)
             most = BETWEEN if self.busy() else AT_ONCE
-            while self.waiting and asks[0].n == 1 and not begun.ids and len(asks) < room:
+            while self.waiting and not asks[0].alone and not begun.ids and len(asks) < room:
                 ask = self.waiting[0]
                 longest = max(longest, len(ask.prompt))
-                if ask.n > 1 or longest * (len(asks) + 1) > most or not self.beside(ask, lane):
+                if ask.alone or longest * (len(asks) + 1) > most or not self.beside(ask, lane):
                     break
                 asks.append(self.waiting.popleft())
         for ask in asks:

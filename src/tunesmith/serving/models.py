@@ -22,6 +22,7 @@ from ..model.engine import Engine
 from ..model.hub import locate
 from ..model.load import hushed, load_model, load_tokenizer, load_tuned
 from ..model.side_by_side import Beside
+from ..model.sight import Sight, sees, sight_of
 from ..model.soft import soft
 from ..model.swift import swift
 from ..passport import digest
@@ -77,6 +78,8 @@ class Models:
         self.beside: Beside | None = None
         self.prompted: Any = None
         """The model behind a soft prompt."""
+        self.sight: Sight | None = None
+        """How the model sees, if it does."""
         here = Path(settings.model).expanduser()
         run = RunFolder(here) if (here / "recipe.yaml").is_file() else None
         self.name = settings.name or here.name or settings.model
@@ -126,10 +129,11 @@ class Models:
             self.model = load_tuned(run.path, self.base, settings.precision, (), (), settings.changes)
         else:
             self.base, base_name = locate(self.settings.model), self.name
-            self.model = load_model(self.base)[0].eval()
+            self.model = load_model(self.base, sees=sees(self.base))[0].eval()
         self.base_name = base_name
         self.tokenizer = load_tokenizer(run.path / "adapter" if run and adapter else self.base)
         keep_apart(self.model)
+        self.sight = sight_of(self.base, self.model)
         self.quick = ExitStack()  # for as long as it is served
         self.quick.enter_context(swift(self.model))
         self.beside = Beside(self.model)

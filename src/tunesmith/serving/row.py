@@ -70,6 +70,8 @@ class Ask:
     logprobs: int | None = None
     """How many of the likeliest tokens are told; None tells of none, not even of the one that is taken."""
     grammar: Callable[[], Grammar] | None = None
+    seen: dict[str, Tensor] = field(default_factory=dict)
+    """What the model sees where tokens of the prompt stand for images."""
     hear: Callable[[Any], None] = lambda heard: None
     """Is given each Piece, a Fault at its place, and nothing after the last."""
     until: float = float("inf")
@@ -82,6 +84,11 @@ class Ask:
     """Tokens of the prompt that had been read before."""
     read: int = 0
     """Tokens of the prompt that are read by now."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether its prompt is read by itself, for several answers, or with what is seen."""
+        return self.n > 1 or bool(self.seen)
 
 
 @dataclass(eq=False)

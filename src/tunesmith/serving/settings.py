@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -15,6 +16,7 @@ HOME = ("127.0.0.1", "::1", "localhost")
 KEY = "TUNESMITH_API_KEY"
 """The variable of the environment with the key: a command line can be read by all who use the machine."""
 SHORTEST_KEY = 16
+HOST = re.compile(r"[a-z0-9.-]+(?::[0-9]{1,5})?")
 
 
 @record
@@ -53,6 +55,17 @@ class Serving:
     """Answers to one request."""
     max_body: Count = 4 << 20
     """Bytes of a request."""
+    image_hosts: tuple[str, ...] = ()
+    """Hosts whose images are fetched where a client gives an address, such as images.example.org; none unless named,
+    and never one of this machine or its network. Images within a request need none."""
+    max_images: Count = 8
+    """Images in a request, of models that see."""
+    max_image: Count = 8 << 20
+    """Bytes of an image."""
+    max_pixels: Count = 1 << 24
+    """Pixels of an image."""
+    image_timeout: Positive = 10.0
+    """Seconds that fetching an image may take."""
     keep_tokens: Natural = 16384
     """So many tokens of ended rows are remembered, for prompts that begin as they do; 0 for none."""
     feedback: str | None = None
@@ -70,12 +83,13 @@ class Serving:
         if key and len(key) < SHORTEST_KEY:
             raise BadEnvironment(f"{KEY}: a key must have {SHORTEST_KEY} characters or more; take a longer one")
         named_adapters(self.adapters)
+        for one in self.image_hosts:
+            if not HOST.fullmatch(one):
+                raise RecipeError(f"image_hosts: must be names of hosts, such as images.example.org (got {one[:80]})")
 
 
 def named_adapters(said: Sequence[str]) -> dict[str, str]:
     """Adapters that are given as name=path. Raises RecipeError."""
-    import re
-
     found: dict[str, str] = {}
     for one in said:
         name, _, path = one.partition("=")
