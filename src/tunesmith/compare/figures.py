@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from statistics import mean, median, pstdev
 from typing import Any
 
+from .. import passport
 from ..runs import RunFolder
+from .budget import Spent
 from .contest import Heat
 
 SURE = 1.96
@@ -37,6 +39,11 @@ class Row:
     retained_interval: tuple[float, float] | None = None
     text: float | None = None
     """Perplexity of general text before over that after."""
+    steps: int | None = None
+    tokens: int | None = None
+    """How long a run went on: optimizer steps, and real tokens."""
+    searched: Spent = Spent()
+    """What short runs took before, to find its learning rate or its pace."""
     trainable: int | None = None
     share: float | None = None
     """Of all parameters those that were trained."""
@@ -44,8 +51,10 @@ class Row:
     seconds: float | None = None
     tokens_per_second: float | None = None
     disk_mb: float | None = None
+    rows: str = ""
+    """A hash of the held-out rows that it was measured on."""
     verdict: str = ""
-    """best, no significant difference, or worse."""
+    """best, no significant difference, worse, or why nothing can be said."""
     pareto: bool = False
     """Whether no other method is at least as good, as small and as fast, and better in one of these."""
 
@@ -71,7 +80,7 @@ def row(heats: Sequence[Heat], failures: Sequence[str]) -> Row:
     name = "accuracy" if (results[0]["after"] or {}).get("accuracy") is not None else "loss"
     before, after = ([one[side][name] for one in results if one[side]] for side in ("before", "after"))
     kept = [one["retention"]["kept"] for one in facts if "kept" in one.get("retention", {})]
-    parameters = facts[0]["parameters"]
+    parameters, took = facts[0]["parameters"], list(map(Spent.of, ended))
     return Row(
         entrant,
         len(ended),
@@ -85,12 +94,15 @@ def row(heats: Sequence[Heat], failures: Sequence[str]) -> Row:
         mean(one["all"][0] for one in kept) if kept else None,
         (min(one["all"][1] for one in kept), max(one["all"][2] for one in kept)) if kept else None,
         mean(one["text"][0] for one in kept) if kept else None,
-        parameters["trainable"],
-        parameters["trainable"] / parameters["total"],
-        median(one["peak_memory_mb"] for one in results),
-        median(one["train_seconds"] for one in results),
-        median(one["tokens_per_second"] for one in results),
-        median(map(size_mb, ended)),
+        trainable=parameters["trainable"],
+        share=parameters["trainable"] / parameters["total"],
+        peak_memory_mb=median(one["peak_memory_mb"] for one in results),
+        seconds=median(one["train_seconds"] for one in results),
+        tokens_per_second=median(one["tokens_per_second"] for one in results),
+        disk_mb=median(map(size_mb, ended)),
+        steps=round(median(one.steps for one in took)),
+        tokens=round(median(one.tokens for one in took)),
+        rows=str(passport.read(ended[0].path)["data"].get(passport.MEASURED, "")),
     )
 
 
@@ -127,6 +139,8 @@ def verdict(one: Row, best: Row) -> str:
     called a difference is one."""
     if one is best:
         return "best"
+    if one.rows != best.rows:
+        return "not known: measured on other rows; name data.eval_path"
     if one.error is None or best.error is None:
         return "not known: run more seeds"
     apart = abs(float(one.after or 0) - float(best.after or 0))
