@@ -12,8 +12,6 @@ from tunesmith.config.load import load
 from tunesmith.plan.advise import advise, circumstances
 from tunesmith.run import Run
 
-pytest.importorskip("optuna")
-
 
 def ask(capsys, *words, code=0):
     with pytest.raises(SystemExit) as left:
@@ -24,6 +22,7 @@ def ask(capsys, *words, code=0):
 
 
 def test_a_trial_finds_a_rate_that_learns_and_writes_it(model_folder, reviews, tmp_path, capsys):
+    pytest.importorskip("optuna")
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
         f"# mine\nmodel: {{path: {model_folder}}}\n"
@@ -34,17 +33,17 @@ def test_a_trial_finds_a_rate_that_learns_and_writes_it(model_folder, reviews, t
     assert "--trial: name what it may use" in ask(capsys, "advise", recipe, "--trial", code=2).err
     assert "add --trial" in ask(capsys, "advise", recipe, "--budget", "9steps", code=2).err
     words = ["advise", recipe, "--trial", "--seeds", 2, "--out", tmp_path / "out", "--json"]
-    assert "takes at least 81 steps" in ask(capsys, *words, "--budget", "80steps", code=2).err
+    assert "takes at least 63 steps" in ask(capsys, *words, "--budget", "60steps", code=2).err
     before = recipe.read_text()
-    found = json.loads(ask(capsys, *words, "--budget", "100steps").out)
+    found = json.loads(ask(capsys, *words, "--budget", "75steps").out)
     assert recipe.read_text() == before
-    assert found["spent"]["steps"] <= 100 and found["winner"]["rate"] > 1e-5
+    assert found["spent"]["steps"] <= 75 and found["winner"]["rate"] > 1e-5
     own = next(one for one in found["settings"] if one["learning_rate"] == 1e-7)
     best = next(one for one in found["settings"] if one["learning_rate"] == found["winner"]["rate"])
     assert own["losses"].keys() == {"1", "3", "9"} and best["losses"]["9"] < own["losses"]["9"]
     assert any("noise floor" in said for said in found["said"]) and (tmp_path / "out/trial.md").stat().st_size > 300
     runs = {file: file.stat().st_mtime_ns for file in (tmp_path / "out/runs").glob("*/metrics.jsonl")}
-    again = json.loads(ask(capsys, *words, "--budget", "100steps", "--apply").out)
+    again = json.loads(ask(capsys, *words, "--budget", "75steps", "--apply").out)
     assert again["settings"] == found["settings"] and again["spent"]["steps"] == found["spent"]["steps"]
     assert all(file.stat().st_mtime_ns == at for file, at in runs.items())
     made = load(Run, recipe)
@@ -76,7 +75,8 @@ def test_a_space_is_what_the_advisor_has_nothing_against_and_the_recipes_own():
         return Space.of(run, advise(run, {}, circumstances(run, 1e8, 500)))
 
     lora = space("train.learning_rate=0.01", "method.r=12")
-    assert (lora.low, lora.high, lora.own) == (1e-4, 0.01, Setting(0.01, 12))
+    assert (lora.low, lora.high, lora.own) == (1e-4, 2e-3, Setting(0.01, 12))
     assert lora.ranks == (8, 12, 16, 32, 64, 128) and lora.wise == Setting(5e-4, 16)
     full = space("method=full", "train.learning_rate=1e-5")
+    assert lora.params(lora.own) == {"rate": 2e-3, "rank": 12}
     assert full.ranks == () and full.wise.rank is None and full.low <= 1e-5 <= full.high

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .budget import Budget, Spent
@@ -34,11 +34,6 @@ class Tried:
     again: list[float] = field(default_factory=list)
     """The same of the longest runs under other seeds."""
     failed: str = ""
-
-
-def params(setting: Setting) -> dict[str, Any]:
-    """A setting as Optuna has it."""
-    return {"rate": setting.rate} | ({"rank": setting.rank} if setting.rank else {})
 
 
 STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
@@ -154,7 +149,7 @@ class Outcome:
                 for one, said in self.rows
             ],
             "noise": {"deviation": deviation if free else None, "degrees_of_freedom": free},
-            "winner": params(self.winner.setting) if self.winner else None,
-            "spent": vars(self.spent),
+            "winner": asdict(self.winner.setting) if self.winner else None,
+            "spent": asdict(self.spent),
             "said": self.sentences(),
         }

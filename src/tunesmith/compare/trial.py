@@ -23,16 +23,16 @@ from ..run import Run
 from ..runs import RunFolder
 from .budget import Budget, Spent
 from .contest import RATE, Begin, Entrant, Heat, Say, carry_out, here
-from .outcome import Outcome, Setting, Tried, params
+from .outcome import Outcome, Setting, Tried
 from .short import PACE, figure, judging, lighten
 
 RANK = "method.r"
 FACTOR = 3
 """By how much a run is longer than one on the rung below, and how many of those it comes from."""
 RUNGS = 3
-LENGTHS = 9
-"""Into how many runs of the longest kind a budget is divided: two settings under three seeds take five of them, the
-recipe's own way up half of one, and the others, of which there are about ten, the rest."""
+SEARCH = 5
+"""As many of the longest runs as a search takes: one of the recipe's own, with the two below it, and the ways up of
+about ten other settings. What is left is for seeds."""
 RUNS = 22
 """About how many runs that makes."""
 MOST = 60
@@ -45,6 +45,7 @@ class Space:
 
     low: float
     high: float
+    """Between which learning rates are drawn; the recipe's own may lie beyond."""
     ranks: tuple[int, ...]
     own: Setting
     """The recipe's."""
@@ -53,7 +54,7 @@ class Space:
 
     @staticmethod
     def of(run: Run, advice: Sequence[Advice]) -> Space:
-        """Learning rates and ranks that the advisor has nothing against, and those of the recipe."""
+        """Learning rates and ranks that the advisor has nothing against, and the recipe's own rank."""
         said = {one.key: one for one in advice}
         rate, low, high = run.train.learning_rate, *run.method.suits
         wise = rate
@@ -62,12 +63,17 @@ class Space:
         rank = getattr(run.method, "r", None)
         own = Setting(rate, rank)
         if rank is None:
-            return Space(min(low, rate), max(high, rate), (), own, Setting(wise))
+            return Space(low, high, (), own, Setting(wise))
         about = said.get(RANK)
         least, most = (about.low or 1, about.high or 1) if about else (rank / 4, rank * 4)
         ranks = {2**n for n in range(12) if least <= 2**n <= most} | {rank}
         named = int(about.value) if about and about.value in ranks else rank
-        return Space(min(low, rate), max(high, rate), tuple(sorted(ranks)), own, Setting(wise, named))
+        return Space(low, high, tuple(sorted(ranks)), own, Setting(wise, named))
+
+    def params(self, setting: Setting) -> dict[str, Any]:
+        """A setting as Optuna has it; a rate beyond these is the nearest of them."""
+        found: dict[str, Any] = {"rate": min(max(setting.rate, self.low), self.high)}
+        return found | ({"rank": setting.rank} if self.ranks else {})
 
     def distributions(self) -> dict[str, Any]:
         """The same, as Optuna says it."""
@@ -112,7 +118,7 @@ class Trial:
         """About how much of the budget a run of these steps takes, by what runs took."""
         kind, done = self.asked.budget.kind, self.training
         if kind == "steps":
-            return steps
+            return float(steps)
         if kind == "tokens":
             return steps * done.tokens / max(1, done.steps)
         return self.overhead + steps * done.seconds / max(1, done.steps)
@@ -136,18 +142,23 @@ class Trial:
         each = self.price(1) - self.price(0)
         least = FACTOR ** (RUNGS - 1)
         fixed = budget.of(self.spent) + (RUNS * self.overhead if budget.kind == "seconds" else 0.0)
-        longest = (budget.amount - fixed) / (LENGTHS * each) if each else 0.0
+        runs = SEARCH + self.repeats
+        longest = (budget.amount - fixed) / (runs * each) if each else 0.0
         if longest < least:
-            needed = budget.word(math.ceil(fixed + LENGTHS * least * each))
+            needed = budget.word(math.ceil(fixed + runs * least * each))
             raise RecipeError(f"--budget: {budget} are too few for a trial, which takes at least {needed}")
         longest = min(longest, max(least, self.asked.steps or longest))
         first = int(longest / least)
         self.rungs = [first * FACTOR**n for n in range(RUNGS)]
 
+    @property
+    def repeats(self) -> int:
+        """Runs under other seeds, at most: those of the best setting and of the recipe's own."""
+        return 2 * (self.asked.seeds - 1)
+
     def fits(self, steps: int) -> bool:
         """Whether a run leaves enough for those under other seeds."""
-        reserve = 2 * (self.asked.seeds - 1) * self.price(self.rungs[-1])
-        return self.left - reserve >= self.price(steps)
+        return self.left - self.repeats * self.price(self.rungs[-1]) >= self.price(steps)
 
     # --- runs ---
 
@@ -200,14 +211,14 @@ class Trial:
         pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=self.rungs[0], reduction_factor=FACTOR)
         sampler = optuna.samplers.TPESampler(seed=self.run.train.seed, n_startup_trials=6)
         study = optuna.create_study(sampler=sampler, pruner=pruner)
-        for setting in dict.fromkeys((self.space.own, self.space.wise)):
-            study.enqueue_trial(params(setting))
+        first = list(dict.fromkeys((self.space.own, self.space.wise)))
         while len(study.trials) < MOST and self.fits(self.rungs[0]):
+            named = first.pop(0) if first else None
+            if named:
+                study.enqueue_trial(self.space.params(named))
             trial = study.ask(self.space.distributions())
-            setting = Setting(float(f"{trial.params['rate']:.3g}"), trial.params.get("rank"))
-            if abs(setting.rate / self.space.own.rate - 1) < 1e-2:
-                setting = Setting(self.space.own.rate, setting.rank)
-            self.climb(study, trial, setting)
+            drawn = Setting(float(f"{trial.params['rate']:.3g}"), trial.params.get("rank"))
+            self.climb(study, trial, named or drawn)
 
     def climb(self, study: Any, trial: Any, setting: Setting) -> None:
         """Take a setting up the rungs, as far as it gets."""
