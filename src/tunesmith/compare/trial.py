@@ -108,7 +108,8 @@ class Trial:
         if asked.budget.kind == "tokens" and self.run.objective.targets == "prompts":
             raise RecipeError("--budget: nobody knows the tokens of answers before; name steps or time, such as 10m")
         self.space = Space.of(self.run, advice)
-        self.spent, self.training, self.count = Spent(), Spent(), 0
+        self.spent, self.training = Spent(), Spent()
+        self.counted: set[Path] = set()
         self.rungs: list[int] = []
         self.tried: dict[Setting, Tried] = {}
 
@@ -126,7 +127,7 @@ class Trial:
     @property
     def overhead(self) -> float:
         """Seconds of a run that are no training, on average."""
-        return (self.spent.seconds - self.training.seconds) / max(1, self.count)
+        return (self.spent.seconds - self.training.seconds) / max(1, len(self.counted))
 
     @property
     def left(self) -> float:
@@ -180,10 +181,11 @@ class Trial:
         heat = Heat(Entrant(str(setting)), seed, (*self.asked.words, *own), folder, "")
         began = time.monotonic()
         failed = carry_out(self.asked.recipe, heat, self.say, self.begin)
-        self.count += 1
-        took, wall = self.taken(folder, time.monotonic() - began)
-        self.training += took
-        self.spent += Spent(took.steps, took.tokens, wall)
+        if folder not in self.counted:
+            self.counted.add(folder)
+            took, wall = self.taken(folder, time.monotonic() - began)
+            self.training += took
+            self.spent += Spent(took.steps, took.tokens, wall)
         one = self.tried.setdefault(setting, Tried(setting))
         loss = math.inf if failed else figure(RunFolder(folder))
         one.failed = one.failed or failed or ("" if math.isfinite(loss) else "its loss is no number")
