@@ -141,7 +141,7 @@ class Train:
     """Passes over the data; 0.5 is half of it."""
     max_steps: Annotated[int, Ge(-1)] = -1
     """Optimizer steps, whatever num_train_epochs says; -1 for no limit of its own."""
-    max_tokens: Count | None = None
+    num_train_tokens: Count | None = None
     """Train on so many tokens, padding aside, whatever num_train_epochs says: the run, and its learning rate, end with
     the first step that comes to them."""
     max_seconds: Positive | None = None

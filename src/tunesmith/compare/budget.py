@@ -68,8 +68,8 @@ class Budget:
     def words(self, left: float, price: float = 1.0) -> list[str]:
         """What makes a run use what is left. Of time, as many steps as fit by the price of one, so that the learning
         rate comes to its end; a clock stops the run where these take longer."""
-        free = ["train.max_steps=-1", "train.max_tokens=null", "train.max_seconds=null"]
+        free = ["train.max_steps=-1", "train.num_train_tokens=null", "train.max_seconds=null"]
         if self.kind == "tokens":
-            return [*free, f"train.max_tokens={max(1, int(left))}"]
+            return [*free, f"train.num_train_tokens={max(1, int(left))}"]
         words = [*free, f"train.max_steps={max(1, int(left / price))}"]
         return [*words, f"train.max_seconds={left:.3f}"] if self.kind == "seconds" else words

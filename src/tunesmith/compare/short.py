@@ -32,7 +32,7 @@ def judging(run: Run, steps: int, of: float) -> list[str]:
 
 def alone(steps: int) -> list[str]:
     """The words that leave of a recipe nothing but its first steps."""
-    ends = [f"train.max_steps={steps}", "train.max_tokens=null", "train.max_seconds=null"]
+    ends = [f"train.max_steps={steps}", "train.num_train_tokens=null", "train.max_seconds=null"]
     quiet = ["notify=[]", "train.report_to=[]", "train.logging_steps=1", "train.save_strategy=no"]
     return [*ends, *quiet, "eval.enabled=false", "train.eval_strategy=no"]
 

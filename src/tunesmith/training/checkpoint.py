@@ -175,7 +175,7 @@ def load(place: Path, loop: Loop, facts: Facts) -> Facts:
     return manifest
 
 
-LENGTH = ("num_train_epochs", "max_steps", "max_tokens", "max_seconds")
+LENGTH = ("num_train_epochs", "max_steps", "num_train_tokens", "max_seconds")
 """The settings that say how long a run goes on."""
 APPLIED = tuple(f"train.{key}" for key in (*LENGTH, "learning_rate"))
 """What may change between the sessions of a run: it holds from the checkpoint on."""

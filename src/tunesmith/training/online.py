@@ -40,11 +40,11 @@ def refuse_online(run: Run) -> None:
             "model.max_memory: weights that are elsewhere cannot be read by two; set objective.critic=shared, or leave"
             " max_memory out"
         )
-    sized = run.train.packing or run.train.max_tokens_per_batch or run.train.max_tokens
+    sized = run.train.packing or run.train.max_tokens_per_batch or run.train.num_train_tokens
     if online and (sized or run.train.optimizer_in_backward):
         raise RecipeError(
-            "train: packing, max_tokens, max_tokens_per_batch and optimizer_in_backward need examples whose length is"
-            f" known, and objective {run.objective.name} has its answers given first; leave them out"
+            "train: packing, num_train_tokens, max_tokens_per_batch and optimizer_in_backward need examples whose length"
+            f" is known, and objective {run.objective.name} has its answers given first; leave them out"
         )
     if isinstance(run.objective, Online):
         refuse_half(run.objective)

@@ -45,7 +45,7 @@ class Order:
     @cached_property
     def total(self) -> int:
         """Steps of the whole run."""
-        most, tokens = self.train.max_steps, self.train.max_tokens
+        most, tokens = self.train.max_steps, self.train.num_train_tokens
         if tokens:
             reached = self.reaching(tokens)
             return min(most, reached) if most > 0 else reached
