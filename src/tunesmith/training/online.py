@@ -43,8 +43,8 @@ def refuse_online(run: Run) -> None:
     sized = run.train.packing or run.train.max_tokens_per_batch or run.train.num_train_tokens
     if online and (sized or run.train.optimizer_in_backward):
         raise RecipeError(
-            "train: packing, num_train_tokens, max_tokens_per_batch and optimizer_in_backward need examples whose length"
-            f" is known, and objective {run.objective.name} has its answers given first; leave them out"
+            "train: packing, num_train_tokens, max_tokens_per_batch and optimizer_in_backward need examples of known"
+            f" length, and objective {run.objective.name} has its answers given first; leave them out"
         )
     if isinstance(run.objective, Online):
         refuse_half(run.objective)
