@@ -137,15 +137,15 @@ def test_losses_are_ordered_from_low_and_told_apart_by_seeds():
 
 def test_a_comparison_from_the_command_line_goes_on_past_what_fails_and_is_not_run_twice(recipe, tmp_path, capsys):
     out = tmp_path / "out"
-    words = ["compare", str(recipe), "--methods", "lora, ia3 target_modules=[nowhere]", "--out", str(out), "--json"]
+    words = ["compare", str(recipe), "--methods", "lora, full train.fp16=true", "--out", str(out), "--json"]
     with pytest.raises(SystemExit) as left:
         main([*words, "eval.max_samples=10"])
     assert not left.value.code
     found = json.loads(capsys.readouterr().out)
-    assert [one["method"] for one in found] == ["lora", "ia3 target_modules=[nowhere]"]
+    assert [one["method"] for one in found] == ["lora", "full train.fp16=true"]
     assert found[0]["verdict"] == "best" and found[0]["seeds"] == 1 and 0 < found[0]["retained"] <= 1.5
     assert found[0]["trainable"] > 0 and found[0]["disk_mb"] > 0 and found[0]["peak_memory_mb"] > 100
-    assert "target_modules" in found[1]["failed"] and found[1]["after"] is None
+    assert "needs a GPU" in found[1]["failed"] and found[1]["after"] is None
     assert (out / "comparison.html").read_text().count("<tr") == 3 and (out / "comparison.png").stat().st_size > 1000
     [again] = contest(recipe, "lora", words=["eval.max_samples=10", "eval.retention=true"]).heats
     before = (out / "lora-1/run.json").stat().st_mtime_ns

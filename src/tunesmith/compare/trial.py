@@ -77,7 +77,10 @@ class Space:
 
     def distributions(self) -> dict[str, Any]:
         """The same, as Optuna says it."""
-        from optuna.distributions import CategoricalDistribution, FloatDistribution
+        from optuna.distributions import (  # pyright: ignore[reportMissingImports] - an extra
+            CategoricalDistribution,
+            FloatDistribution,
+        )
 
         found: dict[str, Any] = {"rate": FloatDistribution(self.low, self.high, log=True)}
         return found | ({"rank": CategoricalDistribution(self.ranks)} if self.ranks else {})
@@ -207,7 +210,7 @@ class Trial:
 
     def search(self) -> None:
         """Go through settings, the recipe's own and the advisor's first, until what is left is needed for seeds."""
-        import optuna
+        import optuna  # pyright: ignore[reportMissingImports] - an extra
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=self.rungs[0], reduction_factor=FACTOR)
@@ -224,7 +227,7 @@ class Trial:
 
     def climb(self, study: Any, trial: Any, setting: Setting) -> None:
         """Take a setting up the rungs, as far as it gets."""
-        from optuna.trial import TrialState
+        from optuna.trial import TrialState  # pyright: ignore[reportMissingImports] - an extra
 
         known = self.tried.get(setting)
         if known and (known.rungs or known.failed):  # what rounds to a setting that was tried teaches nothing
