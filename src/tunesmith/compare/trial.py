@@ -224,6 +224,8 @@ class Trial:
             trial = study.ask(self.space.distributions())
             drawn = Setting(float(f"{trial.params['rate']:.3g}"), trial.params.get("rank"))
             self.climb(study, trial, named or drawn)
+            if len(self.tried) > 1 and not any(one.rungs for one in self.tried.values()):
+                break  # what is wrong is not the setting
 
     def climb(self, study: Any, trial: Any, setting: Setting) -> None:
         """Take a setting up the rungs, as far as it gets."""
@@ -254,8 +256,8 @@ class Trial:
         self.search()
         finalists = [one for one in self.tried.values() if self.rungs[-1] in one.rungs]
         if not finalists:
-            reasons = [one.failed for one in self.tried.values() if one.failed]
-            raise Refusal(f"--trial: no setting came to its end: {reasons[0] if reasons else 'the budget was used up'}")
+            why = next((one.failed for one in self.tried.values() if one.failed), "the budget was used up")
+            raise Refusal(f"--trial: no setting came to its end: {why}")
         best = min(finalists, key=lambda one: one.rungs[self.rungs[-1]])
         own = next((one for one in finalists if one.setting == self.space.own), None)
         for number in range(1, self.asked.seeds):
