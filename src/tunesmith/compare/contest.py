@@ -186,8 +186,8 @@ def here(words: Sequence[str]) -> str:
         else:
             loaded = load(Run, Path(recipe), more, renamed=RENAMED)
             train(loaded.value, origins=loaded.origins, quiet=True)
-    except (Stopped, Interrupted):
-        raise
+    except (Stopped, Interrupted) as stopped:
+        raise type(stopped)("stopped; what has run is kept, and the same command goes on from there") from None
     except Refusal as error:
         return str(error)
     return ""

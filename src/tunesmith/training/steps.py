@@ -174,7 +174,8 @@ class Between:
         self.progress.step(step, line)
         if line:
             self.log(step, taken)
-        if due(train.eval_strategy, number, train.eval_steps, epoch) or self.callbacks.asked("evaluate"):
+        measuring = due(train.eval_strategy, number, train.eval_steps, epoch) or self.callbacks.asked("evaluate")
+        if measuring and not signals.stop:
             with signals.aside(), train.optim.settled(self.loop.optimizer):
                 self.measure(number)
         wanted = due(train.save_strategy, number, train.save_steps, epoch) or (last and train.save_strategy != "no")
