@@ -43,6 +43,12 @@ def figure(folder: RunFolder) -> float:
     return found[-1] if found and math.isfinite(found[-1]) else math.inf
 
 
+def anew(folder: RunFolder) -> None:
+    """Have a short run that did not come to its end begin again: it may have been stopped before it was measured."""
+    if (folder.path / "run.json").is_file() and folder.status not in ("finished", "running"):
+        remove(folder.path)
+
+
 def lighten(folder: RunFolder) -> None:
     """Of a short run figures are kept, and no weights."""
     for name in ("adapter", "model", "checkpoints"):

@@ -15,7 +15,7 @@ from ..runs import RunFolder
 from .budget import Spent
 from .contest import RATE, Begin, Contest, Heat, Say, carry_out, in_a_process
 from .figures import Row, judged, row
-from .short import PACE, alone, figure, judging, lighten, pace
+from .short import PACE, alone, anew, figure, judging, lighten, pace
 
 SHARE = 0.1
 """Of a budget, what each short run of a sweep may use."""
@@ -119,8 +119,9 @@ class Search:
     def carried(self, name: str, words: Sequence[str]) -> tuple[RunFolder, str]:
         """Carry out a short run; its folder, and why it failed if it did."""
         heat = self.heat.having(words, f"{self.heat.entrant.name}-{name}")
-        failed = carry_out(self.contest.recipe, heat, self.say, self.begin)
         folder = RunFolder(heat.folder)
+        anew(folder)
+        failed = carry_out(self.contest.recipe, heat, self.say, self.begin)
         if (heat.folder / "run.json").is_file():
             self.spent += Spent.of(folder)
             lighten(folder)

@@ -24,7 +24,7 @@ from ..runs import RunFolder
 from .budget import Budget, Spent
 from .contest import RATE, Begin, Entrant, Heat, Say, carry_out, here
 from .outcome import Outcome, Setting, Tried
-from .short import PACE, figure, judging, lighten
+from .short import PACE, anew, figure, judging, lighten
 
 RANK = "method.r"
 FACTOR = 3
@@ -182,6 +182,7 @@ class Trial:
         of = self.asked.steps or steps
         own = [*judging(self.run, steps, of), *self.words(setting), f"train.seed={seed}", f"output={folder}"]
         heat = Heat(Entrant(str(setting)), seed, (*self.asked.words, *own), folder, "")
+        anew(RunFolder(folder))
         began = time.monotonic()
         failed = carry_out(self.asked.recipe, heat, self.say, self.begin)
         if folder not in self.counted:
@@ -200,11 +201,9 @@ class Trial:
         if not (place / "run.json").is_file():
             return Spent(), seconds
         lighten(folder)
-        wall = folder.facts.get("wall")
-        if wall is None or folder.status != "finished":
-            wall = (wall or 0.0) + seconds
-            folder.note(wall=wall)
-        return Spent.of(folder), float(wall)
+        if "wall" not in folder.facts:
+            folder.note(wall=seconds)
+        return Spent.of(folder), float(folder.facts["wall"])
 
     # --- the search ---
 
