@@ -109,6 +109,9 @@ class Data(Source):
     """Held-out rows to measure on, of this source's task; else its own test split, else a share of the rows."""
     eval_size: Fraction = 0.1
     """Share of the rows held out, by a hash of their content, where the source has no test split."""
+    validation_size: Fraction = 0.0
+    """Share of the rows held out beside these, in the same way, for what is measured while training; else these are
+    measured then too. Where the source has no validation split."""
     max_length: Count = 2048
     """Longest sequence in tokens; what becomes of a longer one says truncation."""
     truncation: Literal["right", "left", "split", "drop"] = "right"
@@ -138,6 +141,12 @@ class Train:
     """Passes over the data; 0.5 is half of it."""
     max_steps: Annotated[int, Ge(-1)] = -1
     """Optimizer steps, whatever num_train_epochs says; -1 for no limit of its own."""
+    num_train_tokens: Count | None = None
+    """Train on so many tokens, padding aside, whatever num_train_epochs says: the run, and its learning rate, end with
+    the first step that comes to them."""
+    max_seconds: Positive | None = None
+    """End after the first step by which training has taken so long, measuring and saving aside, wherever the learning
+    rate then stands; where the run ends depends on how busy the machine is."""
     per_device_train_batch_size: Count = 8
     """Examples in one forward pass on one device."""
     max_tokens_per_batch: Count | None = None

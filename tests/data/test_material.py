@@ -67,6 +67,20 @@ def test_empty_data_is_refused(tmp_path, tokenizer):
         made(tokenizer, Data(path=str(file)))
 
 
+def test_validation_rows_are_held_out_beside_those_that_are_measured(tmp_path, tokenizer):
+    file = texts(tmp_path / "rows.jsonl", range(100))
+    without, _ = made(tokenizer, Data(path=file, eval_size=0.2))
+    found, _ = made(tokenizer, Data(path=file, eval_size=0.2, validation_size=0.2))
+    trained, validation = set(read(tokenizer, found.sequences)), {example.text for example in found.validation}
+    assert found.test == without.test == without.validation and 10 < len(validation) < 30
+    assert validation == set(read(tokenizer, without.sequences)) - trained
+    own = tmp_path / "own"
+    own.mkdir()
+    texts(own / "train.jsonl", range(50)), texts(own / "validation.jsonl", range(50, 60))
+    found, _ = made(tokenizer, Data(path=str(own), validation_size=0.2))
+    assert (len(found.sequences), len(found.validation)) == (50, 10)
+
+
 def test_a_held_out_row_stays_held_out_when_rows_are_added(tmp_path, tokenizer):
     def split(count):
         data = Data(path=texts(tmp_path / f"{count}.jsonl", range(count)), eval_size=0.3)

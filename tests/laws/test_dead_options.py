@@ -127,6 +127,8 @@ VALUES = {
     "train.lr_scheduler_type.min_lr [cosine_warmup_with_min_lr]": "1e-3",
     "train.optim": "sgd",
     "train.max_steps": "3",
+    "train.num_train_tokens": "90",
+    "train.max_seconds": "1e-9",
     "train.max_tokens_per_batch": "64",
     "train.neftune_noise_alpha": "5.0",
     "train.report_to": "[tensorboard]",

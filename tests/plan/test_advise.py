@@ -7,9 +7,10 @@ import pytest
 
 from tunesmith.cli import main
 from tunesmith.cli.advise import objections
+from tunesmith.compare.contest import Entrant
 from tunesmith.config.describe import rows
 from tunesmith.config.load import load
-from tunesmith.plan.advise import advise, applied, circumstances, holds, settled
+from tunesmith.plan.advise import advise, applied, circumstances, holds, keeps, settled
 from tunesmith.plan.table import table
 from tunesmith.run import Run
 
@@ -111,3 +112,16 @@ def test_a_choice_with_options_keeps_them():
     made = load(Run, text=applied(f"{written}  optim: {{name: sgd, momentum: 0.9}}\n", advice)).value
     assert made.train.lr_scheduler_type.name == "linear" and made.train.optim.momentum == 0.9
     assert made.train.warmup_steps == 0.06 and made.train.learning_rate == 2e-5
+
+
+@pytest.mark.parametrize("objective", ["sft", "dpo", "kto", "grpo", "ppo"])
+def test_what_keeps_more_of_what_a_model_knew_loads_as_a_variant(objective):
+    said = ["model.path=m", "data.path=d", f"objective={objective}", "method=lora", "train.learning_rate=1e-3"]
+    ways = keeps(circumstances(load(Run, None, said).value))
+    found = {way.rule: load(Run, None, [*said, *Entrant(f"lora {way.said}").words]).value for way in ways}
+    assert found["keep-rate"].train.learning_rate == 3e-4 and found["keep-scale"].method.lora_alpha == 8
+    assert len(found) == {"sft": 4, "dpo": 3, "kto": 3, "grpo": 3, "ppo": 3}[objective]
+    if objective == "sft":
+        assert found["keep-replay"].data.also and found["keep-kl"].objective.name == "distill"
+        assert found["keep-kl"].objective.models() == {"objective.teacher": "m"}
+    assert all(way.en and re.search("[\u4e00-\u9fff]", way.zh) and way.source for way in ways)

@@ -56,6 +56,16 @@ def test_several_processes_see_together_what_one_sees():
         assert sorted(together) == sorted(n for batch in one.batches(step) for n in batch)
 
 
+@pytest.mark.parametrize("tokens", [1, 500, 5_000, 25_000])
+def test_tokens_end_a_run_with_the_first_step_that_comes_to_them(tokens):
+    settings = {"num_train_epochs": 1, "num_train_tokens": tokens}
+    one = Order(Train(per_device_train_batch_size=4, gradient_accumulation_steps=2, **settings), LENGTHS)
+    seen = [sum(LENGTHS[n] for batch in one.batches(step) for n in batch) for step in range(one.total)]
+    assert sum(seen) >= tokens > sum(seen[:-1])
+    assert Order(Train(per_device_train_batch_size=4, **settings), LENGTHS, 1, 2).total == one.total
+    assert Order(Train(max_steps=2, per_device_train_batch_size=4, **settings), LENGTHS).total <= 2
+
+
 def test_half_an_epoch_is_half_the_steps():
     assert Order(Train(per_device_train_batch_size=1, num_train_epochs=0.5), LENGTHS).total == 52
 

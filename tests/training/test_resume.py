@@ -305,6 +305,25 @@ def test_a_finished_run_goes_on_where_its_recipe_now_asks_for_more(model_folder,
         resume(tmp_path / "run", quiet=True)
 
 
+def test_a_stop_in_a_step_after_which_is_measured_saves_and_does_not_measure(model_folder, reviews, tmp_path):
+    often = {"eval_strategy": "steps", "eval_steps": 2}
+    with pytest.raises(Stopped, match="after step 2"):
+        train(run_of(model_folder, reviews, tmp_path / "run", LoRA(), SFT(), **often), [StopsAfter(2)], quiet=True)
+    assert not [line for line in RunFolder(tmp_path / "run").metrics if "eval_loss" in line]
+
+
+def test_a_run_that_a_clock_ended_goes_on_when_it_is_given_more_time(model_folder, reviews, tmp_path):
+    train(run_of(model_folder, reviews, tmp_path / "whole", LoRA(), SFT()), quiet=True)
+    train(run_of(model_folder, reviews, tmp_path / "run", LoRA(), SFT(), max_seconds=1e-9), quiet=True)
+    assert RunFolder(tmp_path / "run").metrics[-1]["step"] == 1
+    resume(tmp_path / "run", quiet=True)  # it is finished, and no step is taken
+    assert RunFolder(tmp_path / "run").metrics[-1]["step"] == 1
+    changed(tmp_path / "run", "max_seconds", 1e9)
+    resume(tmp_path / "run", quiet=True)
+    assert RunFolder(tmp_path / "run").metrics[-1]["step"] == 6
+    assert weights(tmp_path / "whole") == weights(tmp_path / "run")
+
+
 class StopsMeasuring:
     """A callback that sends SIGTERM while the held-out rows are measured."""
 

@@ -66,7 +66,7 @@ for module in (
 ):
     module.register(app)
 
-TRAINS = {"train", "quickstart", "resume", "reproduce", "doctor"}
+TRAINS = {"train", "quickstart", "resume", "reproduce", "doctor", "--trial"}
 
 
 @app.callback()

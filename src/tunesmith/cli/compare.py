@@ -22,10 +22,15 @@ def compare(  # noqa: PLR0913 - each is an option
     recipe: Annotated[Path, typer.Argument(help="What all of them train; key=value may follow.")],
     methods: Annotated[
         str,
-        typer.Option(help="Methods with commas between them, perhaps with options: 'full, lora r=16, freeze'."),
+        typer.Option(help="Methods with commas between them, perhaps with keys: 'full, lora r=16, lora data.path=x'."),
     ],
     seeds: Annotated[int, typer.Option(help="Runs of each, with the seeds 1, 2 ...", min=1)] = 1,
-    steps: Annotated[int | None, typer.Option(help="Steps of each run; as the recipe says.", min=1)] = None,
+    budget: Annotated[
+        str, typer.Option(help="What each method may use: 400steps, 1e6tokens, 10m; else as the recipe says.")
+    ] = "",
+    sweep: Annotated[
+        int, typer.Option(help="Learning rates tried for each first, in short runs out of its budget.", min=0)
+    ] = 0,
     retention: Annotated[bool, typer.Option(help="Measure what is left of general skills too.")] = True,
     out: Annotated[Path, typer.Option(help="Where the runs and the report go; what has run is not run again.")] = Path(
         "comparison"
@@ -34,26 +39,22 @@ def compare(  # noqa: PLR0913 - each is an option
 ) -> None:
     """Train a recipe with each of several methods, and hold them against each other: how good, how sure, what was
     forgotten, and what it took."""
-    from ..compare.contest import Entrant, carry_out, heats
-    from ..compare.figures import judged, row
-    from ..compare.page import HEAD, cells, page, picture
+    from ..compare.budget import Budget
+    from ..compare.contest import Contest, Entrant, apart
+    from ..compare.page import HEAD, cells, notes, page, picture
+    from ..compare.sweep import compared
     from ..files import write
     from ..training.progress import Progress
 
-    said = Progress(quiet=as_json).say
-    entrants = [Entrant(" ".join(name.split())) for name in methods.split(",") if name.strip()]
+    entrants = tuple(Entrant(" ".join(name.split())) for name in apart(methods, ","))
     if not entrants:
         raise RecipeError("--methods: names none; such as full,lora,freeze")
-    words = [
-        *context.args,
-        *([f"train.max_steps={steps}"] if steps else []),
-        f"eval.retention={str(retention).lower()}",
-    ]
-    runs = heats(recipe, words, entrants, range(1, seeds + 1), out)
-    failures = [carry_out(recipe, heat, said) for heat in runs]
-    parts = [slice(n * seeds, (n + 1) * seeds) for n in range(len(entrants))]
-    rows = judged([row(runs[part], failures[part]) for part in parts])
+    words = (*context.args, f"eval.retention={str(retention).lower()}")
+    limit = Budget.read(budget) if budget else None
+    contest = Contest(recipe, words, entrants, tuple(range(1, seeds + 1)), out, limit, sweep)
+    rows = compared(contest, Progress(quiet=as_json).say)
     about = [f"{recipe}, {seeds} seed{'s' * (seeds > 1)}", f"words: {' '.join(words)}"]
+    about += [f"budget of each method: {limit}"] if limit else []
     out.mkdir(parents=True, exist_ok=True)
     found = [one.as_json() for one in rows]
     write(out / "comparison.json", json.dumps(found, indent=1, ensure_ascii=False))
@@ -63,6 +64,8 @@ def compare(  # noqa: PLR0913 - each is an option
         json_out(found)
     else:
         table("", HEAD, [cells(one) for one in rows])
+        for note in notes(rows):
+            line(note)
         line(f"{out / 'comparison.html'}")
     if not any(one.after is not None for one in rows):
         raise Refusal(f"compare: none of {len(rows)} methods ran to its end; the first: {rows[0].failed}")

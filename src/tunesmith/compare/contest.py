@@ -6,19 +6,29 @@ table and not the end of it.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from math import sqrt
 from pathlib import Path
 
 from ..config.load import load
-from ..errors import RecipeError
+from ..errors import Interrupted, RecipeError, Refusal, Stopped
 from ..migrate import RENAMED
+from ..plan.advise import advise, circumstances
+from ..plan.known import parameters
 from ..run import Run
 from ..runs import RunFolder
+from .budget import Budget
+
+Say = Callable[[str], None]
+Begin = Callable[[Sequence[str]], str]
+"""Trains by the words of `tunesmith train`; the reason why not, where it fails."""
+LONGEST = 80
+"""Letters of a folder's name, of which a file system takes 255."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +39,37 @@ class Entrant:
 
     @property
     def words(self) -> list[str]:
-        """The same as a recipe's words."""
-        name, *more = self.said.split()
-        return [f"method={name}", *(word if "." in word.partition("=")[0] else f"method.{word}" for word in more)]
+        """The same as a recipe's words: a key that is none of a recipe's own is the method's."""
+        name, *more = apart(self.said, " ")
+        own = {field.name for field in fields(Run)}
+        return [f"method={name}", *(word if re.split("[.=]", word)[0] in own else f"method.{word}" for word in more)]
 
     @property
     def name(self) -> str:
         """A name for its folders."""
-        return re.sub(r"[^\w.-]+", "-", self.said).strip("-")
+        plain = re.sub(r"[^\w.-]+", "-", self.said).strip("-")
+        if len(plain) <= LONGEST and (plain == self.said or not re.search(r"[\[{]", self.said)):
+            return plain
+        return f"{plain[: LONGEST - 9]}-{hashlib.sha256(self.said.encode()).hexdigest()[:8]}"
+
+    def says(self, key: str) -> bool:
+        return any(word.startswith(f"{key}=") for word in self.words)
+
+
+def apart(text: str, mark: str) -> list[str]:
+    """The pieces of a text between marks, those in brackets, braces and quotes not counted; empty ones left out."""
+    pieces, inside, quote = [""], 0, ""
+    for letter in text:
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "'\"":
+            quote = letter
+        inside += 0 if quote else (letter in "[{(") - (letter in "]})")
+        if letter == mark and not inside and not quote:
+            pieces.append("")
+        else:
+            pieces[-1] += letter
+    return [piece for piece in map(str.strip, pieces) if piece]
 
 
 @dataclass(frozen=True)
@@ -50,35 +83,73 @@ class Heat:
     note: str
     """What was changed for this method."""
 
+    def having(self, words: Sequence[str], name: str = "", note: str = "") -> Heat:
+        """The same with other words; under another name it is another run."""
+        folder = self.folder.with_name(name) if name else self.folder
+        moved = (f"output={folder}",) if name else ()
+        note = "; ".join(filter(None, (self.note, note)))
+        return replace(self, words=(*self.words, *words, *moved), folder=folder, note=note)
 
-def heats(
-    recipe: Path, words: Sequence[str], entrants: Sequence[Entrant], seeds: Sequence[int], out: Path
-) -> list[Heat]:
-    """Every run: each method once with each seed. Raises RecipeError for a recipe that cannot be, before any is run."""
-    if len({entrant.name for entrant in entrants}) < len(entrants):
-        raise RecipeError("--methods: the same method is named twice")
-    found = []
-    for entrant in entrants:
-        run = load(Run, recipe, [*words, *entrant.words], renamed=RENAMED).value
-        rate, note = suited(run, entrant)
-        for seed in seeds:
-            folder = out / f"{entrant.name}-{seed}"
-            own = [*words, *entrant.words, *rate, f"train.seed={seed}", f"output={folder}"]
-            found.append(Heat(entrant, seed, tuple(own), folder, note))
-    return found
+
+@dataclass(frozen=True)
+class Contest:
+    """What is compared, and how."""
+
+    recipe: Path
+    words: tuple[str, ...]
+    entrants: tuple[Entrant, ...]
+    seeds: tuple[int, ...]
+    out: Path
+    budget: Budget | None = None
+    """What each may use; the recipe says how long each goes on unless it is given."""
+    sweep: int = 0
+    """Learning rates that are tried for each first, out of its budget."""
+
+    @property
+    def heats(self) -> list[list[Heat]]:
+        """Every run: each method once with each seed. Raises RecipeError for a recipe that cannot be, before any is
+        run."""
+        if len({entrant.name for entrant in self.entrants}) < len(self.entrants):
+            raise RecipeError("--methods: the same method is named twice")
+        if self.sweep and not self.budget:
+            raise RecipeError("--sweep: its short runs are taken off a budget; name one, such as --budget 400steps")
+        if self.sweep == 1:
+            raise RecipeError("--sweep: one learning rate is no choice; name 2 or more")
+        found = []
+        for entrant in self.entrants:
+            run = load(Run, self.recipe, [*self.words, *entrant.words], renamed=RENAMED).value
+            if self.budget and self.budget.kind == "tokens" and run.objective.targets == "prompts":
+                raise RecipeError(
+                    f"--budget: {run.objective.name} writes its answers itself, whose tokens nobody knows before; name"
+                    " steps or time, such as 400steps or 10m"
+                )
+            rate, note = suited(run, entrant)
+            found.append([self.heat(entrant, seed, rate, note) for seed in self.seeds])
+        return found
+
+    def heat(self, entrant: Entrant, seed: int, rate: list[str], note: str) -> Heat:
+        folder = self.out / f"{entrant.name}-{seed}"
+        own = [*self.words, *entrant.words, *rate, f"train.seed={seed}", f"output={folder}"]
+        return Heat(entrant, seed, tuple(own), folder, note)
 
 
 def suited(run: Run, entrant: Entrant) -> tuple[list[str], str]:
-    """The word that sets a learning rate at which a method learns, where the recipe's is one of another method."""
+    """The word that sets a learning rate at which a method learns, where the recipe's is one of another method: what
+    the advisor says, within what the method was seen to learn at."""
     low, high = run.method.suits
     rate = run.train.learning_rate
-    if low <= rate <= high or any(word.startswith("train.learning_rate=") for word in entrant.words):
+    if low <= rate <= high or entrant.says("train.learning_rate"):
         return [], ""
-    middle = float(f"{sqrt(low * high):.1g}")
-    return [f"train.learning_rate={middle:g}"], f"learning rate {middle:g}: {rate:g} is none for {run.method.name}"
+    said = [one for one in advise(run, {}, circumstances(run, parameters(run.model.path))) if one.key == RATE]
+    wise = min(max(float(said[0].value), low), high) if said else float(f"{sqrt(low * high):.1g}")
+    source = f" (advisor: {said[0].rule})" if said else ""
+    return [f"{RATE}={wise:g}"], f"learning rate {wise:g}{source}: {rate:g} is none for {run.method.name}"
 
 
-def carry_out(recipe: Path, heat: Heat, say: Callable[[str], None]) -> str:
+RATE = "train.learning_rate"
+
+
+def carry_out(recipe: Path, heat: Heat, say: Say, begin: Begin) -> str:
     """Run one, or go on with it; the reason why not, where it fails. One that has finished is not run again."""
     if (heat.folder / "run.json").is_file():
         opened = RunFolder(heat.folder)
@@ -86,14 +157,37 @@ def carry_out(recipe: Path, heat: Heat, say: Callable[[str], None]) -> str:
         if not same:
             raise RecipeError(f"{heat.folder}: is of another recipe; name another --out, or remove it")
         if opened.status == "finished":
-            say(f"{heat.entrant.said}, seed {heat.seed}: was run before")
+            say(f"{heat.entrant.said}, {heat.folder.name}: was run before")
             return ""
         words = ["--resume", str(heat.folder)]
     else:
         words = [str(recipe), *heat.words]
-    say(f"{heat.entrant.said}, seed {heat.seed}")
+    say(f"{heat.entrant.said}, {heat.folder.name}")
+    return begin(words)
+
+
+def in_a_process(words: Sequence[str]) -> str:
+    """Train in a process of its own."""
     done = subprocess.run([sys.executable, "-m", "tunesmith", "train", *words], capture_output=True, text=True)
     if not done.returncode:
         return ""
     said = [line for line in done.stderr.strip().splitlines() if line.startswith("tunesmith: ")]
     return said[-1].removeprefix("tunesmith: ") if said else f"ended with status {done.returncode}"
+
+
+def here(words: Sequence[str]) -> str:
+    """Train in this process, where only a figure is wanted: nothing is imported anew."""
+    from ..training.train import resume, train
+
+    recipe, *more = words
+    try:
+        if recipe == "--resume":
+            resume(Path(more[0]), quiet=True)
+        else:
+            loaded = load(Run, Path(recipe), more, renamed=RENAMED)
+            train(loaded.value, origins=loaded.origins, quiet=True)
+    except (Stopped, Interrupted) as stopped:
+        raise type(stopped)("stopped; what has run is kept, and the same command goes on from there") from None
+    except Refusal as error:
+        return str(error)
+    return ""

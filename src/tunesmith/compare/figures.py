@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import mean, median, pstdev
 from typing import Any
 
+from .. import passport
+from ..config.load import dump
 from ..runs import RunFolder
+from .budget import Spent
 from .contest import Heat
 
 SURE = 1.96
@@ -37,6 +41,11 @@ class Row:
     retained_interval: tuple[float, float] | None = None
     text: float | None = None
     """Perplexity of general text before over that after."""
+    steps: int | None = None
+    tokens: int | None = None
+    """How long a run went on: optimizer steps, and real tokens."""
+    searched: Spent = Spent()
+    """What short runs took before, to find its learning rate or its pace."""
     trainable: int | None = None
     share: float | None = None
     """Of all parameters those that were trained."""
@@ -44,8 +53,10 @@ class Row:
     seconds: float | None = None
     tokens_per_second: float | None = None
     disk_mb: float | None = None
+    judged: tuple[str, ...] = ()
+    """What must be the same for figures to be of the same thing: the held-out rows, and whose loss a loss is."""
     verdict: str = ""
-    """best, no significant difference, or worse."""
+    """best, no significant difference, worse, or why nothing can be said."""
     pareto: bool = False
     """Whether no other method is at least as good, as small and as fast, and better in one of these."""
 
@@ -71,7 +82,7 @@ def row(heats: Sequence[Heat], failures: Sequence[str]) -> Row:
     name = "accuracy" if (results[0]["after"] or {}).get("accuracy") is not None else "loss"
     before, after = ([one[side][name] for one in results if one[side]] for side in ("before", "after"))
     kept = [one["retention"]["kept"] for one in facts if "kept" in one.get("retention", {})]
-    parameters = facts[0]["parameters"]
+    parameters, took = facts[0]["parameters"], list(map(Spent.of, ended))
     return Row(
         entrant,
         len(ended),
@@ -85,12 +96,15 @@ def row(heats: Sequence[Heat], failures: Sequence[str]) -> Row:
         mean(one["all"][0] for one in kept) if kept else None,
         (min(one["all"][1] for one in kept), max(one["all"][2] for one in kept)) if kept else None,
         mean(one["text"][0] for one in kept) if kept else None,
-        parameters["trainable"],
-        parameters["trainable"] / parameters["total"],
-        median(one["peak_memory_mb"] for one in results),
-        median(one["train_seconds"] for one in results),
-        median(one["tokens_per_second"] for one in results),
-        median(map(size_mb, ended)),
+        trainable=parameters["trainable"],
+        share=parameters["trainable"] / parameters["total"],
+        peak_memory_mb=median(one["peak_memory_mb"] for one in results),
+        seconds=median(one["train_seconds"] for one in results),
+        tokens_per_second=median(one["tokens_per_second"] for one in results),
+        disk_mb=median(map(size_mb, ended)),
+        steps=round(median(one.steps for one in took)),
+        tokens=round(median(one.tokens for one in took)),
+        judged=judged_by(ended[0], name),
     )
 
 
@@ -104,6 +118,12 @@ def error_of(name: str, found: Sequence[float], n: int) -> float | None:
     return math.sqrt(seeds) if len(found) > 1 else None
 
 
+def judged_by(folder: RunFolder, name: str) -> tuple[str, ...]:
+    """What a run's figures are of."""
+    rows = str(passport.read(folder.path)["data"].get(passport.MEASURED, ""))
+    return (rows,) if name == "accuracy" else (rows, json.dumps(dump(folder.recipe().value.objective)))
+
+
 def size_mb(folder: RunFolder) -> float:
     """What is to be kept of a run."""
     kept = [folder.path / name for name in ("adapter", "model") if (folder.path / name).is_dir()]
@@ -111,13 +131,16 @@ def size_mb(folder: RunFolder) -> float:
 
 
 def judged(rows: Sequence[Row]) -> list[Row]:
-    """The rows, the best first, each with a verdict; those that failed last."""
+    """The rows, the best first, each with a verdict; behind them what was measured otherwise than the first one was,
+    and those that failed."""
     ran = [one for one in rows if one.after is not None]
     sign = 1 if ran and ran[0].measure == "accuracy" else -1
-    ran.sort(key=lambda one: sign * float(one.after or 0), reverse=True)
+    like = ran[0].judged if ran else ()
+    ran.sort(key=lambda one: (one.judged == like, sign * float(one.after or 0)), reverse=True)
     made = []
     for one in ran:
-        better = [other for other in ran if other is not one and dominates(other, one, sign)]
+        others = [other for other in ran if other is not one and other.judged == one.judged]
+        better = [other for other in others if dominates(other, one, sign)]
         made.append(replace(one, verdict=verdict(one, ran[0]), pareto=not better))
     return made + [one for one in rows if one.after is None]
 
@@ -127,6 +150,10 @@ def verdict(one: Row, best: Row) -> str:
     called a difference is one."""
     if one is best:
         return "best"
+    if one.judged != best.judged:
+        same = one.judged[:1] == best.judged[:1]
+        why = "the loss of another objective" if same else "measured on other rows; name data.eval_path"
+        return f"not known: {why}"
     if one.error is None or best.error is None:
         return "not known: run more seeds"
     apart = abs(float(one.after or 0) - float(best.after or 0))

@@ -17,6 +17,7 @@ HEAD = (
     "against the best",
     "retained",
     "trained",
+    "steps",
     "peak MB",
     "seconds",
     "tokens/s",
@@ -27,7 +28,7 @@ HEAD = (
 def cells(one: Row) -> list[str]:
     """A row in words."""
     if one.after is None:
-        return [one.method, "", "", f"failed: {one.failed}", *[""] * 6]
+        return [one.method, "", "", f"failed: {one.failed}", *[""] * 7]
     as_share = one.measure == "accuracy"
 
     def figure(value: float | None) -> str:
@@ -46,6 +47,7 @@ def cells(one: Row) -> list[str]:
         f"{one.verdict}{', Pareto' if one.pareto else ''}{failed}",
         kept,
         f"{one.trainable or 0:,} ({one.share or 0:.2%})",
+        f"{one.steps or 0:,}",
         f"{one.peak_memory_mb or 0:,.0f}",
         f"{one.seconds or 0:,.0f}",
         f"{one.tokens_per_second or 0:,.0f}",
@@ -61,11 +63,15 @@ def page(rows: Sequence[Row], title: str, about: Sequence[str]) -> str:
     neat = {"trim_blocks": True, "lstrip_blocks": True}
     environment = ImmutableSandboxedEnvironment(autoescape=True, undefined=StrictUndefined, **neat)
     text = (files("tunesmith.compare") / "page.html.jinja").read_text(encoding="utf-8")
-    notes = [f"{one.method}: {one.note}" for one in rows if one.note]
     shown: dict[str, Any] = {"title": title, "head": HEAD, "rows": [(one, cells(one)) for one in rows]}
     return environment.from_string(text).render(
-        **shown, about=[*about, *notes], picture=base64.b64encode(picture(rows)).decode()
+        **shown, about=[*about, *notes(rows)], picture=base64.b64encode(picture(rows)).decode()
     )
+
+
+def notes(rows: Sequence[Row]) -> list[str]:
+    """What was changed for a method, and what was found out before."""
+    return [f"{one.method}: {one.note}" for one in rows if one.note]
 
 
 def picture(rows: Sequence[Row]) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,7 +52,8 @@ def listed(tree: Any) -> Any:
     return [made[str(n)] for n in range(len(made))] if made and made.keys() == set(map(str, range(len(made)))) else made
 
 
-def choices(cls: Any) -> dict[Key, str]:
+@cache
+def choices(cls: Any) -> Mapping[Key, str]:
     """The keys that choose an entry of a registry, with the name that each has if nothing is said."""
     found = {tuple(row.path.split(".")): row.default for row in rows(cls) if Choice.of(row.type)}
     lists = [row.path for row in rows(cls) if Choice.of(member(row.type))]

@@ -113,22 +113,30 @@ class Pass:
 
     def rows(self) -> Iterator[tuple[str, Row | str]]:
         drawn = None if self.place.most is None else Drawn[Row](self.place.most)
+        hashed = self.place.share or self.place.aside or drawn is not None
         for row in self.read("train"):
-            content = digest(row) if isinstance(row, Row) and (self.place.share or drawn is not None) else b""
             if isinstance(row, str):
                 yield "train", row
-            elif self.place.share and number(content) < self.place.share * 2**64:
-                yield "test", row
-            elif drawn is not None:
+                continue
+            content = digest(row) if hashed else b""
+            side = self.side(content)
+            if side == "train" and drawn is not None:
                 drawn.add(number(hashlib.sha256(b"%d " % self.seed + content).digest()), row)
             else:
-                yield "train", row
+                yield side, row
         if drawn is not None:
             self.offered = drawn.count
             yield from (("train", row) for _, row in drawn)
         for split in self.place.files:
             if split != "train":
                 yield from ((split, row) for row in self.read(split))
+
+    def side(self, content: bytes) -> str:
+        """The split of a row to train on, by the hash of its content."""
+        share, aside = self.place.share, self.place.aside
+        if share and number(content) < share * 2**64:
+            return "test"
+        return "validation" if aside and number(content) < (share + aside) * 2**64 else "train"
 
     def judged(self, chunk: list[tuple[str, Row | str]]) -> list[Item]:
         """A few rows, read and those to train on rendered."""

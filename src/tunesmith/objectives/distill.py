@@ -20,8 +20,19 @@ class Distill(Objective):
     temperature: Positive = 1.0
     """Both models' logits are divided by this first; above 1, unlikely words count more."""
 
+    hard: Fraction = 0.0
+    """Share of the loss that is the given answers' own, as sft has it; with the model itself as its teacher, at beta 0,
+    that is learning without forgetting (Li and Hoiem 2016, arXiv:1606.09282): new answers, near what it was."""
+
+    def looks(self):
+        return ("divergence", "logp") if self.hard else ("divergence",)
+
     def models(self):
         return {"objective.teacher": self.teacher} if self.teacher else {}
 
-    def loss(self, batch, divergence):
-        return over(divergence.token, divergence.weight)
+    def loss(self, batch, divergence, logp=None):
+        if logp is None:
+            return over(divergence.token, divergence.weight)
+        own = -logp.token
+        both = self.hard * own + (1 - self.hard) * divergence.token
+        return over(both, divergence.weight, divergence=divergence.token, answers=own)

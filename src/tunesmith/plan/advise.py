@@ -89,6 +89,7 @@ def circumstances(run: Run, parameters: float | None = None, rows: int | None = 
     if rows is not None:
         facts["rows"] = rows
         steps = train.max_steps if train.max_steps > 0 else max(1, train.num_train_epochs * rows / batch)
+        facts["steps"] = steps
         warmup = train.warmup_steps
         facts["warmup"] = warmup if warmup < 1 else warmup / steps
     elif train.warmup_steps < 1:
@@ -160,11 +161,45 @@ def compared(test: Any, value: Any) -> bool | None:
 def worth(value: Any, facts: Facts) -> Any:
     """A recommended value, worked out where it depends on the recipe."""
     match value:
-        case {"times": [str(path), int(by)]}:
-            return facts[path] * by
+        case {"times": [str(path), int(by) | float(by)]}:
+            return float(f"{facts[path] * by:.3g}") if isinstance(by, float) else facts[path] * by
         case {"up": [int(whole), str(path)]}:
             return max(1, -(-whole // facts[path]))
+        case {"the": str(path)}:
+            return facts[path]
     return value
+
+
+# --- what a model knew before ---
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Something that keeps more of what a model knew before it was trained, and costs something."""
+
+    rule: str
+    words: tuple[str, ...]
+    """What to add to a recipe, as key=value."""
+    en: str
+    zh: str
+    source: str
+
+    @property
+    def said(self) -> str:
+        return " ".join(self.words)
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def keeps(facts: Facts) -> list[Keep]:
+    """What there is against forgetting, of a recipe of these facts."""
+    found = []
+    for rule in table("advice")["keeps"]:
+        if all(holds(test, facts.get(path)) for path, test in rule["when"].items()):
+            words = tuple(f"{key}={word(worth(value, facts))}" for key, value in rule["set"].items())
+            found.append(Keep(rule["id"], words, rule["en"], rule["zh"], rule["source"]))
+    return found
 
 
 # --- into a recipe ---

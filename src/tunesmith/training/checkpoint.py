@@ -175,7 +175,9 @@ def load(place: Path, loop: Loop, facts: Facts) -> Facts:
     return manifest
 
 
-APPLIED = ("train.learning_rate", "train.num_train_epochs", "train.max_steps")
+LENGTH = ("num_train_epochs", "max_steps", "num_train_tokens", "max_seconds")
+"""The settings that say how long a run goes on."""
+APPLIED = tuple(f"train.{key}" for key in (*LENGTH, "learning_rate"))
 """What may change between the sessions of a run: it holds from the checkpoint on."""
 HARMLESS = ("log", "save", "eval", "report", "on_nan", "max_skipped", "auto_batch", "activation_offload")
 """How the settings of train begin that leave the weights alone."""

@@ -44,10 +44,11 @@ def refuse_online(run: Run) -> None:
             "model.max_memory: weights that are elsewhere cannot be read by two; set objective.critic=shared, or leave"
             " max_memory out"
         )
-    if online and (run.train.packing or run.train.max_tokens_per_batch or run.train.optimizer_in_backward):
+    sized = run.train.packing or run.train.max_tokens_per_batch or run.train.num_train_tokens
+    if online and (sized or run.train.optimizer_in_backward):
         raise RecipeError(
-            "train: packing, max_tokens_per_batch and optimizer_in_backward need examples whose length is known, and"
-            f" objective {run.objective.name} has its answers given first; leave them out"
+            "train: packing, num_train_tokens, max_tokens_per_batch and optimizer_in_backward need examples of known"
+            f" length, and objective {run.objective.name} has its answers given first; leave them out"
         )
     refuse_sampler(run)
 

@@ -45,9 +45,19 @@ class Order:
     @cached_property
     def total(self) -> int:
         """Steps of the whole run."""
-        if self.train.max_steps > 0:
-            return self.train.max_steps
-        return math.ceil(self.train.num_train_epochs * self.epoch_steps)
+        most, tokens = self.train.max_steps, self.train.num_train_tokens
+        if tokens:
+            reached = self.reaching(tokens)
+            return min(most, reached) if most > 0 else reached
+        return most if most > 0 else math.ceil(self.train.num_train_epochs * self.epoch_steps)
+
+    def reaching(self, tokens: int) -> int:
+        """After how many steps all processes together have learnt from so many tokens."""
+        step = seen = 0
+        while seen < tokens:
+            seen += sum(self.lengths[n] for batch in self.whole(step) for n in batch)
+            step += 1
+        return step
 
     @property
     def epochs(self) -> int:
@@ -62,8 +72,12 @@ class Order:
 
     def batches(self, step: int) -> list[list[int]]:
         """The batches of examples that this process sees in a step, counted from 0."""
+        return self.whole(step)[self.process :: self.processes]
+
+    def whole(self, step: int) -> list[list[int]]:
+        """The same of all processes."""
         epoch, at = divmod(step // self.repeats, self.epoch_steps // self.repeats)
-        return self.epoch(epoch)[at * self.width : (at + 1) * self.width][self.process :: self.processes]
+        return self.epoch(epoch)[at * self.width : (at + 1) * self.width]
 
     def epoch(self, number: int) -> list[list[int]]:
         """The batches of an epoch, in order; the last one asked for is kept."""

@@ -70,6 +70,8 @@ class Reproduced:
         """Why the weights need not be the same; nothing where they must."""
         machine = passport.read(self.second.path)["machine"]
         why = [f"{name}: {passport.short(self.differences[name])}" for name in SURROUNDINGS if name in self.differences]
+        if self.first.recipe().value.train.max_seconds:
+            why.append("train.max_seconds: a clock may have ended either")
         if machine["device"] != "cpu" and not machine["deterministic"]:
             why.append(f"{machine['device']} adds up in no fixed order")
         objective = self.second.recipe().value.objective

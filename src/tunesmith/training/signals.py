@@ -56,8 +56,7 @@ class Signals:
         """What is done within it between two steps is given up when a stop is asked for."""
         self.stepping = False
         try:
-            if not self.stop:
-                yield
+            yield
         except Stopped:
             pass
         finally:

@@ -90,7 +90,7 @@ class Between:
         signals.stepping = True
         began, cuts = time.perf_counter(), self.loop.cuts
         steps = self.loop.fit(taken.step, self.callbacks.call)
-        while step := self.next(steps, taken):
+        while not self.late(taken) and (step := self.next(steps, taken)):
             taken.add(step, time.perf_counter() - began)
             if self.loop.cuts > cuts:
                 cuts = self.loop.cuts
@@ -166,15 +166,16 @@ class Between:
 
     def after(self, step: Step, taken: Taken, signals: Signals) -> None:
         """What is due after a step: tell the callbacks, log, measure, save."""
-        train, number, last = self.loop.train, step.number, step.number == self.loop.order.total
-        epoch = self.loop.order.epoch_steps
+        train, number, late = self.loop.train, step.number, self.late(taken)
+        last, epoch = late or number == self.loop.order.total, self.loop.order.epoch_steps
         self.callbacks.at(number, number / epoch)
         self.callbacks.call("on_step_end")
         line = number % train.logging_steps == 0 or last or self.callbacks.asked("log")
         self.progress.step(step, line)
         if line:
             self.log(step, taken)
-        if due(train.eval_strategy, number, train.eval_steps, epoch) or self.callbacks.asked("evaluate"):
+        measuring = due(train.eval_strategy, number, train.eval_steps, epoch) or self.callbacks.asked("evaluate")
+        if measuring and not signals.stop:
             with signals.aside(), train.optim.settled(self.loop.optimizer):
                 self.measure(number)
         wanted = due(train.save_strategy, number, train.save_steps, epoch) or (last and train.save_strategy != "no")
@@ -182,6 +183,14 @@ class Between:
             self.save(taken)
         if number % epoch == 0 or last:
             self.callbacks.call("on_epoch_end")
+        if late and number < self.loop.order.total:
+            up = f"train.max_seconds: {taken.seconds:.3g} s of training are up after step {number} of"
+            self.progress.say(f"{up} {self.loop.order.total}; the learning rate stood at {step.learning_rate:.3g}")
+
+    def late(self, taken: Taken) -> bool:
+        """Whether training has taken as long as it may."""
+        most = self.loop.train.max_seconds
+        return most is not None and taken.seconds >= most
 
     def log(self, step: Step, taken: Taken) -> None:
         """Write a line of metrics: means over the steps since the last one, of what there was."""

@@ -328,9 +328,9 @@ def surroundings(loop: Loop, callbacks: Sequence[TrainerCallback]) -> dict[str, 
     return told | ({"callbacks": names} if names else {})
 
 
-def length(run: Run) -> list[float]:
+def length(run: Run) -> list[float | None]:
     """How long a run goes on, as its recipe says it."""
-    return [run.train.num_train_epochs, run.train.max_steps]
+    return [getattr(run.train, key) for key in checkpoint.LENGTH]
 
 
 def called(run: Run, base: Path) -> str:

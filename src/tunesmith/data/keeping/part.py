@@ -68,7 +68,7 @@ class Part:
             "root": str(place.root.absolute()),  # origins say where a row is
             "media": str(place.media.absolute()) if place.media else None,
             "format": [dump(place.format), *(sha256(file) for file in place.format.code())],
-            "held out": [place.share, run.eval.max_samples],
+            "held out": [place.share, place.aside, run.eval.max_samples],
             "task": place.task,
             "drawn": [place.most, run.train.seed] if place.most is not None else None,
             "options": data

@@ -42,6 +42,8 @@ class Place:
     """Which key says so."""
     share: float = 0.0
     """How much of the rows to train on is held out instead."""
+    aside: float = 0.0
+    """How much more of them is held out for what is measured while training."""
     media: Path | None = None
     """Folder of its images, videos and audios, where it is not that of the file."""
     task: str | None = None
@@ -105,6 +107,7 @@ def places(data: Data, locate: Callable[[str, str | None], Where]) -> list[Place
     keys = ["", *(f"also.{number}" for number in range(len(data.also)))]
     made = [place(*one) for one in zip(keys, sources, where, files, strict=True)]
     made = [replace(one, share=0.0 if one.task in apart else data.eval_size) for one in made]
+    made = [one if "validation" in one.files else replace(one, aside=data.validation_size) for one in made]
     if data.eval_path:
         one = locate(data.eval_path, None)
         rows = [file for found in chosen(one).values() for file in found]
