@@ -181,7 +181,7 @@ class Trial:
         folder = self.asked.out / "runs" / f"{setting.name}-steps-{steps}-seed-{seed}"
         of = self.asked.steps or steps
         own = [*judging(self.run, steps, of), *self.words(setting), f"train.seed={seed}", f"output={folder}"]
-        heat = Heat(Entrant(str(setting)), seed, (*self.asked.words, *own), folder, "")
+        heat = Heat(Entrant("trial"), seed, (*self.asked.words, *own), folder, "")
         anew(RunFolder(folder))
         began = time.monotonic()
         failed = carry_out(self.asked.recipe, heat, self.say, self.begin)
