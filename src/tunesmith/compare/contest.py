@@ -83,6 +83,12 @@ class Heat:
     note: str
     """What was changed for this method."""
 
+    @property
+    def label(self) -> str:
+        """What it is called while it runs: the method, and its seed or what is tried."""
+        rest = self.folder.name.removeprefix(self.entrant.name).strip("-")
+        return f"{self.entrant.said}, {'seed ' if rest.isdigit() else ''}{rest}"
+
     def having(self, words: Sequence[str], name: str = "", note: str = "") -> Heat:
         """The same with other words; under another name it is another run."""
         folder = self.folder.with_name(name) if name else self.folder
@@ -157,12 +163,12 @@ def carry_out(recipe: Path, heat: Heat, say: Say, begin: Begin) -> str:
         if not same:
             raise RecipeError(f"{heat.folder}: is of another recipe; name another --out, or remove it")
         if opened.status == "finished":
-            say(f"{heat.entrant.said}, {heat.folder.name}: was run before")
+            say(f"{heat.label}: was run before")
             return ""
         words = ["--resume", str(heat.folder)]
     else:
         words = [str(recipe), *heat.words]
-    say(f"{heat.entrant.said}, {heat.folder.name}")
+    say(heat.label)
     return begin(words)
 
 

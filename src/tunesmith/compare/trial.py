@@ -35,7 +35,7 @@ SEARCH = 5
 about ten other settings. What is left is for seeds."""
 RUNS = 22
 """About how many runs that makes."""
-MOST = 60
+MOST = 30
 """Settings, whatever the budget."""
 
 
@@ -152,8 +152,7 @@ class Trial:
             needed = budget.word(math.ceil(fixed + runs * least * each))
             raise RecipeError(f"--budget: {budget} are too few for a trial, which takes at least {needed}")
         longest = min(longest, max(least, self.asked.steps or longest))
-        first = int(longest / least)
-        self.rungs = [first * FACTOR**n for n in range(RUNGS)]
+        self.rungs = [int(longest) // FACTOR**n for n in reversed(range(RUNGS))]
 
     @property
     def repeats(self) -> int:
@@ -181,7 +180,7 @@ class Trial:
         folder = self.asked.out / "runs" / f"{setting.name}-steps-{steps}-seed-{seed}"
         of = self.asked.steps or steps
         own = [*judging(self.run, steps, of), *self.words(setting), f"train.seed={seed}", f"output={folder}"]
-        heat = Heat(Entrant(str(setting)), seed, (*self.asked.words, *own), folder, "")
+        heat = Heat(Entrant("trial"), seed, (*self.asked.words, *own), folder, "")
         anew(RunFolder(folder))
         began = time.monotonic()
         failed = carry_out(self.asked.recipe, heat, self.say, self.begin)
