@@ -307,7 +307,7 @@ def measure(asked: argparse.Namespace, folder: Path) -> list[Row]:
             theirs = stack.enter_context(
                 started(
                     "transformers serve",
-                    [*words, *["--continuous-batching"] * asked.batching],
+                    [*words, *asked.serve],
                     str(model),
                     folder / "theirs.log",
                     other,
