@@ -160,7 +160,7 @@ class Trial:
         return 2 * (self.asked.seeds - 1)
 
     def fits(self, steps: int) -> bool:
-        """Whether a run leaves enough for those under other seeds, and for one long run that is not the recipe's own."""
+        """Whether a run leaves enough for those under other seeds, and for a long one that is not the recipe's own."""
         still = 0 if steps == self.rungs[-1] or len(self.finalists) > 1 else 1
         return self.left - (self.repeats + still) * self.price(self.rungs[-1]) >= self.price(steps)
 
