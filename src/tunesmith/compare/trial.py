@@ -160,8 +160,14 @@ class Trial:
         return 2 * (self.asked.seeds - 1)
 
     def fits(self, steps: int) -> bool:
-        """Whether a run leaves enough for those under other seeds."""
-        return self.left - self.repeats * self.price(self.rungs[-1]) >= self.price(steps)
+        """Whether a run leaves enough for those under other seeds, and for a long one that is not the recipe's own."""
+        still = 0 if steps == self.rungs[-1] or len(self.finalists) > 1 else 1
+        return self.left - (self.repeats + still) * self.price(self.rungs[-1]) >= self.price(steps)
+
+    @property
+    def finalists(self) -> list[Tried]:
+        """The settings that got to the top."""
+        return [one for one in self.tried.values() if self.rungs[-1] in one.rungs]
 
     # --- runs ---
 
@@ -248,16 +254,27 @@ class Trial:
                 break
         study.tell(trial, state=TrialState.PRUNED)
 
+    def challenge(self) -> None:
+        """Where nothing but the recipe's own got to the top, have the best of the others run as long: without one,
+        nothing could be said against it."""
+        others = [one for one in self.tried.values() if one.rungs and one.setting != self.space.own]
+        if len(self.finalists) > 1 or not others:
+            return
+        one = min(others, key=lambda one: (-max(one.rungs), one.rungs[max(one.rungs)]))
+        last = self.rungs[-1]
+        if last not in one.rungs and math.isfinite(loss := self.measure(one.setting, last, self.run.train.seed)):
+            one.rungs[last] = loss
+
     def go(self) -> Outcome:
         """All of it. Raises Refusal where no setting came to its end."""
         self.lay_out()
         self.search()
-        finalists = [one for one in self.tried.values() if self.rungs[-1] in one.rungs]
-        if not finalists:
+        self.challenge()
+        if not self.finalists:
             why = next((one.failed for one in self.tried.values() if one.failed), "the budget was used up")
             raise Refusal(f"--trial: no setting came to its end: {why}")
-        best = min(finalists, key=lambda one: one.rungs[self.rungs[-1]])
-        own = next((one for one in finalists if one.setting == self.space.own), None)
+        best = min(self.finalists, key=lambda one: one.rungs[self.rungs[-1]])
+        own = next((one for one in self.finalists if one.setting == self.space.own), None)
         for number in range(1, self.asked.seeds):
             for one in [best] if own in (best, None) else [best, own]:
                 if math.isfinite(loss := self.measure(one.setting, self.rungs[-1], self.run.train.seed + number)):
