@@ -41,7 +41,9 @@ def tasks_of(words: Sequence[str]) -> dict[str, Any]:
         for name in names:
             if name not in manager.all_tasks:
                 raise RecipeError(f"--harness: lm-eval has no task '{name}'; {near(name, manager.all_tasks)}")
-        found = [one for name, what in [*zip(names, names, strict=True), *described] for one in made(manager, name, what)]
+        found = [
+            one for name, what in [*zip(names, names, strict=True), *described] for one in made(manager, name, what)
+        ]
         return manager.load(found)
 
 
@@ -61,8 +63,8 @@ def made(manager, name: str, what: Any) -> list[Any]:
         found = manager._load_spec(what)
     except OSError as error:  # what datasets raises that are not there, and not to be had
         raise BadEnvironment(
-            f"--harness: the data of {name} cannot be read: {first_line(error)}; fetch them where there is a network (they"
-            " are kept in the Hugging Face cache), or describe a task over files of your own in YAML"
+            f"--harness: the data of {name} cannot be read: {first_line(error)}; fetch them where there is a network"
+            " (they are kept in the Hugging Face cache), or describe a task over files of your own in YAML"
         ) from None
     except Exception as error:  # noqa: BLE001 - somebody else's code and templates: they may fail in any way
         raise RecipeError(f"--harness: {name} cannot be asked: {type(error).__name__}: {first_line(error)}") from None
@@ -116,6 +118,7 @@ def checked(file: Path, said: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 def refuse_metric(file: Path, one: Any) -> None:
     """Refuse a metric that lm-eval does not have, which it would fetch as a program."""
+    import lm_eval.api.metrics  # noqa: F401 - which fills the registry  # pyright: ignore[reportMissingImports]
     from lm_eval.api.registry import METRIC_REGISTRY  # pyright: ignore[reportMissingImports] - an extra
 
     name = one.get("metric") if isinstance(one, dict) else one

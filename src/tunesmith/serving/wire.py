@@ -61,7 +61,7 @@ class Sampled:
     """Divides what speaks for tokens that prompt or answer have."""
     logit_bias: dict[str, Annotated[float, Ge(-100), Le(100)]] | None = None
     """Added to the logits of tokens, by their ids."""
-    seed: Annotated[int, Ge(-(2**63)), Lt(2**64)] | None = None
+    seed: Annotated[int, Ge(-(2**63)), Le(2**64 - 1)] | None = None
     """The same seed gives the same answer."""
     n: Count | None = None
     """Answers."""
