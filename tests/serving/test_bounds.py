@@ -256,3 +256,15 @@ def test_a_signal_lets_what_was_asked_be_answered(shelf):
         assert answer.read().endswith(b"data: [DONE]\n\n")
         link.close()
         assert process.wait(60) == 0
+
+
+def test_a_whole_number_may_be_written_with_a_point(site):
+    """2.0 is 2 to JSON Schema, whose word the document takes; what no number of a choice can be is refused."""
+    asked = {"model": "tiny", "temperature": 0, "max_tokens": 3}
+    plain = send(site, "/v1/completions", asked | {"prompt": [5, 6, 7], "seed": 3})
+    pointed = send(site, "/v1/completions", asked | {"prompt": [5.0, 6.0, 7.0], "seed": 3.0, "max_tokens": 3.0})
+    assert plain[0] == pointed[0] == 200 and plain[1]["choices"] == pointed[1]["choices"]
+    assert send(site, "/v1/completions", asked | {"prompt": [5.5]})[0] == 400
+    for index in (10**19, 1e300, 2**31):
+        body = {"response_id": plain[1]["id"], "index": index, "thumb": "up"}
+        assert send(site, "/v1/feedback", body)[0] == 400

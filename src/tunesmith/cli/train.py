@@ -90,10 +90,37 @@ def carry_out(recipe: Path | None, words: list[str], as_json: bool, name: str) -
     show(train(loaded.value, origins=loaded.origins, name=name), as_json)
 
 
-def evaluate(
-    context: typer.Context, run: Annotated[Path, typer.Argument(help="The run's folder.")], as_json: Json = False
+Tasks = Annotated[list[str] | None, typer.Option(help="Ask lm-eval's TASK[,TASK], a YAML file or a folder of such.")]
+Shots = Annotated[int | None, typer.Option(help="Solved examples before each question of --harness.", min=0)]
+Limit = Annotated[int | None, typer.Option(help="So many of the first rows of each task of --harness.", min=1)]
+Chat = Annotated[bool, typer.Option("--chat", help="Ask --harness by the model's chat template.")]
+Batch = Annotated[int | None, typer.Option(help="Rows of --harness in one forward pass; 8 unless given.", min=1)]
+Over = Annotated[str | None, typer.Option(help="An adapter over a model, for --harness.")]
+
+
+def evaluate(  # noqa: PLR0913 - each is an option
+    context: typer.Context,
+    run: Annotated[str, typer.Argument(help="The run's folder; for --harness also a model.")],
+    harness: Tasks = None,
+    adapter: Over = None,
+    shots: Shots = None,
+    limit: Limit = None,
+    chat: Chat = False,
+    batch_size: Batch = None,
+    as_json: Json = False,
 ) -> None:
-    """Measure a run's result again, on the held-out rows of its recipe or others (data.eval_path=...)."""
+    """Measure a run's result again, on the held-out rows of its recipe or others (data.eval_path=...).
+
+    With --harness, on tasks of EleutherAI's lm-eval instead: published benchmarks, or such as a YAML file describes.
+    """
+    said = {"adapter": adapter, "shots": shots, "limit": limit, "chat": chat, "rows": batch_size}
+    if harness:
+        from .harness import evaluate_by
+
+        evaluate_by(run, context.args, harness, said | {"rows": batch_size or 8}, as_json)
+        return
+    if odd := [name for name, value in said.items() if value]:
+        raise RecipeError(f"--{odd[0].replace('rows', 'batch-size')}: goes with --harness; leave it out")
     from ..tuned import load_run
 
     measured = load_run(run, context.args).evaluate()

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 from ..config.describe import field_docs
+from ..runs import NAME
 from .wire import Chat, Completion, Embedding, Load, Said, Score, Unload
 
 ERROR = {
@@ -38,12 +39,15 @@ POSTS = {
     "/v1/unload_lora_adapter": Unload,
 }
 GETS = ("/health", "/metrics", "/v1/models", "/v1/models/{id}")
+NAMES = {"lora_name", "lora_path"}
+"""What must be a name."""
 
 
 @cache
 def document() -> dict[str, Any]:
     """The whole of it."""
-    paths: dict[str, Any] = {path: {"post": posted(cls)} for path, cls in POSTS.items()}
+    parts: dict[str, Any] = {}
+    paths: dict[str, Any] = {path: {"post": posted(cls, parts)} for path, cls in POSTS.items()}
     for path in GETS:
         name = {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
         paths[path] = {"get": {"parameters": [name] if "{" in path else [], "responses": responses()}}
@@ -51,18 +55,22 @@ def document() -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "Tunesmith", "version": version("tunesmith")},
         "paths": paths,
-        "components": {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
+        "components": {"schemas": parts, "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
         "security": [{"key": []}, {}],
     }
 
 
-def posted(cls: type) -> dict[str, Any]:
+def posted(cls: type, parts: dict[str, Any]) -> dict[str, Any]:
+    """What takes a body; what its schema refers to is put among `parts`."""
     from pydantic import TypeAdapter
 
-    schema = TypeAdapter(cls).json_schema()
+    schema = TypeAdapter(cls).json_schema(ref_template="#/components/schemas/{model}")
+    parts.update(schema.pop("$defs", {}))
     for name, words in field_docs(cls).items():
         if name in schema["properties"]:
             schema["properties"][name]["description"] = words
+    for name in NAMES & schema["properties"].keys():
+        schema["properties"][name]["pattern"] = f"^{NAME}$"
     body = {"required": True, "content": {"application/json": {"schema": schema}}}
     return {"requestBody": body, "responses": responses()}
 

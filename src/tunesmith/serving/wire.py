@@ -8,10 +8,10 @@ from functools import cache
 from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
-from annotated_types import Ge, Le, Len
+from annotated_types import Ge, Le, Len, Lt
 
 from ..config.load import door
-from ..config.record import Count, Natural, record
+from ..config.record import Count, record
 from .decoding import Penalty
 from .fault import bad
 
@@ -21,7 +21,9 @@ DEEPEST = 32
 """Levels of a body."""
 Stop = Annotated[str, Len(1, 64)]
 Stops = Stop | Annotated[tuple[Stop, ...], Len(0, 16)] | None
-Token = Annotated[int, Ge(0)]
+Token = Annotated[int, Ge(0), Lt(2**31)]
+Place = Token
+"""Of a choice among others."""
 Any_ = dict[str, Any]
 
 
@@ -59,7 +61,7 @@ class Sampled:
     """Divides what speaks for tokens that prompt or answer have."""
     logit_bias: dict[str, Annotated[float, Ge(-100), Le(100)]] | None = None
     """Added to the logits of tokens, by their ids."""
-    seed: int | None = None
+    seed: Annotated[int, Ge(-(2**63)), Le(2**64 - 1)] | None = None
     """The same seed gives the same answer."""
     n: Count | None = None
     """Answers."""
@@ -155,13 +157,13 @@ class Said:
 
     response_id: Annotated[str, Len(1, 80)]
     """The id of the answer."""
-    index: Natural = 0
+    index: Place = 0
     """Which of its choices."""
     thumb: Literal["up", "down"] | None = None
     """Whether it was liked."""
     edit: Annotated[str, Len(1, 1 << 18)] | None = None
     """What it should have said."""
-    better_than: Natural | Annotated[str, Len(1, 80)] | None = None
+    better_than: Place | Annotated[str, Len(1, 80)] | None = None
     """Another choice of the same response, or another response to the same prompt, that is the worse one."""
     tags: Annotated[tuple[Annotated[str, Len(1, 64)], ...], Len(0, 32)] = ()
     """Words of one's own."""
@@ -211,7 +213,7 @@ def tree(body: bytes) -> dict[str, Any]:
         raise bad("the body must be a JSON object")
     if too_deep(said):
         raise bad(f"the body is more than {DEEPEST} levels deep")
-    return said
+    return whole(said)
 
 
 def too_deep(value: Any) -> bool:
@@ -221,6 +223,15 @@ def too_deep(value: Any) -> bool:
         if not level:
             return False
     return True
+
+
+def whole(value: Any) -> Any:
+    """A value in which 2.0 is 2: to JSON, and to JSON Schema, they are one number."""
+    if isinstance(value, dict):
+        return {name: whole(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [whole(one) for one in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def inside(value: Any) -> list[Any]:

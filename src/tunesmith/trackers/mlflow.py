@@ -19,7 +19,8 @@ AT_ONCE = 100
 
 @tracker("mlflow")
 class MLflow(Tracker):
-    """To where MLFLOW_TRACKING_URI says, else to mlflow.db in the working folder; look at it with `mlflow ui`."""
+    """To where MLFLOW_TRACKING_URI says, a database or a server, else to mlflow.db in the working folder; look at it
+    with `mlflow ui` of the whole package mlflow."""
 
     project: str = "tunesmith"
     """The experiment that the run stands in."""
