@@ -35,7 +35,7 @@ def main() -> None:
         drawn = sample(engine, prompts, how, int(line), job["group"])
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         lengths = [len(one.ids) for one in drawn]
-        answer(answers, wall=wall, cpu=cpu, tokens=sum(lengths), answers=len(lengths), peak=peak_mb())
+        answer(answers, wall=wall, cpu=cpu, tokens=sum(lengths), peak=peak_mb())
 
 
 def sentence_ends(tokenizer) -> list[int]:

@@ -63,7 +63,8 @@ class Server:
         body = {"model": model or self.model, "messages": [{"role": "user", "content": prompt}], "max_tokens": most}
         link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=READY)
         reply, began, pieces = Reply(), time.perf_counter(), 0
-        link.request("POST", "/v1/chat/completions", json.dumps(body | {"stream": True, "temperature": 0} | more))
+        body |= {"stream": True, "temperature": 0, **more}
+        link.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
         answer = link.getresponse()
         reply.status = answer.status
         for line in answer:
@@ -163,6 +164,8 @@ def turn(server: Server, asked: Sequence[str], most: int, count: Any, models: Se
     replies = at_once(jobs, STREAMS)
     wall = time.perf_counter() - began
     tokens = sum(count(reply.text) for reply in replies)
+    if refused := [reply.status for reply in replies if reply.status != 200]:
+        sys.exit(f"{server.name} refuses {len(refused)} of {len(replies)} requests ({refused[0]})")
     made = Turn(tokens, wall, server.figures()[0] - cpu, replies)
     say(f"  {server.name:22} {tokens} tokens in {wall:.1f} s, {made.cpu:.1f} CPU-s")
     return made
@@ -303,16 +306,9 @@ def measure(asked: argparse.Namespace, folder: Path) -> list[Row]:
         if not asked.alone:
             python = asked.python or environment(asked.venv)
             words = [str(python), "-m", "transformers.cli.transformers", "serve", str(model), "--port", str(other)]
-            words += ["--dtype", "float32"]
-            theirs = stack.enter_context(
-                started(
-                    "transformers serve",
-                    [*words, *["--continuous-batching"] * asked.batching],
-                    str(model),
-                    folder / "theirs.log",
-                    other,
-                )
-            )
+            words += ["--dtype", "float32", *asked.serve]
+            began = started("transformers serve", words, str(model), folder / "theirs.log", other)
+            theirs = stack.enter_context(began)
             rows += against(ours, theirs, rounds, size, most, count)
         rows += mixed(ours, ("one", "two"), rounds, size, most, count)
         rows += storm(ours, ("base", "one", "two"), requests, 8 if asked.quick else 24)

@@ -41,7 +41,7 @@ def generate(job: dict, answers) -> None:
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         said = said[:, width:].tolist()
         lengths = [next((at + 1 for at, one in enumerate(row) if one in ends), len(row)) for row in said]
-        answer(answers, wall=wall, cpu=cpu, tokens=sum(lengths), answers=len(lengths), peak=peak_mb())
+        answer(answers, wall=wall, cpu=cpu, tokens=sum(lengths), peak=peak_mb())
 
 
 def build(job: dict, gate: OnlineGate, folder: str):

@@ -184,6 +184,18 @@ def test_a_turn_says_how_much_it_counts(turn, weight):
     assert read({"messages": [USER, ASSISTANT | turn]}).answers[0].messages[0].weight == weight
 
 
+def test_a_turn_says_that_it_was_cut_off():
+    row = {"messages": [USER, ASSISTANT | {"ended": False}]}
+    example = read(row)
+    assert not example.answers[0].messages[0].ended and read({"messages": [USER, ASSISTANT | {"ended": True}]}).gold
+    assert format_["messages"].having().write(example)["messages"][-1]["ended"] is False
+    for wrong in (ASSISTANT | {"ended": "no"}, ASSISTANT | {"ended": 0}):
+        with pytest.raises(ValueError, match="'ended' must be true"):
+            read({"messages": [USER, wrong]})
+    with pytest.raises(ValueError, match="'ended' must be true"):
+        read({"messages": [USER | {"ended": False}, ASSISTANT]})
+
+
 def test_what_the_assistant_says_in_a_prompt_is_not_learnt():
     row = {"prompt": [USER, ASSISTANT, USER], "completion": [ASSISTANT]}
     example = read(row)

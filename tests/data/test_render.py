@@ -54,6 +54,28 @@ def test_a_turn_marked_so_is_not_learnt(tokenizer):
     assert learnt(renderer, one(renderer, dialogue(turns))) == [" yes\n\nno <|im_end|>"]
 
 
+@pytest.mark.parametrize("train_on", [("assistant",), ("last",), ("all",)])
+@pytest.mark.parametrize("content", ["yes and", "yes and ", "one"])
+def test_where_a_turn_breaks_off_no_end_is_learnt(tokenizer, train_on, content):
+    renderer = Renderer(tokenizer, limited(512, train_on=train_on))
+    turns = (*TURNS[:-1], Message("assistant", content, ended=False))
+    tokens = one(renderer, dialogue(turns))
+    whole = one(renderer, dialogue((*TURNS[:-1], Message("assistant", content))))
+    assert tokens.ids == whole.ids[: len(tokens.ids)] and tokens.learn == whole.learn[: len(tokens.ids)]
+    assert tokenizer.decode(tokens.ids).endswith(f"assistant\n{content}") and tokens.unstopped == 1
+    assert renderer.tokenizer.eos_token_id in whole.ids[len(tokens.ids) :]
+
+
+def test_only_a_last_turn_can_break_off(tokenizer):
+    renderer = Renderer(tokenizer, limited(512))
+    for turns in (
+        (*TURNS[:2], Message("assistant", "three", ended=False), *TURNS[3:]),
+        (*TURNS[:-1], Message("assistant", " ", ended=False)),
+    ):
+        with pytest.raises(NoTarget, match="ended: false"):
+            renderer.render(dialogue(turns), "answers")
+
+
 def test_generation_markers_say_the_same_as_the_difference(tokenizer):
     marked = copy_of(tokenizer)
     marked.chat_template = (

@@ -18,6 +18,7 @@ from tunesmith.model.lean import remaking
 from tunesmith.model.learning import adding_up
 from tunesmith.model.load import attach
 from tunesmith.model.policy import Policy
+from tunesmith.model.swift import mergeable
 from tunesmith.optimizers.base import optimizer
 from tunesmith.plan import past
 from tunesmith.plan.blank import blank, held
@@ -26,11 +27,12 @@ from tunesmith.plan.changes import ways
 from tunesmith.plan.device import GB, Device, device
 from tunesmith.plan.estimate import Setting, Subject, estimate
 from tunesmith.plan.known import Found, find, short
+from tunesmith.plan.memory import merged
 from tunesmith.plan.rehearse import rehearse
 from tunesmith.plan.work import Work
 from tunesmith.run import Data, Model, Run, Train
 from tunesmith.training.optim import learnt
-from tunesmith.training.planned import Rows, guessed, plan, remembered
+from tunesmith.training.planned import Rows, guessed, plan, remembered, work
 
 RATES = {kind: [(8, 1e9), (512, 5e10)] for kind in ("full", "half")}
 CPU = Device("a processor", "cpu", 8, RATES, 1e10, 1e-5, 0.4, 1e9, True, "")
@@ -250,3 +252,22 @@ def test_plan_is_asked_by_a_recipe(capsys, tmp_path, tiny):
     assert any("1,000 rows" in one for one in said["assumed"])
     assert [one["key"] for one in said["advice"]][:1] == ["train.learning_rate"]
     assert said["parameters"] == sum(weight.numel() for weight in tiny().parameters()) + said["trainable"]
+
+
+@pytest.mark.parametrize("minis", [1, 2])
+def test_answers_are_planned_as_they_will_be_learnt_from(minis, tiny):
+    words = [*USUAL, "objective=ppo", f"objective.num_mini_batches={minis}", "objective.num_iterations=2"]
+    words += ["objective.max_completion_length=10", "rewards.0.name=length", "rewards.0.target=5"]
+    run = load(Run, None, [*words, "train.per_device_train_batch_size=8", "train.max_steps=8"]).value
+    rows = Rows([Tokens([n, n + 1, n + 2, 7], [False] * 4) for n in range(8, 40)])
+    done = work(run, Setting(CPU), rows)
+    assert done.answers == done.writing == 8 and done.rollouts == 1 / (2 * minis) and done.looks == 1
+    for step in done.sampled:
+        assert sum(map(len, step)) == 8 // minis and {size for part in step for size in part} == {14}
+    grouped = replace(run, objective=replace(run.objective, num_generations=4))
+    [part] = work(grouped, Setting(CPU), rows).sampled[0]
+    assert sorted(set(part)) == [11, 14] and sum(part) == 8 // minis * (14 + 3 * 11)
+    there = mergeable(real(tiny, run).model)
+    assert (
+        merged(Subject(run, found(tiny), Setting(CPU))) == sum(one.get_base_layer().weight.nbytes for one in there) > 0
+    )

@@ -71,6 +71,11 @@ def test_what_people_say_becomes_rows_that_train_reads(shelf, tmp_path, capsys):
     labels = {row["completion"][0]["content"]: row["label"] for row in rows(heard, "kto")}
     assert labels[texts[0]] is False and labels["Yes, warm and funny."] is True and len(labels) == 4
     assert [row["messages"][0] for row in rows(heard, "sft")][0] == ASKED[0]
+    cut = {choice["message"]["content"]: choice["finish_reason"] == "length" for choice in two["choices"]}
+    assert any(cut.values())
+    for row in rows(heard, "preference"):
+        for turn in (row["chosen"][0], row["rejected"][0]):
+            assert turn.get("ended", True) is not cut.get(turn["content"], False)
     assert json.loads(run(capsys, "feedback", "stats", file, "--json")[1]) == figures
     for kind, objective in (("preference", "dpo"), ("sft", "sft")):
         code, said = run(capsys, "feedback", "export", file, "--to", tmp_path / f"{kind}.jsonl", "--as", kind)

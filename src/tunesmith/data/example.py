@@ -32,6 +32,8 @@ class Message:
     """Of a tool's turn, which tool says this."""
     call_id: str | None = None
     """Of a tool's turn, which call it answers."""
+    ended: bool = True
+    """False for a last turn that was cut off: where it breaks off is no end, and none is learnt."""
     unread: tuple[str, ...] = field(default=(), compare=False, repr=False)
     """Keys that stood beside all this and mean nothing here."""
 

@@ -58,20 +58,21 @@ def settled(layer: Any) -> bool:
     return weight.device.type == "cpu" and weight.dtype == torch.float32 and not hasattr(layer, "_hf_hook")
 
 
-def mergeable(model) -> list[Any]:
-    """LoRA layers of the plain kind over plain weights, unless these are too many to be held twice."""
+def mergeable(model, blank: bool = False) -> list[Any]:
+    """LoRA layers of the plain kind over plain weights, unless these are too many to be held twice; of a `blank` model
+    those whose weights would be there."""
     from peft.tuners.lora import LoraLayer
 
-    found: list[Any] = [layer for layer in model.modules() if isinstance(layer, LoraLayer) and simple(layer)]
+    found: list[Any] = [layer for layer in model.modules() if isinstance(layer, LoraLayer) and simple(layer, blank)]
     size = sum(layer.get_base_layer().weight.nbytes for layer in found)
     return found if size <= MOST else []
 
 
-def simple(layer: Any) -> bool:
+def simple(layer: Any, blank: bool) -> bool:
     base, names = layer.get_base_layer(), layer.active_adapters
     return (
         plain(base)
-        and base.weight.device.type != "meta"
+        and (base.weight.device.type != "meta" or blank)
         and not (layer.disable_adapters or layer.merged or hasattr(base, "_hf_hook"))
         and all(name in layer.lora_A and name not in layer.lora_variant for name in names)
         and not any(layer.lora_bias.get(name) for name in names)

@@ -6,20 +6,15 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from .blank import Held, alike, blank, held, numbers, refuse_unfit
-from .device import GB, Device
+from .device import Device
 from .known import Found
+from .memory import in_memory
 from .rehearse import Count, Rehearsed, rehearse
 from .work import Part, Work
 
 if TYPE_CHECKING:
     from ..model.policy import Policy
     from ..run import Run
-
-WORD = 1000
-"""Bytes that a tokenizer takes for each of its words; SmolLM2's 49,152 took 50 MB."""
-REMAINS = {"cpu": 0.3, "gpu": 0.05}
-"""What lies between tensors that come and go and that none of them fits, as a share of activations. On a CPU it is what
-full and LoRA runs of SmolLM2-135M had beyond all that is counted here (docs/performance.md: 3,382 and 1,814 MB)."""
 
 
 @dataclass(frozen=True)
@@ -215,80 +210,6 @@ def taken_for_granted(run: Run, setting: Setting) -> list[str]:
     return said
 
 
-# --- memory -----------------------------------------------------------------------------------------------------------
-
-
-def in_memory(subject: Subject, work: Work, largest: Rehearsed, states: float) -> dict[str, float]:
-    """GB by what they are for, in the moment when most is there: a step, a checkpoint, or measuring."""
-    run, device, weights = subject.run, subject.setting.device, subject.held
-    cut = subject.setting.devices if subject.setting.shard else 1
-    own = weights.bytes
-    if run.model.max_memory is not None:
-        own = min(own, run.model.max_memory * 1e9 + weights.block)
-    always = {
-        "weights": (own - weights.scales) / cut,
-        "scales of quantised weights": weights.scales / cut,
-        "gradients": (weights.largest if run.train.optimizer_in_backward else weights.gradients) / cut,
-        "optimizer": states / cut,
-        "gathered blocks": 2 * weights.block if cut > 1 else 0.0,
-        "framework": device.framework * GB,
-        "tokenizer": WORD * subject.found.config.get_text_config().vocab_size if device.kind == "cpu" else 0.0,
-    }
-    moments = [in_step(subject, largest), in_checkpoint(run, weights, states), in_measuring(subject, work)]
-    if work.answers:
-        moments.append(
-            {"KV cache": cached(subject, work.writing, max(work.largest)), "logits": said(subject, work.writing)}
-        )
-    found = always | max(moments, key=lambda moment: sum(moment.values()))
-    found["remains"] = REMAINS[device.kind] * found.get("activations", 0.0)
-    return {name: size / GB for name, size in found.items() if size}
-
-
-def in_step(subject: Subject, largest: Rehearsed) -> dict[str, float]:
-    run, weights, count = subject.run, subject.held, largest.step
-    kept, head = count.kept, min(largest.head, count.peak)
-    activations = max(count.peak - head, 0)
-    if run.train.activation_offload != "no":
-        activations = max(activations - kept, 0) + 0.1 * kept
-    found = {"activations": float(activations), "logits": float(head)}
-    if (run.train.bf16 or run.train.fp16) and str(subject.policy.bare.dtype) == "torch.float32":
-        found["activations"] *= 0.75  # what products read is kept in 16 bits, what norms and sums read in 32
-        found["copies in 16 bits"] = weights.gradients / 2  # autocast keeps those of weights that learn
-    if subject.run.model.precision.quantised:
-        found["unpacked weights"] = float(weights.largest)
-    return found
-
-
-def in_checkpoint(run: Run, weights: Held, states: float) -> dict[str, float]:
-    """What is copied so that training does not wait for the disk."""
-    if run.train.save_strategy == "no":
-        return {}
-    return {"copy for a checkpoint": weights.gradients + states}
-
-
-def in_measuring(subject: Subject, work: Work) -> dict[str, float]:
-    if not work.measured:
-        return {}
-    largest = work.measured[0]
-    count = subject.counted(largest, 0.0 if subject.labels else work.learnt, learns=False)
-    return {"KV cache": cached(subject, 1, sum(largest)), "activations": float(count.step.peak)}
-
-
-def cached(subject: Subject, rows: int, length: int) -> float:
-    """Bytes of keys and values of so many tokens in each of so many rows."""
-    text = subject.found.config.get_text_config()
-    heads = text.num_attention_heads
-    width = getattr(text, "head_dim", None) or text.hidden_size // heads
-    keys = getattr(text, "num_key_value_heads", None) or heads
-    size = subject.policy.bare.dtype.itemsize
-    return 2.0 * rows * length * text.num_hidden_layers * keys * width * size
-
-
-def said(subject: Subject, rows: int) -> float:
-    """Bytes of the log-probabilities of all words, for so many rows, made and sorted through."""
-    return 4.0 * 3 * rows * subject.found.config.get_text_config().vocab_size
-
-
 # --- time -------------------------------------------------------------------------------------------------------------
 
 
@@ -306,7 +227,8 @@ def step_seconds(
     moved = 3.0 * weights.gradients + 2.0 * weights.gradients + 2.0 * states
     update = moved / device.bandwidth
     flops = typical.step.all_flops / max(some, 1) * tokens
-    return passes + update + exchanged(subject) + answering(subject, work), flops
+    looks = work.looks * tokens * device.seconds(typical.forward, subject.half) / max(some, 1)
+    return passes + looks + update + exchanged(subject) + answering(subject, work), flops
 
 
 def exchanged(subject: Subject) -> float:
@@ -322,11 +244,10 @@ def exchanged(subject: Subject) -> float:
 
 
 def answering(subject: Subject, work: Work) -> float:
-    """Seconds in which the model writes what a step learns from."""
+    """Seconds in which the model writes what a step learns from, its share of a rollout."""
     if not work.answers:
         return 0.0
-    rounds = -(-work.answers // work.writing)
-    return rounds * work.completion * word(subject, work.writing)
+    return work.rollouts * work.answers / work.writing * work.completion * word(subject, work.writing)
 
 
 def word(subject: Subject, rows: int) -> float:

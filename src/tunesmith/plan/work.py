@@ -25,11 +25,15 @@ class Work:
     written: int = 0
     """Tokens that are written one after another when the model is measured."""
     answers: int = 0
-    """Sequences that the model writes itself for one step."""
+    """Sequences that the model writes itself for one rollout."""
     completion: int = 0
     """How long each of these may become."""
     writing: int = 0
     """Sequences that are written at once."""
+    rollouts: float = 0.0
+    """Rollouts in a step: less than one where answers are learnt from in several steps."""
+    looks: float = 0.0
+    """How often a step's tokens are looked at without being learnt, on average."""
     assumed: tuple[str, ...] = ()
 
     @property

@@ -95,6 +95,8 @@ def keeper(
 
     async def keep(spoken: list[tuple[dict[str, Any], str | None]]) -> None:
         messages = [{"role": "assistant", **message} for message, _ in spoken]
+        for message, finish in zip(messages, answers.finish, strict=True):
+            message |= {"ended": False} if finish == "length" else {}
         if settings.log_prompts:
             log.info("serve: answered %s: %s", said.model, orjson.dumps(messages).decode())
         if store is None:

@@ -129,7 +129,9 @@ class Talk:
         """Keep an answer with what it came from, as a server does."""
         sampled = {name: value for name, value in dump(self.how).items() if value is not None}
         prompt = {"messages": turns_of(asked), "tools": []}
-        answer = {"role": "assistant", "content": said}
+        words = self.tuned.tokenizer(said, add_special_tokens=False, verbose=False)["input_ids"]
+        answer: dict[str, Any] = {"role": "assistant", "content": said}
+        answer |= {} if len(words) < self.how.max_new_tokens else {"ended": False}  # the stop token is one of them
         made_of = self.known.setdefault(self.side, self.served).made_of
         self.last = Answered(f"chat-{uuid4().hex}", 0, prompt, answer, made_of, sampled, self.rater)
         self.kept = False

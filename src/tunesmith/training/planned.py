@@ -26,6 +26,7 @@ from ..plan.device import GB, here
 from ..plan.estimate import Plan, Setting, Subject, estimate
 from ..plan.known import Found, find
 from ..plan.work import Part, Work
+from ..rollout.sample import ROWS
 from ..run import Run
 from .loop import AT_ONCE, Loop, in_parts, order, sequences_of, sizes
 from .optim import learnt
@@ -132,8 +133,7 @@ def work(run: Run, setting: Setting, rows: Rows) -> Work:
     whole = order(run.train, run.objective, rows.sequences, run.data.max_length, (0, setting.devices))
     online = run.objective if isinstance(run.objective, Online) else None
     at = sorted({round(n * (whole.total - 1) / SAMPLED) for n in range(SAMPLED + 1)})
-    cut = in_rounds if online else parts_of
-    sampled = tuple(tuple(cut(run, setting, rows, whole, step)) for step in at)
+    sampled = tuple(tuple(parts_of(run, setting, rows, whole, step)) for step in at)
     done = Work(
         steps=whole.total,
         tokens=statistics.fmean(sum(map(sum, step)) for step in sampled) * whole.total,
@@ -145,15 +145,17 @@ def work(run: Run, setting: Setting, rows: Rows) -> Work:
     )
     if online is None:
         return done
-    examples = sum(map(len, whole.batches(0)))
-    learning = online.max_completion_length / max(1, max(done.largest))
-    said = f"answers are as long as they may be, {online.max_completion_length:,} tokens"
+    answers, longest = sum(map(len, whole.batches(0))) * online.num_generations, online.max_completion_length
+    said = f"answers are as long as they may be, {longest:,} tokens; what rewards take is not counted"
     return replace(
         done,
-        learnt=learning,
-        answers=examples * online.num_generations // online.repeats,
-        completion=online.max_completion_length,
-        writing=min(32, examples * online.num_generations),
+        learnt=min(1.0, longest * len(done.largest) / sum(done.largest)),
+        answers=answers,
+        completion=longest,
+        writing=min(ROWS, answers),
+        written=longest * -(-len(rows.measured) // ROWS) if run.eval.enabled else 0,
+        rollouts=1 / online.repeats,
+        looks=(1 + ("reference" in online.before())) / online.num_iterations,
         assumed=(*rows.assumed, said),
     )
 
@@ -161,15 +163,33 @@ def work(run: Run, setting: Setting, rows: Rows) -> Work:
 def parts_of(run: Run, setting: Setting, rows: Rows, whole: Order, step: int) -> list[Part]:
     """What is computed together in a step, as the loop has it (Loop.parts)."""
     found: list[Part] = []
-    for examples in whole.batches(step):
-        all_of = [rows.sequences[n] for n in sequences_of(examples, run.objective)]
+    sequences, batches = seen(run, rows, whole, step)
+    for examples in batches:
+        all_of = [sequences[n] for n in sequences_of(examples, run.objective)]
         lengths = dict(enumerate(sizes(all_of, rows.layout, run.objective)))
         on_cpu = setting.device.kind == "cpu" and not run.train.optimizer_in_backward
         for part in in_parts(lengths, -(-sum(lengths.values()) // AT_ONCE) if on_cpu else 1):
             there = sequences_of([examples[at] for at in part], run.objective)
-            laid_out = laid([rows.sequences[n] for n in there], rows.layout)
-            found.append(tuple(min(length, run.data.max_length) for length in laid_out))  # a plan may ask for less
+            laid_out = laid([sequences[n] for n in there], rows.layout)
+            most = run.data.max_length + getattr(run.objective, "max_completion_length", 0)  # a plan may ask for less
+            found.append(tuple(min(length, most) for length in laid_out))
     return found
+
+
+def seen(run: Run, rows: Rows, whole: Order, step: int) -> tuple[Sequence[Tokens], list[list[int]]]:
+    """The sequences that a step is of, and its batches of examples: those of the data, or answers to their prompts that
+    are yet to be written (Buffer.batches)."""
+    online = run.objective
+    if not isinstance(online, Online):
+        return rows.sequences, whole.batches(step)
+    prompts = [rows.sequences[n].ids for batch in whole.batches(step) for n in batch]
+    length, size = online.max_completion_length, online.num_generations
+    answers = [
+        Tokens(ids + [-1 - at] * length, [False] * len(ids) + [True] * length) for ids in prompts for at in range(size)
+    ]
+    mine = range(step % online.num_mini_batches, len(prompts), online.num_mini_batches)
+    parts = run.train.gradient_accumulation_steps
+    return answers, [list(mine[at::parts]) for at in range(parts) if mine[at::parts]]
 
 
 def laid(sequences: Sequence[Tokens], layout: Layout) -> Part:
@@ -178,20 +198,6 @@ def laid(sequences: Sequence[Tokens], layout: Layout) -> Part:
     if layout is share:
         lengths = [length - first for length, first in zip(lengths, branches(sequences), strict=True)]
     return tuple(max(lengths) for _ in lengths) if layout not in (share, pack) else tuple(lengths)
-
-
-def in_rounds(run: Run, setting: Setting, rows: Rows, whole: Order, step: int) -> list[Part]:
-    """The same of answers that are yet to be written."""
-    online: Any = run.objective
-    found: list[Part] = []
-    for examples in whole.batches(step):
-        for number in examples:
-            length = len(rows.sequences[number].ids) + online.max_completion_length
-            each = (length,) * online.num_generations
-            on_cpu = setting.device.kind == "cpu"
-            size = max(1, AT_ONCE // length) if on_cpu else len(each)
-            found += [each[at : at + size] for at in range(0, len(each), size)]
-    return found
 
 
 def batches(run: Run, rows: Rows) -> tuple[Part, ...]:

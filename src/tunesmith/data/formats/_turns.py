@@ -36,7 +36,7 @@ ROLES = {
 THOUGHT = re.compile(r"\s*<think>.*?</think>\s*", re.DOTALL)
 READ = {
     "tool_calls", "function_call", "reasoning_content", "thinking", "reasoning", "name", "tool_call_id", "weight",
-    "train",
+    "train", "ended",
 }  # fmt: skip
 """Keys of a turn that are read beside its role and its text."""
 
@@ -132,7 +132,7 @@ class Chat(Dialogue):
         name, call_id = (named(turn, column) for column in ("name", "tool_call_id"))
         unread = [key for key in turn if key not in READ and key not in (role_key, content_key)]
         said = tuple(str(key) for key in unread if turn[key] not in (None, "", []))
-        return Message(role, content, weight_in(turn), thinking, calls, name, call_id, said)
+        return Message(role, content, weight_in(turn), thinking, calls, name, call_id, ended_in(turn, role), said)
 
     def content_key(self, turn: dict[str, Any]) -> str:
         return key(turn, self.content_tag, ("content", "value"))
@@ -158,6 +158,7 @@ class Chat(Dialogue):
             "name": message.name,
             "tool_call_id": message.call_id,
             "weight": message.weight,
+            "ended": None if message.ended else False,
         }
         return made | {key: value for key, value in more.items() if value is not None}
 
@@ -287,6 +288,14 @@ def weight_in(turn: dict[str, Any]) -> float | None:
     if train is not None and train != bool(weight):
         raise ValueError(f"a turn says train: {str(train).lower()} and weight: {weight}; leave either out")
     return float(weight)
+
+
+def ended_in(turn: dict[str, Any], role: str) -> bool:
+    """Whether a turn came to its end; false of one that was cut off."""
+    ended = True if turn.get("ended") is None else turn["ended"]
+    if not isinstance(ended, bool) or (not ended and role != "assistant"):
+        raise ValueError(f"'ended' must be true, or false of an assistant's turn that was cut off (got {shown(ended)})")
+    return ended
 
 
 def plain(message: Message, role: str) -> bool:

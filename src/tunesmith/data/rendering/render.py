@@ -146,7 +146,8 @@ class Renderer:
         check_letters(text)
         self.writer.check_thinking(messages[-1], text)
         weights = self.weights(messages)
-        spans = self.finder.spans(Dialogue(messages, tuple(example.tools)), text, marks, weights)
+        dialogue = Dialogue(messages, tuple(example.tools))
+        text, spans = self.finder.cut(dialogue, text, self.finder.spans(dialogue, text, marks, weights))
         learnt = [Learnt(span, weights[n]) for n, span in spans.items()]
         if "all" in self.data.train_on:
             learnt.insert(0, Learnt(Span(0, len(text), stops=self.writer.stopped(text)), 1.0))

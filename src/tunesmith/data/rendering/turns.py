@@ -94,6 +94,23 @@ class Finder:
                 found[n] = self.find(Place(*dialogue, n), text)
         return found
 
+    def cut(self, dialogue: Dialogue, text: str, spans: dict[int, Span]) -> tuple[str, dict[int, Span]]:
+        """A dialogue's text and turns, up to where the last one breaks off if it was cut off. Raises NoTarget."""
+        *earlier, last = dialogue.messages
+        if last.ended and all(message.ended for message in earlier):
+            return text, spans
+        if last.ended or last.calls or not last.content.strip() or not all(message.ended for message in earlier):
+            raise NoTarget("has a turn that was cut off (ended: false), which only a last turn with text can be")
+        word, place = absent(text), Place(*dialogue, len(earlier))
+        _, behind = self.parted(place.saying(instead(last, word)).messages, word, dialogue.tools)
+        if not text.endswith(behind):
+            raise NoTarget(
+                f"was cut off (ended: false), and what the chat template of {self.writer.name} writes behind a turn"
+                " depends on what it says, so where it breaks off cannot be told"
+            )
+        end = len(text) - len(behind)
+        return text[:end], {n: span if span.end <= end else Span(span.start, end, False) for n, span in spans.items()}
+
     def find(self, place: Place, text: str) -> Span:
         """Where a turn stands in its dialogue's text. Raises NoTarget where that cannot be told exactly."""
         before = self.asked(place) if place.message.role == "assistant" else None
