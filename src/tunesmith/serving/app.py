@@ -157,10 +157,14 @@ class Site:
             ids = await self.encode(lambda: served.renderer.prompt(messages, shown), "messages")
             return turns, Looked(ids)
         turns, parts, addresses = laid_out(said.messages, self.settings)
-        written = [served.renderer.writer.turn(one) for one in served.renderer.told(dialogue(turns, speech.tools))]
-        laid = [{**one, "content": part} for one, part in zip(written, parts, strict=True)]
-        images = await pictures(addresses, self.settings)
-        return turns, await self.encode(lambda: sight.prompt(laid, shown, images), "messages")
+        messages, images = dialogue(turns, speech.tools), await pictures(addresses, self.settings)
+
+        def looked() -> Looked:
+            told = zip(served.renderer.told(messages), parts, strict=True)
+            laid = [{**served.renderer.writer.turn(one), "content": part} for one, part in told]
+            return sight.prompt(laid, shown, images)
+
+        return turns, await self.encode(looked, "messages")
 
     async def complete(self, request: Request) -> Response:
         said = parsed(Completion, await request.body())
