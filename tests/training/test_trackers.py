@@ -161,7 +161,7 @@ def test_what_is_told_is_read_back_once_and_nothing_else_is(name, tmp_path, monk
         "after/accuracy": [(3, 1.0)],
     }
     assert "train.learning_rate" in config and "0.25" in config
-    kept = b"".join(file.read_bytes() for file in where.rglob("*") if file.is_file() and "debug" not in file.name)
+    kept = b"".join(file.read_bytes() for file in place.rglob("*") if file.is_file() and "debug" not in file.name)
     words = [word for word in sys.argv[1:] if "/" in word]  # one such as -k wandb says no more than its store does
     hidden = [KEY, *words, "tunesmith.trackers", os.environ.get("PYTHONPATH") or KEY]
     hidden += [] if name == "tensorboard" else [platform.node() if len(platform.node()) > 4 else KEY]
