@@ -32,10 +32,11 @@ def write_onnx(model: Any, tokenizer: Any, folder: Path) -> None:
     seen = torch.tensor([[1, 2, 3, 4, 5], [5, 4, 3, 2, 1]])  # two rows: one would be taken for always one
     given: dict[str, Any] = {"input_ids": seen, "attention_mask": torch.ones_like(seen)}
     shapes = {name: {0: rows, 1: length} for name in given}
+    given["use_cache"] = False
     config = OnnxConfig(dynamic_shapes=shapes, prefer_deferred_runtime_asserts_over_guards=True)
     with silent():
         try:
-            made = OnnxExporter().export(model.eval(), {**given, "use_cache": False}, config)
+            made = OnnxExporter().export(model.eval(), given, config)
         except (RuntimeError, ValueError, TypeError, NotImplementedError, torch.onnx.OnnxExporterError) as error:
             raise RecipeError(
                 f"--to onnx: {type(model).__name__} cannot be traced ({first_line(error)}); deliver it with --to merged"
