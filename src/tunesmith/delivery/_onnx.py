@@ -25,16 +25,18 @@ GRAPH = "model.onnx"
 
 def write_onnx(model: Any, tokenizer: Any, folder: Path) -> None:
     """Trace a model of ordinary weights. Raises RecipeError for one that cannot be traced."""
-    from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
+    from transformers.exporters.configs import OnnxConfig
+    from transformers.exporters.exporter_onnx import OnnxExporter
 
     rows, length = torch.export.Dim("rows"), torch.export.Dim("length")
     seen = torch.tensor([[1, 2, 3, 4, 5], [5, 4, 3, 2, 1]])  # two rows: one would be taken for always one
-    given = {"input_ids": seen, "attention_mask": torch.ones_like(seen)}
+    given: dict[str, Any] = {"input_ids": seen, "attention_mask": torch.ones_like(seen)}
     shapes = {name: {0: rows, 1: length} for name in given}
+    given["use_cache"] = False
     config = OnnxConfig(dynamic_shapes=shapes, prefer_deferred_runtime_asserts_over_guards=True)
     with silent():
         try:
-            made = OnnxExporter().export(model.eval(), {**given, "use_cache": False}, config)
+            made = OnnxExporter().export(model.eval(), given, config)
         except (RuntimeError, ValueError, TypeError, NotImplementedError, torch.onnx.OnnxExporterError) as error:
             raise RecipeError(
                 f"--to onnx: {type(model).__name__} cannot be traced ({first_line(error)}); deliver it with --to merged"
@@ -62,7 +64,7 @@ class Graph:
     device = "cpu"
 
     def __init__(self, file: Path) -> None:
-        from onnxruntime import InferenceSession
+        from onnxruntime import InferenceSession  # pyright: ignore[reportMissingImports]
 
         self.session = InferenceSession(str(file), providers=["CPUExecutionProvider"])
 

@@ -189,7 +189,7 @@ def loaded(job: dict[str, Any]) -> tuple[Any, Any]:
             return load_model(whole)[0], load_tokenizer(whole)
     if (folder / GRAPH).is_file():
         return Graph(folder / GRAPH), load_tokenizer(folder)
-    model = load_model(folder, labels=labels)[0]
+    model: Any = load_model(folder, labels=labels)[0]
     if quantisation(model.config):  # what is made on a GPU is computed there
         model = model.to("cuda")
     return model, load_tokenizer(folder)
