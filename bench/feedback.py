@@ -45,7 +45,7 @@ HELD_OUT = (
     "a piano", "a penguin", "silver", "a rocket", "cotton", "a bee", "a compass", "wool", "a waterfall",
 )  # fmt: skip
 TRAINING = (
-    "method.r=16", "method.lora_alpha=32", "train.learning_rate=2e-4", "train.per_device_train_batch_size=8",
+    "method.r=16", "method.lora_alpha=32", "train.learning_rate=5e-5", "train.per_device_train_batch_size=8",
     "train.max_steps=50", "train.warmup_steps=5", "data.eval_size=0", "data.on_lint=warn", "eval.enabled=false",
 )  # fmt: skip
 """What `tunesmith feedback train` is told beside the feedback."""
