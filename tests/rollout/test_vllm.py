@@ -30,6 +30,10 @@ def words(folder, *more) -> list[str]:
     return [*said, "train.logging_steps=1", *more]
 
 
+TWICE = "objective.num_iterations=2"
+"""Learnt from twice, answers are looked at beforehand, and what is drawn is held against that at once."""
+
+
 def run_of(folder, *more) -> Run:
     return load(Run, None, words(folder, *more)).value
 
@@ -75,7 +79,7 @@ def test_a_token_has_the_log_probability_that_the_trainer_gives_it(here, model_f
     said = [f"objective.{key}={json.dumps(value)}" for key, value in how.items()]
     other = "raw_logprobs" if mode == "processed_logprobs" else "processed_logprobs"
     with vllm_serving(model_folder, mode=mode) as site:
-        run = run_of(model_folder, *said, f"objective.sampler={{name: vllm, url: {site.url}}}")
+        run = run_of(model_folder, TWICE, *said, f"objective.sampler={{name: vllm, url: {site.url}}}")
         refuse_sampler(run, model_folder)
         policy = Policy(load_model(model_folder)[0])
         policy.temperature = run.objective.temperature
@@ -184,7 +188,7 @@ def test_a_server_with_another_base_or_that_takes_nothing_is_refused(here, model
 def test_a_busy_server_is_asked_again_and_another_fault_is_said_once(here, model_folder, monkeypatch):
     monkeypatch.setenv("VLLM_API_KEY", "the-key-of-it")
     with vllm_serving(model_folder) as site:
-        run = run_of(model_folder, f"objective.sampler={{name: vllm, url: '{site.url}'}}")
+        run = run_of(model_folder, TWICE, f"objective.sampler={{name: vllm, url: '{site.url}'}}")
         answers = buffer_of(
             Policy(attach(load_model(model_folder)[0], run.method, ())), run.objective, run.method, PROMPTS
         )
@@ -211,7 +215,7 @@ def test_in_this_process_it_is_given_the_same(here, model_folder, monkeypatch):
     made = stand_in(monkeypatch)
     for name, more in {"lora": ["method.r=4"], "full": []}.items():
         room = ["objective.sampler.gpu_memory_utilization=0.4", "objective.sampler.max_model_len=64"]
-        run = run_of(model_folder, "objective.sampler=vllm", f"method={name}", *more, *room)
+        run = run_of(model_folder, TWICE, "objective.sampler=vllm", f"method={name}", *more, *room)
         policy = Policy(attach(load_model(model_folder)[0], run.method, ()))
         answers = buffer_of(policy, run.objective, run.method, PROMPTS)
         with drawing(run, model_folder, closing(answers), here):

@@ -42,7 +42,7 @@ def test_what_people_say_becomes_rows_that_train_reads(shelf, tmp_path, capsys):
         for wrong, status in (
             ({"response_id": "chatcmpl-none", "thumb": "up"}, 404),
             ({"response_id": two["id"], "index": 5, "thumb": "up"}, 404),
-            ({"response_id": two["id"], "index": (1 << 64) - 1, "thumb": "up"}, 404),
+            ({"response_id": two["id"], "index": (1 << 64) - 1, "thumb": "up"}, 400),
             ({"response_id": two["id"], "better_than": f"x#{1 << 70}"}, 404),
             ({"response_id": two["id"]}, 400),
             ({"response_id": two["id"], "thumb": "maybe"}, 400),
