@@ -171,4 +171,6 @@ def show(result: Any, as_json: bool) -> None:
 
 def called() -> str:
     """What to type for this program: its file, where its folder is not on the path."""
-    return "tunesmith" if which("tunesmith") else sys.argv[0]
+    if which("tunesmith"):
+        return "tunesmith"
+    return f"{sys.executable} -m tunesmith" if sys.argv[0].endswith("__main__.py") else sys.argv[0]
