@@ -19,6 +19,7 @@ from tunesmith.model.learning import adding_up
 from tunesmith.model.load import attach
 from tunesmith.model.policy import Policy
 from tunesmith.model.swift import mergeable
+from tunesmith.objectives.grpo import GRPO
 from tunesmith.optimizers.base import optimizer
 from tunesmith.plan import past
 from tunesmith.plan.blank import blank, held
@@ -262,6 +263,8 @@ def test_answers_are_planned_as_they_will_be_learnt_from(minis, tiny):
     rows = Rows([Tokens([n, n + 1, n + 2, 7], [False] * 4) for n in range(8, 40)])
     done = work(run, Setting(CPU), rows)
     assert done.answers == done.writing == 8 and done.rollouts == 1 / (2 * minis) and done.looks == 1
+    once = replace(run, objective=GRPO(max_completion_length=10))
+    assert work(once, Setting(CPU), rows).looks == 0  # it is looked at as it is learnt from
     for step in done.sampled:
         assert sum(map(len, step)) == 8 // minis and {size for part in step for size in part} == {14}
     grouped = replace(run, objective=replace(run.objective, num_generations=4))

@@ -99,6 +99,11 @@ class Online(Objective):
         """Whether what `value` is read from is no part of the policy."""
         return False
 
+    @property
+    def at_once(self) -> bool:
+        """Whether what the policy says of its answers as it learns from them is all that there is to know of it."""
+        return False
+
     def before(self) -> set[str]:
         """What is asked of the policy before it learns from its answers, beside `old`: `value`, `reference`."""
         return {"value", "reference"} & set(self.looks())
@@ -115,6 +120,10 @@ class Gaining(Online):
     importance_cap: Positive = 2.0
     """How much a token counts at most for the sampler's having thought it less likely than the trainer does (truncated
     importance sampling)."""
+
+    @property
+    def at_once(self):
+        return self.repeats == 1 and not self.before()
 
 
 def by_group(reward: Tensor, group: int) -> Tensor:

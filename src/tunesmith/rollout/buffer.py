@@ -140,9 +140,7 @@ class Buffer:
     def at_once(self) -> bool:
         """Whether answers are learnt from once, by the policy as it stood when it gave them: what it says of them
         before is then what it says as it learns, and it is asked but once."""
-        objective = self.objective
-        once = isinstance(objective, Gaining) and objective.repeats == 1 and not objective.before()
-        return once and not at_random(self.policy)
+        return self.objective.at_once and not at_random(self.policy)
 
     def trusted(self, batch: Batch, looks: dict[str, Any]) -> dict[str, Tally]:
         """Correct the advantages of answers that are learnt from at once, and watch how far the sampler was away."""

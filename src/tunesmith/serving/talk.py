@@ -76,8 +76,10 @@ class Talk:
         for piece in self.written(asked, self.how):
             said += piece
             yield piece
-        self.turns = [*asked, Message("assistant", said)]
-        self.keep(asked, said)
+        words = self.tuned.tokenizer(said, add_special_tokens=False, verbose=False)["input_ids"]
+        ended = len(words) < self.how.max_new_tokens  # the stop token is one of them
+        self.turns = [*asked, Message("assistant", said, ended=ended)]
+        self.keep(asked, self.turns[-1])
 
     def compare(self, text: str = "") -> dict[str, str]:
         """What would be said to a text, or was to be said to the last one, in each way of writing; the dialogue stays
@@ -125,13 +127,11 @@ class Talk:
 
     # --- what is said of answers --------------------------------------------------------------------------------------
 
-    def keep(self, asked: list[Message], said: str) -> None:
+    def keep(self, asked: list[Message], said: Message) -> None:
         """Keep an answer with what it came from, as a server does."""
         sampled = {name: value for name, value in dump(self.how).items() if value is not None}
         prompt = {"messages": turns_of(asked), "tools": []}
-        words = self.tuned.tokenizer(said, add_special_tokens=False, verbose=False)["input_ids"]
-        answer: dict[str, Any] = {"role": "assistant", "content": said}
-        answer |= {} if len(words) < self.how.max_new_tokens else {"ended": False}  # the stop token is one of them
+        [answer] = turns_of([said])
         made_of = self.known.setdefault(self.side, self.served).made_of
         self.last = Answered(f"chat-{uuid4().hex}", 0, prompt, answer, made_of, sampled, self.rater)
         self.kept = False
@@ -178,8 +178,12 @@ class Talk:
         return {"messages": turns_of(self.turns)}
 
 
-def turns_of(messages: list[Message]) -> list[dict[str, str]]:
-    return [{"role": one.role, "content": one.content} for one in messages]
+def turns_of(messages: list[Message]) -> list[dict[str, Any]]:
+    """Turns as rows have them; only of the last one does it count whether it was cut off."""
+    turns: list[dict[str, Any]] = [{"role": one.role, "content": one.content} for one in messages]
+    if messages and not messages[-1].ended:
+        turns[-1]["ended"] = False
+    return turns
 
 
 def beside(tuned: Tuned, said: Mapping[str, str]) -> dict[str, Path]:

@@ -155,7 +155,7 @@ def work(run: Run, setting: Setting, rows: Rows) -> Work:
         writing=min(ROWS, answers),
         written=longest * -(-len(rows.measured) // ROWS) if run.eval.enabled else 0,
         rollouts=1 / online.repeats,
-        looks=(1 + ("reference" in online.before())) / online.num_iterations,
+        looks=0.0 if online.at_once else (1 + ("reference" in online.before())) / online.num_iterations,
         assumed=(*rows.assumed, said),
     )
 
