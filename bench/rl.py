@@ -80,9 +80,14 @@ class Bench:
         words += ["rewards.0.name=regex", f"rewards.0.pattern={PATTERN}"]
         job = {"do": "grpo", "prompts": self.prompts, "batch": self.batch, "group": self.group, "length": self.length}
         job |= {"pattern": PATTERN, "learning_rate": RATE, "model": self.weights()}
-        ours = Worker("ours_side.py", Path(sys.executable), {"do": "online", "words": words}, self.folder / "ours.log")
-        with ours, Worker("trl_rl.py", self.trl, job, self.folder / "trl.log") as theirs:
-            steps = self.turns({"ours": ours, "TRL": theirs}, lambda _: "step")
+        with ExitStack() as stack:
+            workers = {}
+            for side, sampler in (("ours", "exact"), ("half", "half")):
+                mine = {"do": "online", "words": [*words, f"objective.sampler={sampler}"]}
+                worker = Worker("ours_side.py", Path(sys.executable), mine, self.folder / f"{side}.log")
+                workers[side] = stack.enter_context(worker)
+            workers["TRL"] = stack.enter_context(Worker("trl_rl.py", self.trl, job, self.folder / "trl.log"))
+            steps = self.turns(workers, lambda _: "step")
         answers = self.batch * self.group
         speeds = {
             side: [tuple(one["length"] * answers / one[clock] for clock in ("wall", "cpu")) for one in steps[side]]

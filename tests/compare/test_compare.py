@@ -1,6 +1,8 @@
 """Methods held against each other: the same rows for each, and no difference called one that may be chance."""
 
 import json
+from dataclasses import replace
+from threading import Barrier
 
 import pytest
 
@@ -8,6 +10,7 @@ from tunesmith.cli import main
 from tunesmith.compare.budget import Budget, Spent
 from tunesmith.compare.contest import Contest, Entrant, apart, here
 from tunesmith.compare.figures import Row, judged, row
+from tunesmith.compare.lanes import Lanes, shares
 from tunesmith.compare.page import cells, notes, page, picture
 from tunesmith.compare.sweep import compared
 from tunesmith.errors import RecipeError
@@ -26,8 +29,8 @@ def recipe(model_folder, reviews, tmp_path):
     return file
 
 
-def contest(recipe, *said, words=(), seeds=(1,), **more):
-    return Contest(recipe, tuple(words), tuple(map(Entrant, said)), seeds, recipe.parent / "out", **more)
+def contest(recipe, *said, words=(), seeds=(1,), name="out", **more):
+    return Contest(recipe, tuple(words), tuple(map(Entrant, said)), seeds, recipe.parent / name, **more)
 
 
 def test_runs_are_of_each_method_with_each_seed_at_a_rate_that_suits_it(recipe):
@@ -98,6 +101,30 @@ def test_tokens_are_counted_exactly_and_a_clock_ends_a_run(recipe):
     assert "short runs took" in found.note
 
 
+def test_runs_at_once_give_what_they_give_one_by_one(recipe):
+    together = Barrier(2, timeout=60)
+
+    def begin(words):
+        together.wait()  # breaks where the other does not run meanwhile
+        return here(words)
+
+    asked = contest(recipe, "lora", "lora r=2", seeds=(1, 2))
+    at_once = compared(asked, lambda text: None, begin, at_once=2)
+    alone = compared(contest(recipe, "lora", "lora r=2", seeds=(1, 2), name="alone"), lambda text: None, here)
+    assert [found.seeds for found in at_once] == [2, 2]
+    assert [(found.method, found.after) for found in at_once] == [(found.method, found.after) for found in alone]
+
+
+def test_each_of_several_runs_has_its_share_of_the_machine():
+    assert shares(1, 8, 4, {}) == [{}]
+    assert shares(3, 8, 0, {}) == [{"OMP_NUM_THREADS": "2"}] * 3
+    assert shares(2, 8, 1, {"OMP_NUM_THREADS": "1"}) == [{"OMP_NUM_THREADS": "1"}] * 2
+    placed = shares(3, 8, 2, {"CUDA_VISIBLE_DEVICES": "4,6"})
+    assert [one["CUDA_VISIBLE_DEVICES"] for one in placed] == ["4", "6", "4"]
+    with pytest.raises(RecipeError, match="--parallel: each run needs a core, and there are"):
+        Lanes(1000)
+
+
 def one(method, after, error, peak=100.0, seconds=10.0):
     return Row(
         method, 1, measure="accuracy", before=0.5, after=after, error=error, peak_memory_mb=peak, seconds=seconds
@@ -115,7 +142,8 @@ def test_a_difference_that_may_be_chance_is_called_none():
     assert rows[0].interval == pytest.approx((0.84 - 0.0392, 0.84 + 0.0392))
     shown = page(rows, "A <b>", ["about"])
     assert "failed: no disk" in shown and "A &lt;b&gt;" in shown and picture(rows)[:4] == b"\x89PNG"
-    assert cells(rows[0])[2] == "84.0% (80.1% to 87.9%)"
+    assert cells(rows[0])[2:4] == ["84.0% (80.1% to 87.9%)", ""]
+    assert cells(replace(rows[0], seeds=3, spread=0.011))[3] == "±1.1% of 3"
 
 
 def test_what_was_measured_otherwise_is_not_held_against_the_rest():

@@ -11,9 +11,12 @@ import pytest
 from rollout_stub import by, serving, shown, verdict
 
 from tunesmith.cli import main
+from tunesmith.data.example import Example, Message
 from tunesmith.rewards._settings import Judge
 from tunesmith.rollout.calibration import calibrate, read_calibration
 from tunesmith.rollout.judge import AT_ONCE, Pair, open_judge
+from tunesmith.rollout.judging import Writing
+from tunesmith.rollout.written import answered
 
 SIZE, LONGER = 60, 36
 """Pairs, and in how many of them people prefer the longer answer."""
@@ -262,4 +265,10 @@ def test_a_model_writes_two_answers_that_are_compared(tmp_path, model_folder, ca
         assert run("label", data, "--to", out, *told) == 0
         assert len(stub.bodies) == asked and out.read_text() == first  # the same answers again, and none asked about
     assert 1 <= len(first.splitlines()) <= 10 and any(one != other for one, other in seen)
-    assert all(len(row["chosen"]) >= len(row["rejected"]) for row in map(json.loads, first.splitlines()))
+    pairs = [(row["chosen"][-1], row["rejected"][-1]) for row in map(json.loads, first.splitlines())]
+    assert all(len(better["content"]) >= len(worse["content"]) for better, worse in pairs)
+    # one that was cut off after six tokens is told from one that came to its end, so that no end is learnt from it
+    assert {turn.get("ended", True) for pair in pairs for turn in pair} >= {False}
+    short = Example(prompt=(Message("user", "p0"),))
+    [made] = answered([short], Writing(model=str(model_folder), max_new_tokens=400), lambda done, of: None)
+    assert [one.messages[-1].ended for one in made.answers] == [True, True]

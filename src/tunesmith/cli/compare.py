@@ -31,6 +31,9 @@ def compare(  # noqa: PLR0913 - each is an option
     sweep: Annotated[
         int, typer.Option(help="Learning rates tried for each first, in short runs out of its budget.", min=0)
     ] = 0,
+    parallel: Annotated[
+        int, typer.Option(help="Runs at once, each with its share of the cores, or a GPU of its own.", min=1)
+    ] = 1,
     retention: Annotated[bool, typer.Option(help="Measure what is left of general skills too.")] = True,
     out: Annotated[Path, typer.Option(help="Where the runs and the report go; what has run is not run again.")] = Path(
         "comparison"
@@ -41,6 +44,7 @@ def compare(  # noqa: PLR0913 - each is an option
     forgotten, and what it took."""
     from ..compare.budget import Budget
     from ..compare.contest import Contest, Entrant, apart
+    from ..compare.lanes import Lanes
     from ..compare.page import HEAD, cells, notes, page, picture
     from ..compare.sweep import compared
     from ..files import write
@@ -52,9 +56,10 @@ def compare(  # noqa: PLR0913 - each is an option
     words = (*context.args, f"eval.retention={str(retention).lower()}")
     limit = Budget.read(budget) if budget else None
     contest = Contest(recipe, words, entrants, tuple(range(1, seeds + 1)), out, limit, sweep)
-    rows = compared(contest, Progress(quiet=as_json).say)
+    rows = compared(contest, Progress(quiet=as_json).say, Lanes(parallel).begin, parallel)
     about = [f"{recipe}, {seeds} seed{'s' * (seeds > 1)}", f"words: {' '.join(words)}"]
     about += [f"budget of each method: {limit}"] if limit else []
+    about += [f"{parallel} runs at once: times are of a run with its share of the machine"] if parallel > 1 else []
     out.mkdir(parents=True, exist_ok=True)
     found = [one.as_json() for one in rows]
     write(out / "comparison.json", json.dumps(found, indent=1, ensure_ascii=False))

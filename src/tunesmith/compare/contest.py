@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from math import sqrt
@@ -170,15 +168,6 @@ def carry_out(recipe: Path, heat: Heat, say: Say, begin: Begin) -> str:
         words = [str(recipe), *heat.words]
     say(heat.label)
     return begin(words)
-
-
-def in_a_process(words: Sequence[str]) -> str:
-    """Train in a process of its own."""
-    done = subprocess.run([sys.executable, "-m", "tunesmith", "train", *words], capture_output=True, text=True)
-    if not done.returncode:
-        return ""
-    said = [line for line in done.stderr.strip().splitlines() if line.startswith("tunesmith: ")]
-    return said[-1].removeprefix("tunesmith: ") if said else f"ended with status {done.returncode}"
 
 
 def here(words: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from statistics import mean, median, pstdev
+from statistics import mean, median, stdev
 from typing import Any
 
 from .. import passport
@@ -35,7 +35,7 @@ class Row:
     error: float | None = None
     """Standard error of `after`: of the held-out rows, and of the seeds."""
     spread: float | None = None
-    """Standard deviation over the seeds."""
+    """Standard deviation over the seeds: how stable it is."""
     retained: float | None = None
     """Share of general skills that is left."""
     retained_interval: tuple[float, float] | None = None
@@ -92,7 +92,7 @@ def row(heats: Sequence[Heat], failures: Sequence[str]) -> Row:
         mean(before) if before else None,
         mean(after) if after else None,
         error_of(name, after, results[0]["after"]["n"]) if after else None,
-        pstdev(after) if len(after) > 1 else None,
+        stdev(after) if len(after) > 1 else None,
         mean(one["all"][0] for one in kept) if kept else None,
         (min(one["all"][1] for one in kept), max(one["all"][2] for one in kept)) if kept else None,
         mean(one["text"][0] for one in kept) if kept else None,
@@ -111,7 +111,7 @@ def row(heats: Sequence[Heat], failures: Sequence[str]) -> Row:
 def error_of(name: str, found: Sequence[float], n: int) -> float | None:
     """The standard error of a mean over seeds. Accuracies are of the same held-out rows, so that more seeds do not make
     these more; of a loss only its seeds are known."""
-    seeds = pstdev(found) ** 2 / (len(found) - 1) if len(found) > 1 else 0.0
+    seeds = stdev(found) ** 2 / len(found) if len(found) > 1 else 0.0
     if name == "accuracy":
         share = min(max(mean(found), 0.5 / n), 1 - 0.5 / n)  # of none or all right something may still be chance
         return math.sqrt(share * (1 - share) / n + seeds)

@@ -14,6 +14,7 @@ HEAD = (
     "method",
     "before",
     "after",
+    "over seeds",
     "against the best",
     "retained",
     "trained",
@@ -28,14 +29,14 @@ HEAD = (
 def cells(one: Row) -> list[str]:
     """A row in words."""
     if one.after is None:
-        return [one.method, "", "", f"failed: {one.failed}", *[""] * 7]
+        return [one.method, "", "", "", f"failed: {one.failed}", *[""] * 7]
     as_share = one.measure == "accuracy"
 
     def figure(value: float | None) -> str:
         return "" if value is None else f"{value:.1%}" if as_share else f"{value:.4f}"
 
     low, high = one.interval or (None, None)
-    spread = f" ({figure(low)} to {figure(high)})" if low is not None else ""
+    interval = f" ({figure(low)} to {figure(high)})" if low is not None else ""
     kept = "" if one.retained is None else f"{one.retained:.0%}"
     if one.retained_interval:
         kept += " ({:.0%} to {:.0%})".format(*one.retained_interval)
@@ -43,7 +44,8 @@ def cells(one: Row) -> list[str]:
     return [
         one.method,
         figure(one.before),
-        f"{figure(one.after)}{spread}",
+        f"{figure(one.after)}{interval}",
+        "" if one.spread is None else f"±{figure(one.spread)} of {one.seeds}",
         f"{one.verdict}{', Pareto' if one.pareto else ''}{failed}",
         kept,
         f"{one.trainable or 0:,} ({one.share or 0:.2%})",

@@ -6,6 +6,7 @@ All of it is taken off the method's budget, and said.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from ..config.load import load
@@ -13,7 +14,7 @@ from ..migrate import RENAMED
 from ..run import Run
 from ..runs import RunFolder
 from .budget import Spent
-from .contest import RATE, Begin, Contest, Heat, Say, carry_out, in_a_process
+from .contest import RATE, Begin, Contest, Heat, Say, carry_out
 from .figures import Row, judged, row
 from .short import PACE, alone, anew, figure, judging, lighten, pace
 
@@ -33,15 +34,23 @@ class Found:
     failed: str = ""
 
 
-def compared(contest: Contest, say: Say, begin: Begin = in_a_process) -> list[Row]:
-    """Run a comparison, a row a method, the best first."""
-    rows = []
-    for heats in contest.heats:
-        found = Search(contest, heats[0], say, begin).found()
-        runs = [heat.having(found.words, note=found.note) for heat in heats]
-        failures = [found.failed or carry_out(contest.recipe, heat, say, begin) for heat in runs]
-        made = replace(row(runs, failures), searched=found.spent)
-        rows.append(replace(made, note="; ".join(filter(None, (made.note, ended_early(contest, runs[0], made))))))
+def compared(contest: Contest, say: Say, begin: Begin, at_once: int = 1) -> list[Row]:
+    """Run a comparison, so many runs at once; a row a method, the best first."""
+    entrants = contest.heats
+    with ThreadPoolExecutor(at_once) as pool:
+        searched = list(pool.map(lambda heats: Search(contest, heats[0], say, begin).found(), entrants))
+        asked = [
+            (heat.having(found.words, note=found.note), found.failed)
+            for heats, found in zip(entrants, searched, strict=True)
+            for heat in heats
+        ]
+        failures = list(pool.map(lambda one: one[1] or carry_out(contest.recipe, one[0], say, begin), asked))
+    rows, seeds = [], len(contest.seeds)
+    for n, found in enumerate(searched):
+        mine = slice(n * seeds, (n + 1) * seeds)
+        heats = [heat for heat, _ in asked[mine]]
+        made = replace(row(heats, failures[mine]), searched=found.spent)
+        rows.append(replace(made, note="; ".join(filter(None, (made.note, ended_early(contest, heats[0], made))))))
     return judged(rows)
 
 

@@ -47,14 +47,19 @@ class Engine:
 
     def write(self, prompts: Sequence[Ids], max_new_tokens: int, pick=None) -> list[str]:
         """An answer to each, up to a token that ends it: word after word the likeliest, or what `pick` takes."""
-        answers = [""] * len(prompts)
+        return [text for text, _ in self.answers(prompts, max_new_tokens, pick)]
+
+    def answers(self, prompts: Sequence[Ids], max_new_tokens: int, pick=None) -> list[tuple[str, bool]]:
+        """The same, and whether each came to its end, or was cut off after `max_new_tokens`."""
+        answers = [("", False)] * len(prompts)
         for chosen, read in self.batches(prompts):
             ids: list[Ids] = [[] for _ in chosen]
             for step in self.steps(read, max_new_tokens, pick or greedy):
                 for row, token in step:
                     ids[row].append(token)
             for n, said in zip(chosen, ids, strict=True):
-                answers[n] = self.tokenizer.decode(said, skip_special_tokens=True)
+                text = self.tokenizer.decode(said, skip_special_tokens=True)
+                answers[n] = text, len(said) < max_new_tokens
         return answers
 
     def stream(self, prompt: Ids, max_new_tokens: int, pick=None) -> Iterator[str]:

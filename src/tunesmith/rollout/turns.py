@@ -24,8 +24,8 @@ def text(answer: Answer) -> str:
     return "\n".join(json.dumps(turn, ensure_ascii=False) for turn in turns(answer.messages))
 
 
-def answer(content: str) -> Answer:
-    return Answer((Message("assistant", content),))
+def answer(content: str, ended: bool = True) -> Answer:
+    return Answer((Message("assistant", content, ended=ended),))
 
 
 def said(example: Example, completion: str, tokens: int, stopped: bool) -> Said:

@@ -43,15 +43,15 @@ def answered(found: Sequence[Example], how: Writing, tell: Callable[[int, int], 
         prompts = [renderer.prompt(one.prompt, one.tools) for one in part]
         told = [how.model, weights, how.max_new_tokens, how.temperature, how.seed, prompts]
         key = sha256(json.dumps(told).encode()).hexdigest()
-        file = cache() / "judge" / "written" / f"{key}.json"
+        file = cache() / "judge" / "answers" / f"{key}.json"
         if not file.is_file():
             torch.manual_seed(int(key[:12], 16))
             twice = [prompt for prompt in prompts for _ in range(2)]
-            texts = engine.write(twice, how.max_new_tokens, sampling(how.temperature))
+            drawn = engine.answers(twice, how.max_new_tokens, sampling(how.temperature))
             private(cache())
-            write(file, json.dumps(texts))
-        texts = json.loads(file.read_text(encoding="utf-8"))
+            write(file, json.dumps(drawn))
+        drawn = [answer(text, ended) for text, ended in json.loads(file.read_text(encoding="utf-8"))]
         for n, example in enumerate(part):
-            made.append(replace(example, answers=(answer(texts[2 * n]), answer(texts[2 * n + 1])), truth=None))
+            made.append(replace(example, answers=(drawn[2 * n], drawn[2 * n + 1]), truth=None))
         tell(min(at + AT_ONCE, len(found)), len(found))
     return made
