@@ -25,13 +25,17 @@ def settle_in() -> None:
     A step frees and takes the same large tensors again: each time afresh from the system they cost a page fault for
     every 4 kB, up to a sixth of a step's time on a CPU.
     """
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(cores())
+    torch.set_num_threads(threads())
     if sys.platform == "linux" and not torch.cuda.is_available():
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc alone has it
         if mallopt is not None:
             mallopt(MMAP_THRESHOLD, LARGEST)
             mallopt(TRIM_THRESHOLD, 2**31 - 1)
+
+
+def threads() -> int:
+    """Threads that a run of this process computes with."""
+    return torch.get_num_threads() if "OMP_NUM_THREADS" in os.environ else cores()
 
 
 def cores() -> int:

@@ -6,7 +6,7 @@ import psutil
 import torch
 
 from tunesmith.config.load import load
-from tunesmith.machine import cores, processor
+from tunesmith.machine import processor, threads
 from tunesmith.plan.device import GB
 from tunesmith.run import Run
 from tunesmith.training import planned
@@ -24,10 +24,10 @@ def test_a_run_says_how_far_its_plan_was_right(tmp_path, monkeypatch, model_fold
         "call": 1e-5,
         "framework": psutil.Process().memory_info().rss / GB,
     }
-    place = tmp_path / "home" / "plan" / "processor.json"
+    place = tmp_path / "home" / "plan" / f"processor-{threads()}.json"
     place.parent.mkdir(parents=True)
     place.write_text(
-        json.dumps({"key": {"processor": processor(), "threads": cores(), "torch": torch.__version__}, **known})
+        json.dumps({"key": {"processor": processor(), "threads": threads(), "torch": torch.__version__}, **known})
     )
     words = [
         f"model.path={model_folder}", f"data.path={reviews}", "objective=classify", "eval.enabled=false",

@@ -127,12 +127,12 @@ def this_cpu() -> Device:
     import psutil
     import torch
 
-    from ..machine import cores, processor
+    from ..machine import processor, threads
 
-    key = {"processor": processor(), "threads": cores(), "torch": torch.__version__}
+    key = {"processor": processor(), "threads": threads(), "torch": torch.__version__}
     found = measured(key)
     return Device(
-        name=f"{processor()}, {cores()} threads",
+        name=f"{processor()}, {threads()} threads",
         kind="cpu",
         memory=psutil.virtual_memory().total / GB,
         rates={kind: [(int(side), rate) for side, rate in found[kind]] for kind in ("full", "half")},
@@ -146,7 +146,7 @@ def this_cpu() -> Device:
 
 
 def measured(key: dict[str, Any]) -> dict[str, Any]:
-    file = cache() / "plan" / "processor.json"
+    file = cache() / "plan" / f"processor-{key['threads']}.json"
     known = read(file)
     if known.get("key") != key:
         done = subprocess.run([sys.executable, "-m", "tunesmith.plan.calibrate"], capture_output=True, text=True)
