@@ -9,11 +9,16 @@ import platform
 import sys
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from .run import Train
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 LARGEST = 2**25  # what it takes for the latter at most
@@ -42,6 +47,18 @@ def cores() -> int:
     """Real cores that this process may run on."""
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(here, psutil.cpu_count(logical=False) or here))
+
+
+def accelerator(train: Train) -> Accelerator:
+    """The device of a run, and the numbers that it computes with. A run before it in this process may have had others,
+    which accelerate keeps for all that come after."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    precision = "bf16" if train.bf16 else "fp16" if train.fp16 else "no"
+    if AcceleratorState._shared_state.get("_mixed_precision", precision) != precision:
+        AcceleratorState._reset_state()
+    return Accelerator(mixed_precision=precision)
 
 
 STEERING = (

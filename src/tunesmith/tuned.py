@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .config.load import dump
 from .data.example import Answer, Example, Message
 from .data.keeping.material import Material, prepare
 from .data.reading.places import places
@@ -88,7 +89,7 @@ class Tuned:
         """The tuned model, or the one it came from: the same weights with the adapter off, or if need be a second."""
         if not base:
             yield self.model
-        elif (self.folder.path / "adapter").is_dir():
+        elif (self.folder.path / "adapter").is_dir() and self.run.method.leaves_base:
             with self.model.disable_adapter():
                 yield self.model
         else:
@@ -180,15 +181,16 @@ class Tuned:
 
     def look_back(self, examiner: Examiner, material: Material, say: Callable[[str], None]) -> None:
         """Find out what the objective wants to know of the model as it was before the run, or of another."""
-        run, many = self.run, range(len(examiner.sequences))
+        run = self.run
         if memory := ask_another(run, material, say):
-            examiner.rows.look_back(run.objective, memory, many, run.data.max_length)
+            examiner.look_back(memory, run.data.max_length)
             return
         with self.before() as model:
             policy = Policy(model)
             key = {"base": read(self.folder.path)["hashes"]["base"], "begun": run.method.adapter}
+            key |= {"model": dump(run.model)}
             asker = Asker(policy, Full(), examiner.layout, key | facts(policy.device), say)
-            examiner.rows.look_back(run.objective, asker, many, run.data.max_length)
+            examiner.look_back(asker, run.data.max_length)
 
     @contextmanager
     def before(self) -> Iterator[Any]:

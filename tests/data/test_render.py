@@ -48,6 +48,17 @@ def test_what_is_learnt_is_the_answers_and_their_stop_tokens(tokenizer):
     assert learnt(renderer, one(renderer, dialogue(TURNS))) == ["three<|im_end|>", " yes\n\nno <|im_end|>"]
 
 
+@pytest.mark.parametrize("targets", ["pairs", "ranked", "liked"])
+def test_of_answers_that_are_judged_what_was_said_before_is_the_prompt(tokenizer, targets):
+    renderer = Renderer(tokenizer, limited(512))
+    call = (Message("assistant", "let me see"), Message("tool", "4"), Message("assistant", "four"))
+    likes = (True, False) if targets == "liked" else ()
+    example = Example(prompt=TURNS[:4], answers=(Answer(TURNS[4:]), Answer(call)), liked=likes)
+    better, worse = renderer.render(example, targets)
+    assert learnt(renderer, better) == [" yes\n\nno <|im_end|>"]
+    assert learnt(renderer, worse) == ["let me see<|im_end|>", "four<|im_end|>"]
+
+
 def test_a_turn_marked_so_is_not_learnt(tokenizer):
     renderer = Renderer(tokenizer, limited(512))
     turns = (*TURNS[:2], Message("assistant", "three", weight=0), *TURNS[3:])

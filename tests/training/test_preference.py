@@ -15,8 +15,10 @@ from tinyrun import loop_of, sequences_for
 
 from tunesmith.cli import app
 from tunesmith.data.batch import pad, share
+from tunesmith.data.rendering.tokens import Tokens
 from tunesmith.errors import CheckpointError, DataError, RecipeError
 from tunesmith.methods.lora import LoRA
+from tunesmith.model.rows import Strangers
 from tunesmith.objectives.dpo import DPO
 from tunesmith.objectives.kto import KTO
 from tunesmith.optimizers.sgd import SGD
@@ -127,6 +129,33 @@ def test_the_first_loss_is_ln_2_unless_a_reference_is_given(model_folder, pairs,
     assert itself["loss"] == pytest.approx(math.log(2), abs=1e-6)
 
 
+def test_a_reference_speaks_in_the_numbers_in_which_is_learnt(model_folder, pairs):
+    """And a run in other numbers goes before it in this process."""
+    words = ("objective=dpo", "method=full", "eval.enabled=false")
+    for more in (("train.bf16=true",), ("train.bf16=true", f"objective.reference={model_folder}"), ()):
+        first = trained(model_folder, pairs, *words, *more)[0]
+        assert first["loss"] == pytest.approx(math.log(2), abs=1e-6) and first["rewards/margins"] == 0
+
+
+def test_a_reference_is_read_anew_when_rows_before_it_change(model_folder, pairs):
+    words = ("objective=dpo", "method=full", "eval.enabled=false", "train.per_device_train_batch_size=2")
+    seen = [trained(model_folder, pairs, *words)[0]["loss"]]
+    rows = [json.loads(line) for line in pairs.read_text(encoding="utf-8").splitlines()]
+    for number in range(len(rows)):  # one of them is in no batch, and before one that is
+        changed = [row | {"rejected": row["rejected"] + " of" * (at == number)} for at, row in enumerate(rows)]
+        seen.append(trained(model_folder, lines(pairs, changed), *words)[0]["loss"])
+    assert seen == pytest.approx([math.log(2)] * len(seen), abs=1e-6)
+
+
+def test_what_a_model_was_is_found_again_when_its_biases_have_learnt(tokenizer, tmp_path, pairs):
+    base = tmp_path / "biased"
+    make_tiny(attention_bias=True).save_pretrained(base)
+    tokenizer.save_pretrained(base)
+    words = ("objective=dpo", "method=lora", "method.bias=all", "train.learning_rate=0.5", "data.eval_size=0.3")
+    trained(base, pairs, *words, f"output={tmp_path / 'first'}")
+    same(tmp_path / "first")
+
+
 AGAIN = {
     "lora": ("objective=dpo", "method=lora"),
     "full": ("objective=dpo", "method=full"),
@@ -231,19 +260,23 @@ BAD = {
     "no answer": {"prompt": "a", "chosen": "yes", "rejected": ""},
     "other prompts": {"chosen": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
                       "rejected": [{"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]},
+    "prompts that part": {side: [{"role": "system", "content": "s"}, {"role": "user", "content": side},
+                          {"role": "assistant", "content": "b"}] for side in ("chosen", "rejected")},
 }  # fmt: skip
 SAYS = {
     "the same": "pairs.jsonl:2: has two answers that come to the same tokens",
     "no answer": "pairs.jsonl:2: answer 2 is empty",
     "other prompts": "pairs.jsonl:2: cannot be read as preference: has no prompt, and chosen and rejected begin with no"
     " turn in common: a pair is two answers to one prompt",
+    "prompts that part": "pairs.jsonl:2: cannot be read as preference: has no prompt, and chosen and rejected begin"
+    " with 1 turn in common and part where one asks: a pair is two answers to one prompt",
 }
 
 
 @pytest.mark.parametrize("fault", BAD)
 def test_bad_pairs_are_named(model_folder, tmp_path, fault):
     good = [{"prompt": f"is it {n}?", "chosen": "yes", "rejected": "no"} for n in range(6)]
-    if fault == "other prompts":
+    if "prompts" in fault:
         good = [{side: [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row[side]}]
                  for side in ("chosen", "rejected")} for row in good]  # fmt: skip
     data = lines(tmp_path / "pairs.jsonl", [good[0], BAD[fault], *good[1:]])
@@ -255,6 +288,24 @@ def test_one_kind_of_answer_is_not_enough_for_kto(model_folder, tmp_path):
     rows = [{"prompt": f"is it {n}?", "completion": "yes", "label": True} for n in range(6)]
     said = refused(model_folder, lines(tmp_path / "likes.jsonl", rows), DataError, "objective=kto", "data.eval_size=0")
     assert "are liked" in said and "learns from both kinds" in said
+
+
+def test_what_cannot_be_compared_is_refused(model_folder, pairs):
+    said = refused(model_folder, pairs, RecipeError, "objective=kto", "data.eval_size=0.3", "eval.max_samples=1")
+    assert said.startswith("data.eval_size: one row is held out, and kto compares rows")
+    said = refused(model_folder, pairs, RecipeError, "objective=dpo", "data.train_on=[all]")
+    assert said.startswith("data.train_on: all learns what is asked too, and dpo judges answers")
+
+
+def test_a_stranger_answers_another_prompt(model_folder):
+    """The rows of one prompt, as those of a pair, stand side by side."""
+    sequences = [Tokens([9, prompt, 20 + n], [False, False, True]) for n, prompt in enumerate((5, 5, 5, 6, 6, 5))]
+    strangers = Strangers(sequences, 8)
+    assert [strangers.one(n).ids for n in range(6)] == [
+        [9, 5, 23], [9, 5, 23], [9, 5, 23], [9, 6, 25], [9, 6, 25], [9, 5, 23],
+    ]  # fmt: skip
+    alone = Strangers([Tokens([9, 5, 20 + n], [False, False, True]) for n in range(2)], 8)
+    assert alone.one(0).ids == [9, 5, 21]
 
 
 def test_the_doctor_looks_at_pairs_too(model_folder, pairs, tmp_path, capsys):

@@ -18,7 +18,7 @@ from ..data.rendering.render import Tokens
 from ..errors import RecipeError
 from ..model.engine import Engine, reading
 from ..model.policy import Policy
-from ..model.rows import Alone, Rows
+from ..model.rows import Alone, Oracle, Rows
 from ..objectives.base import Objective, Tally
 from ..run import Eval
 from .by_task import figures, right, rights, said
@@ -82,6 +82,15 @@ class Examiner:
             gold = [plain(str(example.gold)) for example in self.examples]
             return judged(gold, [plain(text) for text in answers], loss, said)
         return Measured(measure([], [], loss, len(prompts)), said, losses=losses, tokens=tokens)
+
+    def look_back(self, oracle: Oracle, cutoff: int) -> None:
+        """Find out what the objective wants to know of the examples before the model learns anything."""
+        if self.objective.asks("baseline") and len(self.sequences) < 2:
+            raise RecipeError(
+                f"data.eval_size: one row is held out, and {self.objective.name} compares rows with each other; hold out"
+                " two or more (eval.max_samples counts too), or measure none with eval.enabled=false"
+            )
+        self.rows.look_back(self.objective, oracle, range(len(self.sequences)), cutoff)
 
     def questions(self) -> list[dict[str, str]]:
         """The examples whose answers are written out: what is asked, and what would be right."""

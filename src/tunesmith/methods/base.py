@@ -23,6 +23,8 @@ class Method:
     name: ClassVar[str]
     detachable: ClassVar[bool] = True
     """Whether the untouched model can still be run by switching the method off; what is saved is then an adapter."""
+    leaves_base: ClassVar[bool] = True
+    """Whether switching a trained adapter off leaves the model as it was; not so where weights of its own learn too."""
     reads_gradients: ClassVar[bool] = False
     """Whether `after_step` looks at gradients, which must then be kept until it has."""
 

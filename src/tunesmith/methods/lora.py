@@ -69,6 +69,10 @@ class LoRA(Peft):
     def detachable(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.init_lora_weights not in MOVES_BASE
 
+    @property
+    def leaves_base(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.bias == "none"
+
     def config(self, model, kind):
         from peft import LoraConfig
         from torch.nn import Linear

@@ -15,7 +15,7 @@ from .. import passport
 from ..config.load import dump
 from ..data.rendering.tokens import Tokens
 from ..errors import CheckpointError, RecipeError, Refusal
-from ..machine import facts, settle_in
+from ..machine import accelerator, facts, settle_in
 from ..methods.full import Full
 from ..objectives.base import Referred
 from .adapter import adapters, refuse_strangers
@@ -73,13 +73,11 @@ def beside(run: Run, base: Path) -> dict[str, Path]:
 @contextmanager
 def present(folder: Path, run: Run, say: Callable[[str], None]) -> Iterator[Memory]:
     """A memory of the model in a folder, which is asked within it and gone behind it."""
-    from accelerate import Accelerator
-
     settle_in()
     held = {name: value for name, value in dump(run.model).items() if name not in ("path", "adapters")}
     with about():
         model: Any = load_model(folder, run.model.precision, changes=run.model.changes)[0]
-    device = Accelerator().device
+    device = accelerator(run.train).device
     policy = Policy(model.to(device).eval())
     key = {"base": passport.digest(passport.inputs(folder, {}, say)["base"]), "model": held}
     memory = Memory(Asker(policy, Full(), policy.layout(), key | facts(device), say))

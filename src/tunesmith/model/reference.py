@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import cache
+from .. import cache, passport
 from ..data.batch import Layout, owned
 from ..data.keeping.store import learnt
 from ..data.rendering.tokens import Tokens
+from ..runs import versions
 
 if TYPE_CHECKING:
     from ..methods.base import Method
@@ -55,7 +56,10 @@ class Asker:
     def ask(self, sequences: Sequence[Tokens], wanted: Sequence[int]) -> Reference:
         """The log-probabilities of the wanted sequences, out of the cache if they are there."""
         targets = learnt(sequences)
-        made_of = json.dumps({**self.key, "sequences": digest(sequences, wanted)}, sort_keys=True)
+        kind = self.policy.device.type
+        mixed = str(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else None
+        key = {**self.key, "mixed": mixed, "code": passport.digest(passport.code()), "versions": versions()}
+        made_of = json.dumps({**key, "sequences": digest(sequences, wanted)}, sort_keys=True)
         target = cache.cache() / "reference" / hashlib.sha256(made_of.encode()).hexdigest()[:16]
 
         def build(folder: Path) -> None:
@@ -114,8 +118,9 @@ def families(wanted: Sequence[int], sequences: Sequence[Tokens]) -> Iterator[tup
 
 
 def digest(sequences: Sequence[Tokens], wanted: Sequence[int]) -> str:
-    """A hash of some sequences, of their numbers, and of what is learnt of them."""
-    made = hashlib.sha256(np.array([len(sequences), *wanted], np.int64).tobytes())
+    """A hash of some sequences, of their numbers, and of what is learnt of them; and of how much is learnt of the others,
+    which says where in a file theirs stand."""
+    made = hashlib.sha256(np.array([len(sequences), *wanted, -1, *learnt(sequences)], np.int64).tobytes())
     for n in wanted:
         tokens = sequences[n]
         made.update(np.array([*tokens.ids, -1, *tokens.learn], np.int32).tobytes())

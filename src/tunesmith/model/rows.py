@@ -127,10 +127,14 @@ class Rows:
             return what(batch, **policy.look(batch, looked_at(what)))
 
 
-class Strangers(Many):
-    """Of every sequence its prompt, with the answer of the one after it: what nobody would say there.
+NEAR = 17
+"""Sequences among which another prompt is looked for, the first one included."""
 
-    Which answer that is depends on the rows alone, not on the batch that they are in.
+
+class Strangers(Many):
+    """Of every sequence its prompt, with the answer to the next prompt that is another: what nobody would say there.
+
+    Rows of one prompt often stand side by side, as those of a pair do, and what is learnt of them is no stranger's. Which answer that is depends on the rows alone, not on the batch that they are in.
     """
 
     def __init__(self, sequences: Sequence[Tokens], cutoff: int) -> None:
@@ -144,8 +148,12 @@ class Strangers(Many):
         return len(self.sequences)
 
     def one(self, number: int) -> Tokens:
-        asked, other = self.sequences[number], self.sequences[(number + 1) % len(self)]
-        prompt, said = asked.ids[: begins(asked)], other.ids[begins(other) :]
+        asked = self.sequences[number]
+        prompt = asked.ids[: begins(asked)]
+        after = [(number + n) % len(self) for n in range(1, min(len(self), NEAR))]
+        strangers = (other for other in map(self.sequences.__getitem__, after) if other.ids[: begins(other)] != prompt)
+        other = next(strangers, None) or self.sequences[after[0]]
+        said = other.ids[begins(other) :]
         said = said[: max(1, self.cutoff - len(prompt))]
         learn = other.learn[begins(other) :][: len(said)]
         return replace(asked, ids=prompt + said, learn=[False] * len(prompt) + learn, weights=None)

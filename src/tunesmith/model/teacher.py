@@ -77,7 +77,8 @@ def refuse_other_words(run: Run, folder: Path, base: Path) -> None:
     ours = load_tokenizer(base).get_vocab()
     with about():
         theirs = load_tokenizer(folder).get_vocab()
-    if wrong := min((n for word, n in ours.items() if theirs.get(word) != n), default=None):
+    wrong = min((n for word, n in ours.items() if theirs.get(word) != n), default=None)
+    if wrong is not None:
         said = {n: word for word, n in theirs.items()}.get(wrong)
         mine = {n: word for word, n in ours.items()}[wrong]
         raise RecipeError(

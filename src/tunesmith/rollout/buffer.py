@@ -49,7 +49,7 @@ class Beginning:
 
     def __init__(self, policy: Policy, method: Method) -> None:
         self.policy = policy
-        self.off = method.detachable and not method.adapter
+        self.off = method.detachable and method.leaves_base and not method.adapter
         learning = {} if self.off else policy.trainable()
         theirs = ("critic.", "value_head.")  # the reference has no critic
         self.weights = {n: one.detach().clone() for n, one in learning.items() if not n.startswith(theirs)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import torch
 from ..config.load import dump
 from ..data.batch import pad, share
 from ..evaluate.evaluate import Examiner
-from ..machine import facts
+from ..machine import accelerator, facts
 from ..model.another import Memory, another, present, same_words
 from ..model.reference import Asker
 from ..model.rows import Oracle, Rows
@@ -109,7 +110,7 @@ def before_learning(run: Run, loop: Loop, examiners: Sequence[Examiner], oracle:
     """Find out what the objective wants to know of the model before it learns, or of another."""
     if loop.answers:  # what it says is not known yet
         return
-    ask(oracle, run, loop.rows, loop.order, examiners)
+    ask(oracle, run, loop.rows, loop.order, examiners, loop.accelerator.autocast())
 
 
 def ask_another(run: Run, material: Material, say: Callable[[str], None]) -> Memory | None:
@@ -124,14 +125,17 @@ def ask_another(run: Run, material: Material, say: Callable[[str], None]) -> Mem
         Examiner(material, run.objective, run.eval, pad, examples) for examples in (material.test, material.validation)
     ]
     with present(folder, run, say) as memory:
-        ask(memory, run, Rows(material.sequences), steps, held_out)
+        ask(memory, run, Rows(material.sequences), steps, held_out, accelerator(run.train).autocast())
     return memory
 
 
-def ask(oracle: Oracle, run: Run, rows: Rows, steps: Order, examiners: Sequence[Examiner]) -> None:
-    """Ask it of all sequences that a run looks at."""
+def ask(  # noqa: PLR0913 - each is of another kind
+    oracle: Oracle, run: Run, rows: Rows, steps: Order, examiners: Sequence[Examiner], learning: AbstractContextManager
+) -> None:
+    """Ask it of all sequences that a run looks at: those that are learnt from in the numbers in which they are."""
     cutoff = run.data.max_length
-    rows.look_back(run.objective, oracle, sequences_of(steps.seen, run.objective), cutoff)
+    with learning:
+        rows.look_back(run.objective, oracle, sequences_of(steps.seen, run.objective), cutoff)
     for examiner in examiners:
         if examiner.examples:
-            examiner.rows.look_back(run.objective, oracle, range(len(examiner.sequences)), cutoff)
+            examiner.look_back(oracle, cutoff)

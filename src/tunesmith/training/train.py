@@ -15,6 +15,7 @@ from ..config.load import dump
 from ..data.keeping.material import Material, prepare
 from ..data.keeping.store import highest_token
 from ..data.reading.places import places, sums
+from ..data.rendering.render import RATED
 from ..errors import BadEnvironment, OutOfMemory, RecipeError
 from ..evaluate.evaluate import Examiner
 from ..evaluate.report import write_report
@@ -216,6 +217,9 @@ def refuse(run: Run) -> None:
         ),
         f"train.torch_compile: {run.method.name} takes other tokens each time; set it to false": train.torch_compile
         and run.method.name == KIND,
+        f"data.train_on: all learns what is asked too, and {run.objective.name} judges answers; leave it out": (
+            "all" in run.data.train_on and run.objective.targets in RATED
+        ),
         "train.bf16 and train.fp16 exclude each other; set one of them": train.fp16 and train.bf16,
         "train.fp16 needs weights in fp32 to scale the loss; set model.precision=fp32": train.fp16
         and run.model.precision.name == "fp16",
@@ -277,14 +281,12 @@ TOO_LARGE = (
 def build(run: Run, base: Path, material: Material, progress: Progress) -> Loop:
     """The model under its method, on its device, and the loop around it."""
     import torch
-    from accelerate import Accelerator
 
-    from ..machine import settle_in
+    from ..machine import accelerator, settle_in
 
     settle_in()
     torch.manual_seed(run.train.seed)
-    precision = "bf16" if run.train.bf16 else "fp16" if run.train.fp16 else "no"
-    accelerator = Accelerator(mixed_precision=precision)
+    computing = accelerator(run.train)
     outputs = run.objective.outputs(material.labels)
     model, heads = load_model(base, run.model.precision, outputs, run.model.adapters, run.model.changes)
     run.model.rope_scaling.check(model.config, run.data.max_length)
@@ -299,19 +301,19 @@ def build(run: Run, base: Path, material: Material, progress: Progress) -> Loop:
     model = attach(model, run.method, heads, lambda text: tokenizer(text, add_special_tokens=False)["input_ids"])
     if run.train.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
-    model = place(model, run.model.max_memory, accelerator.device, progress.say)
+    model = place(model, run.model.max_memory, computing.device, progress.say)
     if wanted(run.model.liger):
         progress.say(f"liger: its kernels compute {make_liger(model)} norms and gates")
     policy = Policy(model)
     policy.noise = run.train.neftune_noise_alpha or 0.0
     if outputs:
         pad_as(tokenizer, policy.bare)
-    policy.teacher = load_teacher(run, base, accelerator.device)
+    policy.teacher = load_teacher(run, base, computing.device)
     layout = policy.layout()
     begin_among(run, policy, material.sequences, layout, progress.say)
     parts = {"cutoff": run.data.max_length, "method": run.method}
     parts["answers"] = answers(run, material, policy, layout, progress.say)
-    loop = Loop(policy, run.objective, run.train, material.sequences, layout, accelerator, **parts)
+    loop = Loop(policy, run.objective, run.train, material.sequences, layout, computing, **parts)
     for fact in ways(loop):
         progress.say(fact)
     if run.train.torch_compile:

@@ -78,9 +78,12 @@ class Preference(Prompted):
         if isinstance(row[self.chosen], str) and isinstance(row[self.rejected], str):
             better, worse = (transcript(row[column]) for column in (self.chosen, self.rejected))
         same = begins(better, worse)
-        if not same:
+        apart = {turns[len(same)].role for turns in (better, worse)}
+        if not same or apart & {"system", "user"}:
+            shared = f"{len(same)} turn{'s' * (len(same) > 1)} in common and part where one asks"
+            common = f"with {shared}" if same else "with no turn in common"
             raise ValueError(
-                f"has no {self.prompt or 'prompt'}, and {self.chosen} and {self.rejected} begin with no turn in common:"
+                f"has no {self.prompt or 'prompt'}, and {self.chosen} and {self.rejected} begin {common}:"
                 " a pair is two answers to one prompt"
             )
         return same, better[len(same) :], worse[len(same) :]

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 Made = TypeVar("Made")
 
+RATED = ("pairs", "ranked", "liked")
+"""Targets of objectives that judge whole answers: none of it is learnt that was said before."""
+
 __all__ = ["NoTarget", "Renderer", "Tokens", "TooLong"]
 
 
@@ -146,6 +149,8 @@ class Renderer:
         check_letters(text)
         self.writer.check_thinking(messages[-1], text)
         weights = self.weights(messages)
+        if targets in RATED:  # all that was said before is the prompt
+            weights = {n: weight for n, weight in weights.items() if n >= len(example.prompt)}
         dialogue = Dialogue(messages, tuple(example.tools))
         text, spans = self.finder.cut(dialogue, text, self.finder.spans(dialogue, text, marks, weights))
         learnt = [Learnt(span, weights[n]) for n, span in spans.items()]
