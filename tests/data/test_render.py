@@ -52,8 +52,7 @@ def test_what_is_learnt_is_the_answers_and_their_stop_tokens(tokenizer):
 def test_of_answers_that_are_judged_what_was_said_before_is_the_prompt(tokenizer, targets):
     renderer = Renderer(tokenizer, limited(512))
     call = (Message("assistant", "let me see"), Message("tool", "4"), Message("assistant", "four"))
-    likes = (True, False) if targets == "liked" else ()
-    example = Example(prompt=TURNS[:4], answers=(Answer(TURNS[4:]), Answer(call)), liked=likes)
+    example = Example(prompt=TURNS[:4], answers=(Answer(TURNS[4:]), Answer(call)))
     better, worse = renderer.render(example, targets)
     assert learnt(renderer, better) == [" yes\n\nno <|im_end|>"]
     assert learnt(renderer, worse) == ["let me see<|im_end|>", "four<|im_end|>"]

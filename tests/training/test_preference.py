@@ -141,7 +141,7 @@ def test_a_reference_is_read_anew_when_rows_before_it_change(model_folder, pairs
     words = ("objective=dpo", "method=full", "eval.enabled=false", "train.per_device_train_batch_size=2")
     seen = [trained(model_folder, pairs, *words)[0]["loss"]]
     rows = [json.loads(line) for line in pairs.read_text(encoding="utf-8").splitlines()]
-    for number in range(len(rows)):  # one of them is in no batch, and before one that is
+    for number in range(0, len(rows), 6):  # at least one of them is in no batch, and before one that is
         changed = [row | {"rejected": row["rejected"] + " of" * (at == number)} for at, row in enumerate(rows)]
         seen.append(trained(model_folder, lines(pairs, changed), *words)[0]["loss"])
     assert seen == pytest.approx([math.log(2)] * len(seen), abs=1e-6)

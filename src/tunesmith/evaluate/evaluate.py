@@ -87,8 +87,8 @@ class Examiner:
         """Find out what the objective wants to know of the examples before the model learns anything."""
         if self.objective.asks("baseline") and len(self.sequences) < 2:
             raise RecipeError(
-                f"data.eval_size: one row is held out, and {self.objective.name} compares rows with each other; hold out"
-                " two or more (eval.max_samples counts too), or measure none with eval.enabled=false"
+                f"data.eval_size: one row is held out, and {self.objective.name} compares rows with each other; hold"
+                " out two or more (eval.max_samples counts too), or measure none with eval.enabled=false"
             )
         self.rows.look_back(self.objective, oracle, range(len(self.sequences)), cutoff)
 

@@ -118,8 +118,8 @@ def families(wanted: Sequence[int], sequences: Sequence[Tokens]) -> Iterator[tup
 
 
 def digest(sequences: Sequence[Tokens], wanted: Sequence[int]) -> str:
-    """A hash of some sequences, of their numbers, and of what is learnt of them; and of how much is learnt of the others,
-    which says where in a file theirs stand."""
+    """A hash of some sequences, of their numbers, and of what is learnt of them; and of how much is learnt of the
+    others, which says where in a file theirs stand."""
     made = hashlib.sha256(np.array([len(sequences), *wanted, -1, *learnt(sequences)], np.int64).tobytes())
     for n in wanted:
         tokens = sequences[n]

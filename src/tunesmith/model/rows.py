@@ -134,7 +134,8 @@ NEAR = 17
 class Strangers(Many):
     """Of every sequence its prompt, with the answer to the next prompt that is another: what nobody would say there.
 
-    Rows of one prompt often stand side by side, as those of a pair do, and what is learnt of them is no stranger's. Which answer that is depends on the rows alone, not on the batch that they are in.
+    Rows of one prompt often stand side by side, as those of a pair do, and what is learnt of them is no stranger's.
+    Which answer that is depends on the rows alone, not on the batch that they are in.
     """
 
     def __init__(self, sequences: Sequence[Tokens], cutoff: int) -> None:

@@ -129,7 +129,7 @@ def ask_another(run: Run, material: Material, say: Callable[[str], None]) -> Mem
     return memory
 
 
-def ask(  # noqa: PLR0913 - each is of another kind
+def ask(
     oracle: Oracle, run: Run, rows: Rows, steps: Order, examiners: Sequence[Examiner], learning: AbstractContextManager
 ) -> None:
     """Ask it of all sequences that a run looks at: those that are learnt from in the numbers in which they are."""
