@@ -68,9 +68,14 @@ def pairs(sequences: list[dict]) -> list[dict]:
 
 
 def liked(sequences: list[dict]) -> list[dict]:
-    """Prompt, answer, verdict, and beside it the answer of the next row, on which our baseline is measured too."""
+    """Prompt, answer, verdict, and beside it the answer to the next prompt that is another, on which our baseline is
+    measured too."""
     parts = [answered(sequence) for sequence in sequences]
-    others = [answer for _, answer in [*parts[1:], *parts[:1]]]
+    behind = [[*parts[n + 1 :], *parts[: n + 1]] for n in range(len(parts))]
+    others = [
+        next((answer for asked, answer in after[:16] if asked != prompt), after[0][1])
+        for (prompt, _), after in zip(parts, behind, strict=True)
+    ]
     return [
         {"prompt_ids": prompt, "completion_ids": answer, "KL_completion_ids": other, "label": bool(sequence["label"])}
         for (prompt, answer), other, sequence in zip(parts, others, sequences, strict=True)

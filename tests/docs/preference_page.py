@@ -69,7 +69,7 @@ Where we differ from TRL on purpose:
   for one pair at a time, which is how it was asked here. TRL's `orpo` also learns the prompt; ours does not.
 - `label_smoothing` counts in `sigmoid` (the conservative DPO), which TRL 1.16 leaves out.
 - `bco_pair` has no running shift, as in TRL 1.16.
-- `kto`'s baseline is of the whole step over all processes, and of answers that belong to the next row of the data;
+- `kto`'s baseline is of the whole step over all processes, and of answers to the next row that asks something else;
   TRL's is of a batch on each process, and depends on what is in it.
 
 {losses}
@@ -124,7 +124,7 @@ ZH = """# 从偏好中学习
   所有词元取平均（此处按每批一对询问 TRL）。TRL 的 `orpo` 还学习提示，这里不学。
 - `label_smoothing` 对 `sigmoid` 也起作用（保守 DPO），TRL 1.16 没有。
 - `bco_pair` 与 TRL 1.16 一样没有滑动偏移。
-- `kto` 的基线取自所有进程的整步，所用的错配回答是数据中的下一行；TRL 的基线取自各进程的一个批次。
+- `kto` 的基线取自所有进程的整步，所用的错配回答来自其后问题不同的第一行；TRL 的基线取自各进程的一个批次。
 """
 HEADS = {
     "en": "| objective | loss | here | TRL | gradient differs by |",
