@@ -18,18 +18,27 @@ if TYPE_CHECKING:
 
 ROWS = 512
 SIDES = (8, 32, 128, 512, 2048)
+TRY, TRIES = 0.08, 5
+"""Seconds of a try, at least, and how many there are."""
 
 
-def timed(work: Callable[[], Any], threads: int, least: float = 0.15) -> float:
+def timed(work: Callable[[], Any], threads: int) -> float:
     """Seconds that a piece of work takes by itself: of the processor's time, since others may use it too, a thread's
-    share; the least of some tries, after one that does not count."""
+    share; the least of some tries. Each try goes on for a while: what other threads took is known no finer than by the
+    kernel's tick, and a processor is not as quick for long as it is for a moment."""
     work()
+    count, took = 1, 0.0
+    while took < TRY:
+        count, begun = 2 * count, time.perf_counter()
+        for _ in range(count):
+            work()
+        took = time.perf_counter() - begun
     found: list[float] = []
-    until = time.perf_counter() + least
-    while len(found) < 5 or time.perf_counter() < until:
+    for _ in range(TRIES):
         wall, begun = time.perf_counter(), time.process_time()
-        work()
-        found.append(min(time.perf_counter() - wall, (time.process_time() - begun) / threads))
+        for _ in range(count):
+            work()
+        found.append(min(time.perf_counter() - wall, (time.process_time() - begun) / threads) / count)
     return min(found)
 
 
@@ -75,7 +84,7 @@ def small_step() -> tuple[float, Count]:
     config = LlamaConfig(vocab_size=64, **sizes)
     policy, batch = Policy(LlamaForCausalLM(config)), pack([Tokens(list(range(16)), [True] * 16)])
 
-    took = timed(lambda: there_and_back(policy.run(batch, policy.trunk).last_hidden_state.sum()), 1, 0.5)
+    took = timed(lambda: there_and_back(policy.run(batch, policy.trunk).last_hidden_state.sum()), 1)
     with torch.device(META):
         blank = Policy(LlamaForCausalLM(config))
     return took, rehearse(blank, [16], 0).step
