@@ -247,13 +247,14 @@ def wordless(text: str) -> list[int]:
 @contextmanager
 def hushed() -> Iterator[None]:
     """Within it, warnings are not shown that say nothing: PEFT 0.21 reads a property that transformers 5.23 renamed,
-    doubts norms that are not torch's own though it trains them well, and misses layers for ranks that are AdaLoRA's or
-    experts'."""
+    doubts norms that are not torch's own though it trains them well, misses layers for ranks that are AdaLoRA's or
+    experts', and warns of biases that learn, which are seen to where an adapter is switched off."""
     import warnings
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         warnings.filterwarnings("ignore", "Unsupported layer type .*Norm", UserWarning)
+        warnings.filterwarnings("ignore", "Careful, disabling adapter layers with bias", UserWarning)
         warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys did not match", RuntimeWarning)
         yield
 

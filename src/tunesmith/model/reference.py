@@ -20,6 +20,7 @@ from ..data.batch import Layout, owned
 from ..data.keeping.store import learnt
 from ..data.rendering.tokens import Tokens
 from ..runs import versions
+from .load import hushed
 
 if TYPE_CHECKING:
     from ..methods.base import Method
@@ -134,5 +135,5 @@ def untaught(model, method: Method) -> Iterator[None]:
     What a method adds is switched off where it can be, as a soft prompt that begins at random says something already.
     An adapter that is gone on with is part of what was there before.
     """
-    with model.disable_adapter() if method.detachable and not method.adapter else nullcontext():
+    with hushed(), model.disable_adapter() if method.detachable and not method.adapter else nullcontext():
         yield
