@@ -290,8 +290,10 @@ def test_one_kind_of_answer_is_not_enough_for_kto(model_folder, tmp_path):
     assert "are liked" in said and "learns from both kinds" in said
 
 
-def test_what_cannot_be_compared_is_refused(model_folder, pairs):
-    said = refused(model_folder, pairs, RecipeError, "objective=kto", "data.eval_size=0.3", "eval.max_samples=1")
+def test_what_cannot_be_compared_is_refused(model_folder, pairs, tmp_path):
+    rows = [{"prompt": f"is it {n}?", "completion": "yes", "label": n % 2 == 0} for n in range(12)]
+    likes = lines(tmp_path / "likes.jsonl", rows)
+    said = refused(model_folder, likes, RecipeError, "objective=kto", "data.eval_size=0.3", "eval.max_samples=1")
     assert said.startswith("data.eval_size: one row is held out, and kto compares rows")
     said = refused(model_folder, pairs, RecipeError, "objective=dpo", "data.train_on=[all]")
     assert said.startswith("data.train_on: all learns what is asked too, and dpo judges answers")
