@@ -21,7 +21,6 @@ from tunesmith.model.reference import Asker
 from tunesmith.model.teacher import Teacher
 from tunesmith.objectives.base import Beside
 from tunesmith.objectives.base import objective as objectives
-from tunesmith.objectives.distill import Distill
 from tunesmith.rollout.buffer import Beginning, Buffer
 from tunesmith.run import Train
 from tunesmith.schedules.constant import Constant
@@ -109,8 +108,8 @@ def loop_of(tiny, method, objective, sequences, layout=share, **settings) -> Loo
     if isinstance(outputs, Beside):
         put_beside(model, outputs, Path("nowhere"))
     policy = Policy(attach(model, method, ("score",) if outputs else ()))
-    if isinstance(objective, Distill):
-        policy.teacher = Teacher(Policy(other().eval()), objective.beta, objective.temperature)
+    if "divergence" in objective.looks():
+        policy.teacher = Teacher.of(Policy(other().eval()), objective)
     answers = buffer_of(policy, objective, method, sequences, layout) if objective.targets == "prompts" else None
     parts = {"method": method, "answers": answers}
     loop = Loop(policy, objective, train, sequences, layout, Accelerator(cpu=True), **parts)

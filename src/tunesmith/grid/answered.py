@@ -17,7 +17,7 @@ from ..objectives.base import LogProbs, Tally
 from ..rollout.buffer import Scorer
 from ..rollout.sample import Drawn
 from ..run import Run
-from .plain import Given, as_asked, logp, value
+from .plain import Given, as_asked, logp, teacher_of, value
 
 
 @dataclass
@@ -70,4 +70,4 @@ def judged_before(plain: Any, run: Run, sequences: Sequence[Tokens], heard: Over
     del made["sampled"]
     made.pop("value", None)  # it is looked at anew
     away = float((known["old"] - known["sampled"]).abs().mean())
-    return Given(sequences, made), away
+    return Given(sequences, made, teacher=teacher_of(run)), away

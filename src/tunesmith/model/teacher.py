@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, RecipeError, Refusal
 from ..run import Run
@@ -30,6 +30,15 @@ class Teacher:
     policy: Policy
     beta: float
     temperature: float
+
+    @staticmethod
+    def of(policy: Policy, aim: Any) -> Teacher:
+        """A teacher for an objective that looks at divergence. Of one that draws answers, both models' logits are
+        divided by its temperature as they are made."""
+        if aim.targets != "prompts":
+            return Teacher(policy, aim.beta, aim.temperature)
+        policy.temperature = aim.temperature
+        return Teacher(policy, aim.beta, 1.0)
 
     def judge(self, head, after) -> Divergence:
         """How states of the teacher are read, given its head."""
@@ -58,7 +67,7 @@ def find(run: Run, base: Path) -> Path | None:
         return None
     name = run.objective.models().get(SETTING)
     if name is None:
-        raise RecipeError(f"{SETTING}: distill learns from another model: name its folder, org/name, or demo/NAME")
+        raise RecipeError(f"{SETTING}: {run.objective.name} learns from another model: name its folder, org/name, or demo/NAME")
     ours = read_config(base).get_text_config().vocab_size
     with about():
         folder = locate(name)
@@ -91,10 +100,10 @@ def load_teacher(run: Run, base: Path, device: torch.device) -> Teacher | None:
     """A run's teacher in memory, if there is to be one."""
     from .policy import Policy
 
-    folder, aim = find(run, base), cast(Any, run.objective)  # of those that look at divergence
+    folder = find(run, base)
     if folder is None:
         return None
     with about():
         model: Any = load_model(folder)[0]
     policy = Policy(model.to(device).eval().requires_grad_(False))
-    return Teacher(policy, aim.beta, aim.temperature)
+    return Teacher.of(policy, run.objective)

@@ -85,6 +85,8 @@ class Online(Objective):
     """Optimizer steps that each of these times is cut into."""
 
     targets: ClassVar[Targets] = "prompts"
+    rewarded: ClassVar[bool] = True
+    """Whether it learns from what rewards say of its answers; else it looks at `divergence` from a teacher alone."""
 
     @property
     def repeats(self) -> int:

@@ -167,8 +167,10 @@ class Buffer:
         texts = [self.engine.tokenizer.decode(one.ids, skip_special_tokens=True) for one in drawn]
         reward, watched = self.scorer(examples, texts, drawn)
         watched |= how_said(drawn, texts)
+        rows = Rows([joined(Tokens(ids, [False] * len(ids)), one) for ids, one in zip(prompts, drawn, strict=True)])
+        if not self.objective.rewarded:
+            reward = -means(self.asked(["divergence"], rows)["divergence"], [len(one.ids) for one in drawn])
         if self.beginning:
-            rows = Rows([joined(Tokens(ids, [False] * len(ids)), one) for ids, one in zip(prompts, drawn, strict=True)])
             now = self.asked(["logp"], rows)["logp"]
             with self.beginning.there():
                 watched["kl"] = Tally(float((now - self.asked(["logp"], rows)["logp"]).sum()), len(drawn))
@@ -200,8 +202,10 @@ class Buffer:
         """What tells whether a policy goes astray: length, repetition, distance, groups that say nothing."""
         groups = rolled.reward.view(-1, rolled.group)
         known, count = rolled.known, len(drawn)
-        found = {"reward": Tally(float(rolled.reward.sum()), count)} | how_said(drawn, texts)
-        if rolled.group > 1:
+        found = how_said(drawn, texts)
+        if self.objective.rewarded:
+            found["reward"] = Tally(float(rolled.reward.sum()), count)
+        if self.objective.rewarded and rolled.group > 1:
             alike = (groups.amax(1) == groups.amin(1)).sum()
             found["reward_std"] = Tally(float(groups.std(1).sum()), len(groups))
             found["groups_alike"] = Tally(float(alike), len(groups))
@@ -279,6 +283,11 @@ def together(rows: Rows, size: int) -> Iterator[list[int]]:
             group = []
     if group:
         yield group
+
+
+def means(values: Tensor, sizes: Sequence[int]) -> Tensor:
+    """[M] -> [N] the mean over each answer's tokens; every answer has one at least."""
+    return torch.stack([one.mean() for one in values.split(list(sizes))])
 
 
 def how_said(drawn: Sequence[Drawn], texts: Sequence[str]) -> dict[str, Tally]:

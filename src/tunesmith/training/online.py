@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def refuse_online(run: Run) -> None:
     """What cannot be, said before anything is read."""
     online = isinstance(run.objective, Online)
-    if online and not run.rewards:
+    if isinstance(run.objective, Online) and run.objective.rewarded and not run.rewards:
         raise RecipeError(
             f"rewards: objective {run.objective.name} learns from what answers are worth; name at least one reward,"
             " such as rewards.0.name=exact_match"
