@@ -5,16 +5,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tinyrun import Words, buffer_of, loop_of, low_first, sequences_for
+from tinyrun import Words, buffer_of, loop_of, low_first, other, sequences_for
 
 from tunesmith.config.load import load
 from tunesmith.data.batch import pad
+from tunesmith.errors import RecipeError
 from tunesmith.methods.base import method
 from tunesmith.model.engine import Engine
 from tunesmith.model.load import attach
 from tunesmith.model.policy import Policy
 from tunesmith.objectives._online import Rolled, k3, whiten
 from tunesmith.objectives.base import objective
+from tunesmith.objectives.gkd import GKD
 from tunesmith.objectives.grpo import GRPO
 from tunesmith.objectives.ppo import PPO, ahead
 from tunesmith.objectives.reinforce_pp import to_come
@@ -25,8 +27,10 @@ from tunesmith.run import Run
 from tunesmith.runs import RunFolder
 from tunesmith.training import checkpoint
 from tunesmith.training.train import train
+from tunesmith.tuned import load_run
 
 ONLINE = [name for name, one in objective.all().items() if one.targets == "prompts"]
+PAID = [name for name in ONLINE if objective[name].rewarded]
 PROMPTS = [[7, 8, 9, 40 + n, *range(50, 50 + n)] for n in range(5)]
 
 
@@ -222,7 +226,7 @@ def test_a_critic_learns_what_answers_are_worth(tiny):
 
 
 @pytest.mark.parametrize("name", ["lora", "full", "prompt_tuning"])
-@pytest.mark.parametrize("aim", ONLINE)
+@pytest.mark.parametrize("aim", PAID)
 def test_the_better_arm_is_found(tiny, aim, name):
     """A bandit of two arms: answers that begin with a token of the lower half are paid."""
 
@@ -237,6 +241,14 @@ def test_the_better_arm_is_found(tiny, aim, name):
     loop = loop_of(loud, method[name](), judge, sequences_for(judge), max_steps=12, learning_rate=rate)
     paid = [step.tallies["reward"].mean() for step in loop.fit() if "reward" in step.tallies]
     assert sum(paid[-4:]) / 4 > paid[0] + 0.12, paid
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
+def test_a_student_comes_near_its_teacher_where_its_own_answers_lead(tiny, beta):
+    judge = GKD(max_completion_length=6, num_generations=4, temperature=0.8, beta=beta)
+    loop = loop_of(tiny, method["full"](), judge, sequences_for(judge), max_steps=16, learning_rate=3e-3)
+    told = [step.loss for step in loop.fit()]
+    assert sum(told[-3:]) < 0.6 * sum(told[:3]), told
 
 
 APART = [*((aim, {}) for aim in ONLINE), ("ppo", {"critic": "separate"})]
@@ -373,7 +385,7 @@ def test_joined_learns_the_answer_alone():
 # whole runs
 
 
-@pytest.mark.parametrize("aim", ONLINE)
+@pytest.mark.parametrize("aim", PAID)
 def test_from_recipe_to_report(tmp_path, model_folder, aim, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows = [{"prompt": f"what is {n}?", "answer": str(n)} for n in range(30)]
@@ -396,3 +408,22 @@ def test_from_recipe_to_report(tmp_path, model_folder, aim, monkeypatch):
     assert lines[0]["sampler_mismatch"] < 1e-4
     assert (tmp_path / "run/report.html").exists()
     assert any((tmp_path / "run/model").iterdir())
+
+
+def test_distillation_on_own_answers_asks_for_no_reward(tmp_path, model_folder, tokenizer, monkeypatch):
+    """What an answer is worth is how near its teacher it is."""
+    monkeypatch.chdir(tmp_path)
+    other().save_pretrained("teacher")
+    tokenizer.save_pretrained("teacher")
+    rows = [{"prompt": f"what is {n}?", "answer": str(n)} for n in range(30)]
+    (tmp_path / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = [f"model.path={model_folder}", "data.path=asked.jsonl", "objective=gkd", "method=full", "output=run"]
+    words += ["objective.max_completion_length=5", "eval.max_samples=8", "objective.teacher=teacher"]
+    words += [f"train.{word}" for word in ("max_steps=12", "learning_rate=3e-3", "per_device_train_batch_size=4")]
+    result = train(load(Run, None, words).value, quiet=True)
+    before, after = result.before["watched"], result.after["watched"]
+    assert before["reward"] < after["reward_low"] <= after["reward"] < 0
+    again = load_run("run").evaluate().scores.watched
+    assert again["reward"] == pytest.approx(after["reward"], abs=1e-4)
+    with pytest.raises(RecipeError, match=r"objective.teacher: gkd learns from another model"):
+        train(load(Run, None, [word for word in words if "teacher" not in word] + ["output=two"]).value, quiet=True)

@@ -67,7 +67,9 @@ def find(run: Run, base: Path) -> Path | None:
         return None
     name = run.objective.models().get(SETTING)
     if name is None:
-        raise RecipeError(f"{SETTING}: {run.objective.name} learns from another model: name its folder, org/name, or demo/NAME")
+        raise RecipeError(
+            f"{SETTING}: {run.objective.name} learns from another model: name its folder, org/name, or demo/NAME"
+        )
     ours = read_config(base).get_text_config().vocab_size
     with about():
         folder = locate(name)
