@@ -9,8 +9,8 @@ from .base import objective, over
 
 @objective("gkd")
 class GKD(Online):
-    """On-policy distillation: the model answers, and brings the chances of every next word of its answer near those of a
-    teacher, which has read the same; so it learns where it errs itself, and not where given answers do not go.
+    """On-policy distillation: the model answers, and brings the chances of every next word of its answer near those of
+    a teacher that has read the same; so it learns where it errs itself, and not where given answers go.
 
     Agarwal et al. 2023, arXiv:2306.13649, of whose mixture this is the share of the student's own answers; `distill` is
     that of given ones. Rewards are not asked for; those that are named are watched.
