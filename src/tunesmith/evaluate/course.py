@@ -79,7 +79,7 @@ def figure(name: str, value: float | None) -> str:
 def course(lines: Sequence[Line]) -> list[tuple[str, str, str]]:
     """What was watched while it learnt: its name, at the beginning, at the end; means over a fifth of the lines that
     had new answers."""
-    heard = [line for line in lines if "reward" in line]
+    heard = [line for line in lines if "completion_length" in line]
     if not heard:
         return []
     part = math.ceil(len(heard) / 5)

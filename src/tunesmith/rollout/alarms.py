@@ -49,7 +49,7 @@ class Alarms:
         self.first = self.first or figures
         if "groups_alike" in figures:
             self.alike.append(figures["groups_alike"])
-        answers = float(found["reward"].count)
+        answers = float(found["completion_length"].count)
         for kind, sentence in (*self.broken(figures, answers), *self.astray(figures)):
             self.tell(kind, number, sentence)
 
