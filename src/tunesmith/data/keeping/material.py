@@ -156,7 +156,7 @@ def refuse_unmeasured(run: Run, trained: Sequence[Stored], test: int, validation
     if strategy == "no" or validation:
         return
     if size:
-        rows = sum(sum(part.facts["counts"].values()) for part in trained)
+        rows = sum(part.facts["counts"].get(split, 0) for part in trained for split in ("train", "test"))
         raise RecipeError(
             f"data.validation_size={size:g}: none of {rows:,} rows is left in that share to measure on while training;"
             " name a larger one, or more rows"
