@@ -1,13 +1,16 @@
 """Methods held against each other: the same rows for each, and no difference called one that may be chance."""
 
 import json
+import math
 from dataclasses import replace
 from threading import Barrier
 
+import numpy as np
 import pytest
 
 from tunesmith.cli import main
 from tunesmith.compare.budget import Budget, Spent
+from tunesmith.compare.chance import Found, beyond, chance, corrected, interval, student
 from tunesmith.compare.contest import Contest, Entrant, apart, here
 from tunesmith.compare.figures import Row, judged, row
 from tunesmith.compare.lanes import Lanes, shares
@@ -84,6 +87,9 @@ def test_a_sweep_takes_the_best_rate_and_its_steps_off_the_budget(recipe):
     assert "the best of" in found.note and "6 steps of 20 steps" in found.note
     assert not list(asked.out.glob("lora-rate-*/adapter")) and (asked.out / "lora-1/adapter").is_dir()
     assert "target_modules" in failed.failed and failed.after is None and len(notes([found, failed])) == 1
+    few = {"words": ["data.validation_size=1e-9"], "budget": Budget("steps", 20), "sweep": 2, "name": "few"}
+    [none] = compared(contest(recipe, "lora", **few), lambda text: None, here)  # not judged by the rows of the end
+    assert "data.validation_size=1e-09: none of 60 rows" in none.failed
 
 
 def test_tokens_are_counted_exactly_and_a_clock_ends_a_run(recipe):
@@ -101,6 +107,7 @@ def test_tokens_are_counted_exactly_and_a_clock_ends_a_run(recipe):
     assert "short runs took" in found.note
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # threads share what `hushed` hushes
 def test_runs_at_once_give_what_they_give_one_by_one(recipe):
     together = Barrier(2, timeout=60)
 
@@ -125,42 +132,119 @@ def test_each_of_several_runs_has_its_share_of_the_machine():
         Lanes(1000)
 
 
-def one(method, after, error, peak=100.0, seconds=10.0):
-    return Row(
-        method, 1, measure="accuracy", before=0.5, after=after, error=error, peak_memory_mb=peak, seconds=seconds
-    )
+def one(method, each, seeds=(0.0,), peak=100.0, seconds=10.0, **more):
+    """A method that is right of these rows, with each seed so much more of them."""
+    figures = tuple(np.mean(each) + seed for seed in seeds)
+    found = Found(figures, len(each), more.get("measure") != "loss", tuple(map(float, each)))
+    facts = {"measure": "accuracy", "before": 0.5, "peak_memory_mb": peak, "seconds": seconds} | more
+    return Row(method, len(seeds), after=float(np.mean(figures)), found=found, **facts)
+
+
+def right(*spans, rows=400):
+    return [any(low <= n < high for low, high in spans) for n in range(rows)]
 
 
 def test_a_difference_that_may_be_chance_is_called_none():
     rows = judged([
-        one("a", 0.80, 0.02), one("b", 0.84, 0.02, peak=200.0), one("c", 0.70, 0.02, 300.0, 20.0),
-        Row("d", 0, "no disk"),
+        one("a", right((0, 300), (336, 358))), one("b", right((0, 336)), peak=200.0),
+        one("c", right((0, 280)), peak=300.0, seconds=20.0), Row("d", 0, "no disk"),
     ])  # fmt: skip
     assert [found.method for found in rows] == ["b", "a", "c", "d"]
     assert [found.verdict for found in rows] == ["best", "no significant difference", "worse", ""]
     assert [found.pareto for found in rows] == [True, True, False, False]
-    assert rows[0].interval == pytest.approx((0.84 - 0.0392, 0.84 + 0.0392))
+    assert rows[1].p == pytest.approx(0.087, abs=1e-3)  # McNemar's, of 22 rows against 36
+    assert rows[0].interval == pytest.approx((0.804, 0.876), abs=0.005)
+    assert rows[2].worse == pytest.approx((0.14 - 0.034, 0.14 + 0.034), abs=0.005)
     shown = page(rows, "A <b>", ["about"])
     assert "failed: no disk" in shown and "A &lt;b&gt;" in shown and picture(rows)[:4] == b"\x89PNG"
-    assert cells(rows[0])[2:4] == ["84.0% (80.1% to 87.9%)", ""]
+    assert cells(rows[0])[3] == "" and cells(rows[0])[2].startswith("84.0% (80.")
+    assert cells(rows[2])[4].startswith("worse (10.")
     assert cells(replace(rows[0], seeds=3, spread=0.011))[3] == "±1.1% of 3"
 
 
+def test_of_few_rows_that_are_all_right_something_may_still_be_chance():
+    [row, other] = judged([one("a", [True] * 12), one("b", [True] * 11 + [False])])
+    assert cells(row)[2] == "100.0% (75.7% to 100.0%)"  # Wilson's
+    assert other.verdict == "no significant difference" and other.interval == pytest.approx((0.646, 1.0), abs=1e-3)
+
+
 def test_what_was_measured_otherwise_is_not_held_against_the_rest():
-    mine, theirs = ("these rows",), ("other rows",)
+    these, sums = ("these rows", "dpo"), np.linspace(0.2, 0.8, 50)
+
+    def loss(name, more, judged):
+        return one(name, sums + more, measure="loss", judged=judged)
+
     rows = judged([
-        Row("a", 2, after=0.5, error=0.01, judged=mine), Row("b", 2, after=0.4, error=0.01, judged=mine),
-        Row("c", 2, after=0.1, error=0.01, judged=theirs), Row("d", 2, after=0.2, error=0.01, judged=(*mine, "kl")),
+        loss("a", 0.1, these), loss("b", 0.0, these), loss("c", -0.3, ("others", "dpo")),
+        loss("d", -0.2, ("these rows", "kl")), one("e", right((0, 9), rows=20), judged=("these rows", "freely")),
     ])  # fmt: skip
-    assert [found.method for found in rows] == ["b", "a", "c", "d"]
-    assert "measured on other rows" in rows[2].verdict and "another objective" in rows[3].verdict
+    assert [found.method for found in rows[:2]] == ["b", "a"]
+    said = {found.method: found.verdict for found in rows}
+    assert "measured on other rows" in said["c"] and "another objective" in said["d"] and "another way" in said["e"]
 
 
-def test_losses_are_ordered_from_low_and_told_apart_by_seeds():
-    rows = judged([Row("a", 2, after=2.0, error=0.1), Row("b", 2, after=1.0, error=0.1), Row("c", 1, after=1.1)])
-    assert [(found.method, found.verdict) for found in rows] == [
-        ("b", "best"), ("c", "not known: run more seeds"), ("a", "worse"),
-    ]  # fmt: skip
+def test_losses_are_ordered_from_low_and_told_apart_by_rows_and_seeds():
+    draw = np.random.default_rng(0)
+    each = draw.gamma(2, 1, 100)  # rows differ far more than methods do
+    rows = judged([
+        one("a", each + draw.normal(0.3, 0.2, 100), measure="loss"), one("b", each, measure="loss"),
+        one("c", each + draw.normal(0.01, 0.2, 100), measure="loss"),
+    ])  # fmt: skip
+    assert [found.verdict for found in rows] == ["best", "no significant difference", "worse"]
+    assert rows[0].interval[1] - rows[0].interval[0] > 0.4 and 0.2 < rows[2].worse[0] < 0.3 < rows[2].worse[1] < 0.4
+    alone = [Row(name, 1, after=after, found=Found((after,), 9)) for name, after in (("a", 2.0), ("b", 1.0))]
+    assert [found.verdict for found in judged(alone)] == ["best", "not known: run more seeds"]
+
+    def two(name, *figures):
+        return Row(name, 2, after=float(np.mean(figures)), found=Found(figures, 9))
+
+    assert interval(Found((1.0, 1.1), 9)) == pytest.approx((1.05 - 12.706 * 0.05, 1.05 + 12.706 * 0.05), abs=1e-3)
+    assert judged([two("a", 1.5, 1.6), two("b", 1.0, 1.2)])[1].verdict == "no significant difference"
+    assert judged([two("a", 9.5, 9.6), two("b", 1.0, 1.2)])[1].verdict == "worse"
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+def test_of_methods_without_a_difference_few_are_called_worse_and_of_others_most(seeds):
+    draw = np.random.default_rng(seeds)
+
+    def drawn(more, by_row, by_seed):
+        each = 1 + more + draw.normal(0, by_row, (seeds, 40)) + draw.normal(0, by_seed, (seeds, 1))
+        return Found(tuple(each.mean(1)), 40, False, tuple(each.mean(0)))
+
+    by_seed = 0.05 if seeds > 1 else 0.0
+    wrong = [chance(drawn(0, 0.3, by_seed), drawn(0, 0.3, by_seed)) < 0.05 for _ in range(200)]
+    assert np.mean(wrong) < 0.08
+    found = [chance(drawn(0, 0.3, by_seed), drawn(1, 0.3, by_seed)) < 0.05 for _ in range(50)]
+    assert np.mean(found) > 0.8
+    if seeds > 1:  # nothing is known of rows
+        true = [interval(Found(tuple(draw.normal(0, 1, seeds)))) for _ in range(400)]
+        assert 0.92 < np.mean([low < 0 < high for low, high in true]) < 0.98
+
+
+def test_students_t_is_that_of_the_tables():
+    for free, value in {1: 12.706, 2: 4.303, 3: 3.182, 10: 2.228, 30: 2.042, 1e9: 1.960}.items():
+        assert student(free) == pytest.approx(value, abs=1e-3) and beyond(value, free) == pytest.approx(0.05, abs=1e-4)
+    assert student(2) < student(1.5) < student(1)
+    assert corrected([0.01, None, 0.04, 0.03]) == [pytest.approx(0.03), None, pytest.approx(0.06), pytest.approx(0.06)]
+
+
+def test_what_does_not_write_is_compared_without_general_skills(recipe):
+    said = "lora objective=classify data.format=labelled"
+    asked = contest(recipe, "lora", said, retention=True)
+    [writes], [tells] = asked.heats
+    assert "eval.retention=true" in writes.words and not any("retention" in word for word in tells.words)
+    assert asked.unasked.startswith(f"retained: not asked of {said}: classify makes")
+    assert "eval.retention=false" in contest(recipe, said, retention=False).heats[0][0].words
+    assert not contest(recipe, "lora", retention=True).unasked and not contest(recipe, said).unasked
+    only = contest(recipe, said, words=["train.max_steps=1"], retention=True)
+    [found] = compared(only, lambda text: None, here)
+    assert found.verdict == "best" and found.retained is None and not found.failed
+    folder = RunFolder(only.heats[0][0].folder)
+    result = folder.facts["result"]
+    for loss, why in ((math.nan, "its loss afterwards is nan"), (math.inf, "is inf"), (None, "data.eval_size")):
+        folder.note(result=result | {"after": None if loss is None else result["after"] | {"loss": loss}})
+        failed = row(only.heats[0], [""])
+        assert failed.after is None and why in failed.failed
 
 
 def test_a_comparison_from_the_command_line_goes_on_past_what_fails_and_is_not_run_twice(recipe, tmp_path, capsys):

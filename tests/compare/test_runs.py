@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from dataclasses import replace
 from itertools import product
 
@@ -10,7 +11,9 @@ import pytest
 from training.test_resume import run_of
 
 from tunesmith.cli import main
-from tunesmith.compare.runs import by_chance, holm
+from tunesmith.compare.chance import by_chance, holm
+from tunesmith.compare.contest import Entrant, Heat
+from tunesmith.compare.figures import judged, row
 from tunesmith.methods.lora import LoRA
 from tunesmith.objectives.classify import Classify
 from tunesmith.objectives.pretrain import Pretrain
@@ -95,6 +98,21 @@ def test_of_texts_the_losses_are_compared_row_by_row(model_folder, reviews, tmp_
     assert held["p"] < 0.01 and held["interval"][0] > 0
     _, said, _ = ask(capsys, "runs", "compare", *folders, "--to", tmp_path / "page.html")
     assert f"fast against slow: -{held['difference']:.4f} of loss on" in said.replace("\n", " ")
+
+    heats = [Heat(Entrant(folder.name), 1, (), folder, "") for folder in folders]
+    best, other = judged([row([heat], [""]) for heat in heats])
+    assert (best.method, other.verdict) == ("fast", "worse") and other.p == pytest.approx(held["p"])
+    assert other.worse == pytest.approx(held["interval"])
+    losses = facts[1]["losses"]
+    assert sum(losses["weights"]) == losses["tokens"] and len(losses["weights"]) == len(losses["after"])
+    sums, sizes = np.array(losses["after"]) * losses["tokens"] / len(losses["after"]), np.array(losses["weights"])
+    drawn = np.random.default_rng(5).integers(0, len(sums), (4000, len(sums)))
+    ends = np.percentile(sums[drawn].sum(1) / sizes[drawn].sum(1), [2.5, 97.5])  # of a token, however long rows are
+    assert best.interval == pytest.approx(ends, abs=0.15 * (ends[1] - ends[0]))
+    facts[0]["losses"]["after"][3] = math.nan
+    RunFolder(folders[0]).note(losses=facts[0]["losses"])
+    _, said, _ = ask(capsys, "runs", "compare", *folders, "--to", tmp_path / "page.html")
+    assert "slow has results that are no numbers" in said.replace("\n", " ")
 
 
 def binomial(n: int, k: int) -> float:

@@ -81,6 +81,16 @@ def test_validation_rows_are_held_out_beside_those_that_are_measured(tmp_path, t
     assert (len(found.sequences), len(found.validation)) == (50, 10)
 
 
+def test_what_is_to_be_measured_while_training_has_rows_or_is_refused(tmp_path, tokenizer):
+    file, often = texts(tmp_path / "rows.jsonl", range(30)), {"train": Train(eval_strategy="steps")}
+    with pytest.raises(RecipeError, match=r"train\.eval_strategy=steps: there are no held-out rows"):
+        made(tokenizer, Data(path=file, eval_size=0.0), **often)
+    apart = Data(path=file, eval_size=0.3, validation_size=1e-9)
+    with pytest.raises(RecipeError, match=r"data\.validation_size=1e-09: none of 30 rows is left in that share"):
+        made(tokenizer, apart, **often)  # and not on the rows of the test
+    assert made(tokenizer, apart)[0].test and made(tokenizer, Data(path=file, eval_size=0.3), **often)[0].validation
+
+
 def test_a_held_out_row_stays_held_out_when_rows_are_added(tmp_path, tokenizer):
     def split(count):
         data = Data(path=texts(tmp_path / f"{count}.jsonl", range(count)), eval_size=0.3)

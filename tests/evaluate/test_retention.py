@@ -11,7 +11,7 @@ from training.test_resume import run_of
 
 from tunesmith.data.rendering.render import Renderer
 from tunesmith.errors import RecipeError
-from tunesmith.evaluate.retention import Known, answered, ask, paragraphs, questions, retained, sentence
+from tunesmith.evaluate.retention import Known, answered, ask, paragraphs, questions, retained, rightly, sentence
 from tunesmith.methods.full import Full
 from tunesmith.methods.lora import LoRA
 from tunesmith.objectives.classify import Classify
@@ -59,6 +59,13 @@ def test_likelihoods_are_those_of_a_plain_forward(tokenizer):
             logp = model(input_ids=row).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
         scores.append(float(logp.gather(-1, row[0, len(prompt) :, None]).mean()))
     assert known.hits["facts"][0] == (max(scores) == scores[0])
+    with torch.no_grad():
+        model.lm_head.weight.fill_(float("nan"))
+    lost = ask(model, renderer)
+    assert not any(map(any, lost.hits.values())) and lost.perplexity > 1e300
+    kept = retained(known, lost)
+    assert all(share == 0 for share, _ in (kept["all"], kept["facts"])) and 0 < kept["text"][0] < 1e-300
+    assert "0% of general skills" in sentence(kept) and "up to " in sentence(kept)
 
 
 def test_what_is_left_is_a_share_with_an_interval_over_the_same_questions():
@@ -71,8 +78,18 @@ def test_what_is_left_is_a_share_with_an_interval_over_the_same_questions():
     assert kept["all"][0] == pytest.approx(30 / 50) and kept["text"][0] == pytest.approx(np.exp(-0.2))
     assert sentence(kept).startswith("retained: 60% of general skills (")
     assert "up by 22.1%" in sentence(kept)
+    gone = retained(before, Known(after.hits, [5e3] * 20, [5] * 20))  # a thousand nats a token
+    assert 0 < gone["text"][0] < 1e-300 and "up to 1.01e+304 times" in sentence(gone)
+    assert retained(Known(after.hits, [5e3] * 20, [5] * 20), before)["text"][0] > 1e300
+    assert Known({}, [5e3, float("inf")], [5, 5]).perplexity > 1e300
     nothing = Known({"facts": [False] * 3}, [1.0], [1])
     assert retained(nothing, nothing)["facts"][0] == 1.0
+
+
+def test_an_option_that_is_as_likely_as_another_or_no_number_is_not_chosen():
+    nan, inf = float("nan"), float("inf")
+    rows = [[-1, -2], [-1, -1], [-2, -1], [nan, -1], [-1, nan], [nan, nan], [-inf, -inf], [-1, -inf]]
+    assert rightly(np.array(rows)) == [True, *[False] * 6, True]
 
 
 def test_a_run_that_learns_its_rows_by_heart_forgets_and_says_so(model_folder, reviews, tmp_path, capsys):

@@ -53,12 +53,13 @@ def compare(  # noqa: PLR0913 - each is an option
     entrants = tuple(Entrant(" ".join(name.split())) for name in apart(methods, ","))
     if not entrants:
         raise RecipeError("--methods: names none; such as full,lora,freeze")
-    words = (*context.args, f"eval.retention={str(retention).lower()}")
+    words = tuple(context.args)
     limit = Budget.read(budget) if budget else None
-    contest = Contest(recipe, words, entrants, tuple(range(1, seeds + 1)), out, limit, sweep)
+    contest = Contest(recipe, words, entrants, tuple(range(1, seeds + 1)), out, limit, sweep, retention)
     rows = compared(contest, Progress(quiet=as_json).say, Lanes(parallel).begin, parallel)
-    about = [f"{recipe}, {seeds} seed{'s' * (seeds > 1)}", f"words: {' '.join(words)}"]
+    about = [f"{recipe}, {seeds} seed{'s' * (seeds > 1)}", *([f"words: {' '.join(words)}"] if words else [])]
     about += [f"budget of each method: {limit}"] if limit else []
+    about += list(filter(None, [contest.unasked]))
     about += [f"{parallel} runs at once: times are of a run with its share of the machine"] if parallel > 1 else []
     out.mkdir(parents=True, exist_ok=True)
     found = [one.as_json() for one in rows]
@@ -69,7 +70,7 @@ def compare(  # noqa: PLR0913 - each is an option
         json_out(found)
     else:
         table("", HEAD, [cells(one) for one in rows])
-        for note in notes(rows):
+        for note in filter(None, [*notes(rows), contest.unasked]):
             line(note)
         line(f"{out / 'comparison.html'}")
     if not any(one.after is not None for one in rows):

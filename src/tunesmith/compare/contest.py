@@ -108,6 +108,8 @@ class Contest:
     """What each may use; the recipe says how long each goes on unless it is given."""
     sweep: int = 0
     """Learning rates that are tried for each first, out of its budget."""
+    retention: bool | None = None
+    """Whether what is left of general skills is measured too, where a model writes; else as the recipe says."""
 
     @property
     def heats(self) -> list[list[Heat]]:
@@ -121,20 +123,37 @@ class Contest:
             raise RecipeError("--sweep: one learning rate is no choice; name 2 or more")
         found = []
         for entrant in self.entrants:
-            run = load(Run, self.recipe, [*self.words, *entrant.words], renamed=RENAMED).value
+            run = self.run(entrant)
             if self.budget and self.budget.kind == "tokens" and run.objective.targets == "prompts":
                 raise RecipeError(
                     f"--budget: {run.objective.name} writes its answers itself, whose tokens nobody knows before; name"
                     " steps or time, such as 400steps or 10m"
                 )
             rate, note = suited(run, entrant)
-            found.append([self.heat(entrant, seed, rate, note) for seed in self.seeds])
+            words = [*self.words, *self.asking(run), *entrant.words, *rate]
+            found.append([self.heat(entrant, seed, words, note) for seed in self.seeds])
         return found
 
-    def heat(self, entrant: Entrant, seed: int, rate: list[str], note: str) -> Heat:
+    def heat(self, entrant: Entrant, seed: int, words: list[str], note: str) -> Heat:
         folder = self.out / f"{entrant.name}-{seed}"
-        own = [*self.words, *entrant.words, *rate, f"train.seed={seed}", f"output={folder}"]
-        return Heat(entrant, seed, tuple(own), folder, note)
+        return Heat(entrant, seed, (*words, f"train.seed={seed}", f"output={folder}"), folder, note)
+
+    def run(self, entrant: Entrant) -> Run:
+        """The recipe as a method's words change it."""
+        return load(Run, self.recipe, [*self.words, *entrant.words], renamed=RENAMED).value
+
+    def asking(self, run: Run) -> list[str]:
+        """The word by which general skills are asked of a model, or not; of one that does not write nothing can be."""
+        asked = self.retention is not None and (run.objective.writes or not self.retention)
+        return [f"eval.retention={str(self.retention).lower()}"] if asked else []
+
+    @property
+    def unasked(self) -> str:
+        """Which methods were asked nothing of general skills though they were to be, and why."""
+        found = [(entrant.said, self.run(entrant).objective) for entrant in self.entrants] if self.retention else []
+        silent = {said: aim.name for said, aim in found if not aim.writes}
+        names, aims = ", ".join(silent), " and ".join(dict.fromkeys(silent.values()))
+        return f"retained: not asked of {names}: {aims} makes models that do not write answers" if silent else ""
 
 
 def suited(run: Run, entrant: Entrant) -> tuple[list[str], str]:

@@ -6,17 +6,20 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import combinations
 from statistics import mean, median, stdev
 from typing import Any
 
-from .. import passport
+import numpy as np
+
 from ..config.load import dump
 from ..runs import RunFolder
 from .budget import Spent
+from .chance import LEVEL, Found, between, chance, corrected, interval
 from .contest import Heat
+from .runs import Held, held
 
-SURE = 1.96
-"""Standard errors within which chance stays 19 times of 20."""
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -32,13 +35,13 @@ class Row:
     """What is judged: accuracy, where the rows have right answers, else the loss."""
     before: float | None = None
     after: float | None = None
-    error: float | None = None
-    """Standard error of `after`: of the held-out rows, and of the seeds."""
+    found: Found = Found()
+    """The same by seeds and rows, which says what of it may be chance."""
     spread: float | None = None
     """Standard deviation over the seeds: how stable it is."""
     retained: float | None = None
     """Share of general skills that is left."""
-    retained_interval: tuple[float, float] | None = None
+    retained_interval: Interval | None = None
     text: float | None = None
     """Perplexity of general text before over that after."""
     steps: int | None = None
@@ -54,35 +57,38 @@ class Row:
     tokens_per_second: float | None = None
     disk_mb: float | None = None
     judged: tuple[str, ...] = ()
-    """What must be the same for figures to be of the same thing: the held-out rows, and whose loss a loss is."""
+    """What must be the same for figures to be of the same thing: the held-out rows, and how these are judged."""
+    worse: Interval | None = None
+    """By how much it is worse than the best: the 95% interval of the difference, of the same rows."""
+    p: float | None = None
+    """How often chance makes that difference, after Holm's correction for all pairs of methods."""
     verdict: str = ""
     """best, no significant difference, worse, or why nothing can be said."""
     pareto: bool = False
     """Whether no other method is at least as good, as small and as fast, and better in one of these."""
 
     @property
-    def interval(self) -> tuple[float, float] | None:
-        if self.after is None or self.error is None:
-            return None
-        return self.after - SURE * self.error, self.after + SURE * self.error
+    def interval(self) -> Interval | None:
+        return interval(self.found) if self.found.figures else None
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self) | {"interval": self.interval}
+        return {key: value for key, value in asdict(self).items() if key != "found"} | {"interval": self.interval}
 
 
 def row(heats: Sequence[Heat], failures: Sequence[str]) -> Row:
     """What the runs of one method came to."""
     entrant, note = heats[0].entrant.said, heats[0].note
-    ended = [RunFolder(heat.folder) for heat, failed in zip(heats, failures, strict=True) if not failed]
-    failed = next(filter(None, failures), "")
+    reasons = [failed or unsound(RunFolder(heat.folder)) for heat, failed in zip(heats, failures, strict=True)]
+    ended = [held(heat.folder, heat.label) for heat, failed in zip(heats, reasons, strict=True) if not failed]
+    failed = next(filter(None, reasons), "")
     if not ended:
         return Row(entrant, 0, failed, note)
-    facts = [folder.facts for folder in ended]
+    facts, folders = [run.facts for run in ended], [run.folder for run in ended]
     results = [one["result"] for one in facts]
-    name = "accuracy" if (results[0]["after"] or {}).get("accuracy") is not None else "loss"
+    name = "loss" if results[0]["after"].get("accuracy") is None else "accuracy"
     before, after = ([one[side][name] for one in results if one[side]] for side in ("before", "after"))
     kept = [one["retention"]["kept"] for one in facts if "kept" in one.get("retention", {})]
-    parameters, took = facts[0]["parameters"], list(map(Spent.of, ended))
+    parameters, took = facts[0]["parameters"], list(map(Spent.of, folders))
     return Row(
         entrant,
         len(ended),
@@ -90,8 +96,8 @@ def row(heats: Sequence[Heat], failures: Sequence[str]) -> Row:
         note,
         name,
         mean(before) if before else None,
-        mean(after) if after else None,
-        error_of(name, after, results[0]["after"]["n"]) if after else None,
+        mean(after),
+        found_of(ended, name, after),
         stdev(after) if len(after) > 1 else None,
         mean(one["all"][0] for one in kept) if kept else None,
         (min(one["all"][1] for one in kept), max(one["all"][2] for one in kept)) if kept else None,
@@ -101,27 +107,42 @@ def row(heats: Sequence[Heat], failures: Sequence[str]) -> Row:
         peak_memory_mb=median(one["peak_memory_mb"] for one in results),
         seconds=median(one["train_seconds"] for one in results),
         tokens_per_second=median(one["tokens_per_second"] for one in results),
-        disk_mb=median(map(size_mb, ended)),
+        disk_mb=median(map(size_mb, folders)),
         steps=round(median(one.steps for one in took)),
         tokens=round(median(one.tokens for one in took)),
         judged=judged_by(ended[0], name),
     )
 
 
-def error_of(name: str, found: Sequence[float], n: int) -> float | None:
-    """The standard error of a mean over seeds. Accuracies are of the same held-out rows, so that more seeds do not make
-    these more; of a loss only its seeds are known."""
-    seeds = stdev(found) ** 2 / len(found) if len(found) > 1 else 0.0
-    if name == "accuracy":
-        share = min(max(mean(found), 0.5 / n), 1 - 0.5 / n)  # of none or all right something may still be chance
-        return math.sqrt(share * (1 - share) / n + seeds)
-    return math.sqrt(seeds) if len(found) > 1 else None
+def unsound(folder: RunFolder) -> str:
+    """Why a run that came to its end says nothing of its method, if so."""
+    after = folder.facts["result"]["after"]
+    if after is None:
+        return (
+            "nothing was measured: there are no held-out rows (data.eval_size, data.eval_path), or eval.enabled=false"
+        )
+    if not math.isfinite(after["loss"]):
+        return f"it diverged: its loss afterwards is {after['loss']}; lower train.learning_rate"
+    return ""
 
 
-def judged_by(folder: RunFolder, name: str) -> tuple[str, ...]:
+def found_of(ended: Sequence[Held], name: str, after: Sequence[float]) -> Found:
+    """What is known of the figures of a method's runs: of each row, where all say so of the same rows."""
+    share, rows = name == "accuracy", ended[0].facts["result"]["after"]["n"]
+    if not all(run.kind for run in ended) or len({(run.kind, run.rows, len(run.each)) for run in ended}) > 1:
+        return Found(tuple(after), rows, share)
+    sign = 1 if share else -1
+    each = [[math.nan if value is None else sign * value for value in run.each] for run in ended]
+    weight = ended[0].facts[ended[0].kind].get("weights", ())
+    return Found(tuple(after), rows, share, tuple(np.mean(each, 0).tolist()), tuple(weight))
+
+
+def judged_by(run: Held, name: str) -> tuple[str, ...]:
     """What a run's figures are of."""
-    rows = str(passport.read(folder.path)["data"].get(passport.MEASURED, ""))
-    return (rows,) if name == "accuracy" else (rows, json.dumps(dump(folder.recipe().value.objective)))
+    if name == "accuracy":
+        return run.rows or "", run.facts.get("judged", "")
+    recipe = run.folder.recipe().value
+    return run.rows or "", json.dumps([dump(recipe.objective), dump(recipe.rewards)])
 
 
 def size_mb(folder: RunFolder) -> float:
@@ -138,26 +159,35 @@ def judged(rows: Sequence[Row]) -> list[Row]:
     like = ran[0].judged if ran else ()
     ran.sort(key=lambda one: (one.judged == like, sign * float(one.after or 0)), reverse=True)
     made = []
-    for one in ran:
-        others = [other for other in ran if other is not one and other.judged == one.judged]
+    for one in held_against([one for one in ran if one.judged == like], sign) + [x for x in ran if x.judged != like]:
+        others = [other for other in ran if other.method != one.method and other.judged == one.judged]
         better = [other for other in others if dominates(other, one, sign)]
         made.append(replace(one, verdict=verdict(one, ran[0]), pareto=not better))
     return made + [one for one in rows if one.after is None]
 
 
+def held_against(rows: Sequence[Row], sign: int) -> list[Row]:
+    """Each against the first, which is the best. It is so by the same figures, so that a verdict is one on any two of
+    them: all pairs are counted."""
+    pairs = corrected([chance(one.found, other.found) for one, other in combinations(rows, 2)])
+    made = list(rows[:1])
+    for other, p in zip(rows[1:], pairs, strict=False):  # of all pairs, those with the first come first
+        worse = between(rows[0].found, other.found)
+        made.append(replace(other, p=p, worse=worse if worse is None or sign > 0 else (-worse[1], -worse[0])))
+    return made
+
+
 def verdict(one: Row, best: Row) -> str:
-    """Against the best: held-out rows are taken as drawn for each by itself, though they are the same, so that what is
-    called a difference is one."""
-    if one is best:
+    """What can be said of a method beside the best."""
+    if one.method == best.method:
         return "best"
     if one.judged != best.judged:
         same = one.judged[:1] == best.judged[:1]
-        why = "the loss of another objective" if same else "measured on other rows; name data.eval_path"
-        return f"not known: {why}"
-    if one.error is None or best.error is None:
+        other = "the loss of another objective" if one.measure == "loss" else "judged in another way"
+        return f"not known: {other if same else 'measured on other rows; name data.eval_path'}"
+    if one.p is None:
         return "not known: run more seeds"
-    apart = abs(float(one.after or 0) - float(best.after or 0))
-    return "worse" if apart > SURE * math.hypot(one.error, best.error) else "no significant difference"
+    return "worse" if one.p < LEVEL else "no significant difference"
 
 
 def dominates(one: Row, other: Row, sign: int) -> bool:

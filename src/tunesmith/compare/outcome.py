@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .budget import Budget, Spent
+from .chance import student
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,6 @@ class Tried:
     again: list[float] = field(default_factory=list)
     """The same of the longest runs under other seeds."""
     failed: str = ""
-
-
-STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-"""Student's t for 95%, by degrees of freedom from one on."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,7 @@ class Outcome:
         if not free:
             return math.inf
         each = 1 / len(self.losses(one)) + 1 / len(self.losses(other))
-        return STUDENT[min(free, len(STUDENT)) - 1] * deviation * math.sqrt(each)
+        return student(free) * deviation * math.sqrt(each)
 
     @property
     def winner(self) -> Tried | None:
@@ -111,7 +108,7 @@ class Outcome:
         deviation, free = self.noise
         said = [f"used: {self.budget.word(self.budget.of(self.spent))} of {self.budget}"]
         if free:
-            pair = STUDENT[min(free, len(STUDENT)) - 1] * deviation * math.sqrt(2)
+            pair = student(free) * deviation * math.sqrt(2)
             said.append(
                 f"noise floor: {deviation:.3g} of loss, the standard deviation over seeds ({free} degrees of freedom);"
                 f" two single runs that differ by less than {pair:.3g} may be the same"

@@ -35,8 +35,9 @@ def cells(one: Row) -> list[str]:
     def figure(value: float | None) -> str:
         return "" if value is None else f"{value:.1%}" if as_share else f"{value:.4f}"
 
-    low, high = one.interval or (None, None)
-    interval = f" ({figure(low)} to {figure(high)})" if low is not None else ""
+    def spread(ends: tuple[float, float] | None) -> str:
+        return "" if ends is None else f" ({figure(ends[0])} to {figure(ends[1])})"
+
     kept = "" if one.retained is None else f"{one.retained:.0%}"
     if one.retained_interval:
         kept += " ({:.0%} to {:.0%})".format(*one.retained_interval)
@@ -44,9 +45,9 @@ def cells(one: Row) -> list[str]:
     return [
         one.method,
         figure(one.before),
-        f"{figure(one.after)}{interval}",
+        f"{figure(one.after)}{spread(one.interval)}",
         "" if one.spread is None else f"±{figure(one.spread)} of {one.seeds}",
-        f"{one.verdict}{', Pareto' if one.pareto else ''}{failed}",
+        f"{one.verdict}{spread(one.worse)}{', Pareto' if one.pareto else ''}{failed}",
         kept,
         f"{one.trainable or 0:,} ({one.share or 0:.2%})",
         f"{one.steps or 0:,}",
@@ -90,8 +91,9 @@ def picture(rows: Sequence[Row]) -> bytes:
     most = max((float(one.peak_memory_mb or 1) for one in ran), default=1.0)
     for one in ran:
         at, colour = (float(one.seconds or 0), float(one.after or 0)), "#2563a8" if one.pareto else "#8a96a3"
-        spread = (one.error or 0) * 1.96
-        axes.errorbar(*at, yerr=spread, color=colour, linewidth=0.8, capsize=2)
+        low, high = one.interval or (at[1], at[1])
+        ends = [[max(at[1] - low, 0.0)], [max(high - at[1], 0.0)]]  # by rounding
+        axes.errorbar(*at, yerr=ends, color=colour, linewidth=0.8, capsize=2)
         axes.scatter(*at, s=40 + 260 * float(one.peak_memory_mb or 1) / most, color=colour, alpha=0.6)
         axes.annotate(one.method, at, xytext=(8, 5), textcoords="offset points", fontsize=8)
     out = io.BytesIO()

@@ -20,11 +20,9 @@ from ..evaluate.chart import Point
 from ..evaluate.metrics import gain
 from ..evaluate.report import word
 from ..runs import RunFolder
+from .chance import LEVEL, by_chance, corrected
 
 Figures = dict[str, float]
-LEVEL = 0.05
-FLIPS = 10_000
-"""Random ways to exchange two runs' results, where there are too many to go through all."""
 FIRST = ("loss", "eval_loss", "reward", "accuracy")
 """Curves that are looked at first."""
 NO_CURVES = {"step", "epoch", "tokens"}
@@ -156,8 +154,7 @@ def course(run: Held, name: str) -> list[Point]:
 def verdicts(runs: Sequence[Held]) -> list[Verdict]:
     """Every pair of runs, held against each other on the rows that both were measured on."""
     found = [verdict(one, other) for one, other in combinations(runs, 2)]
-    adjusted = iter(holm([one.p for one in found if one.p is not None]))
-    return [one if one.p is None else replace(one, p=next(adjusted)) for one in found]
+    return [replace(one, p=p) for one, p in zip(found, corrected([one.p for one in found]), strict=True)]
 
 
 def verdict(one: Held, other: Held) -> Verdict:
@@ -166,6 +163,8 @@ def verdict(one: Held, other: Held) -> Verdict:
     for run in (one, other):
         if not run.kind:
             return Verdict(*pair, unknown=f"{run.label} has no result of each row, only means over them")
+        if not all(value is None or math.isfinite(value) for value in run.each):
+            return Verdict(*pair, unknown=f"{run.label} has results that are no numbers")
     if one.rows is None or one.rows != other.rows or len(one.each) != len(other.each):
         return Verdict(*pair, unknown="they were not measured on the same held-out rows")
     if one.judged != other.judged:
@@ -177,36 +176,6 @@ def verdict(one: Held, other: Held) -> Verdict:
     apart = np.array([b - a for a, b in both])
     spread = mean["gain_low"], mean["gain_high"]
     return Verdict(*pair, one.kind, len(both), mean["gain"], spread, by_chance(apart))
-
-
-def by_chance(apart: np.ndarray) -> float:
-    """How often a mean as far from nothing comes of exchanging each row's two results at random.
-
-    Where rows differ by the same amount or not at all, such as right and wrong, this is McNemar's test, and exact; else
-    10,000 random ways are tried (Fisher's randomization test).
-    """
-    moved = apart[apart != 0]
-    if not len(moved):
-        return 1.0
-    if len(set(np.abs(moved).tolist())) == 1:
-        n, k = len(moved), int(min((moved > 0).sum(), (moved < 0).sum()))
-        return min(1.0, 2 * sum(math.comb(n, i) for i in range(k + 1)) / 2**n)
-    draw = np.random.default_rng(0)
-    far, least, done = 0, abs(moved.sum()) * (1 - 1e-12), 0
-    while done < FLIPS:  # in blocks, to bound the memory
-        signs = draw.integers(0, 2, (min(500, FLIPS - done), len(moved)), dtype=np.int8) * 2 - 1
-        far += int((np.abs(signs @ moved) >= least).sum())
-        done += len(signs)
-    return (far + 1) / (FLIPS + 1)
-
-
-def holm(ps: Sequence[float]) -> list[float]:
-    """p-values of several tests, such that all of them together are wrong no more often than one (Holm 1979)."""
-    found, least = [0.0] * len(ps), 0.0
-    for rank, at in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
-        least = max(least, min(1.0, ps[at] * (len(ps) - rank)))
-        found[at] = least
-    return found
 
 
 # metrics as a table

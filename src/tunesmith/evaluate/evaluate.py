@@ -47,8 +47,8 @@ class Measured:
     """Which rows it is right about, where that is said of each."""
     losses: list[float] = field(default_factory=list)
     """What each row adds to the loss, which is their mean, where nothing but the loss is known."""
-    tokens: float = 0.0
-    """How many tokens, by their weight, those are of."""
+    weights: list[float] = field(default_factory=list)
+    """How many tokens, by their weight, each of those is of."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,12 @@ class Examiner:
         said = engine.write(prompts[:SHOWN], self.settings.max_new_tokens)
         if self.objective.targets == "answers" and self.task == "choice":
             return self.choose(engine, prompts, said)
-        loss, losses, tokens = self.by_row(policy)
+        loss, losses, weights = self.by_row(policy)
         if self.objective.targets == "answers" and self.task == "exact_match":
             answers = said + engine.write(prompts[SHOWN:], self.settings.max_new_tokens)
             gold = [plain(str(example.gold)) for example in self.examples]
             return judged(gold, [plain(text) for text in answers], loss, said)
-        return Measured(measure([], [], loss, len(prompts)), said, losses=losses, tokens=tokens)
+        return Measured(measure([], [], loss, len(prompts)), said, losses=losses, weights=weights)
 
     def look_back(self, oracle: Oracle, cutoff: int) -> None:
         """Find out what the objective wants to know of the examples before the model learns anything."""
@@ -222,23 +222,23 @@ class Examiner:
         """The objective's mean over all examples; of answers of its own, how little they are worth."""
         return self.worth(policy).scores.loss if self.answered else self.tallies(policy)["loss"].mean()
 
-    def by_row(self, policy: Policy) -> tuple[float, list[float], float]:
-        """The objective's mean over all examples; what each sequence adds to it and how many tokens there are, where it
-        is a mean over these."""
+    def by_row(self, policy: Policy) -> tuple[float, list[float], list[float]]:
+        """The objective's mean over all examples; what each sequence adds to it and how many tokens it has, where it is
+        a mean over these."""
         sums: dict[int, float] = {}
-        tokens = 0.0
+        sizes: dict[int, float] = {}
 
         def hear(chosen: list[int], batch: Batch, looks: dict[str, Any]) -> None:
-            nonlocal tokens
             if (logp := looks.get("logp")) is not None:
                 weight = torch.ones_like(logp.token) if logp.weight is None else logp.weight
                 sums.update(zip(chosen, logp.having(-logp.token * weight).sum().tolist(), strict=True))
-                tokens += float(weight.sum())
+                sizes.update(zip(chosen, logp.having(weight).sum().tolist(), strict=True))
 
         loss = self.tallies(policy, hear)["loss"].mean()
+        tokens = sum(sizes.values())
         each = [sums[n] * len(sums) / tokens for n in sorted(sums)] if tokens else []
         whole = bool(each) and math.isclose(sum(each) / len(each), loss, rel_tol=1e-4)
-        return (loss, each, tokens) if whole else (loss, [], 0.0)
+        return (loss, each, [sizes[n] for n in sorted(sizes)]) if whole else (loss, [], [])
 
     def tallies(self, policy: Policy, hear: Heard | None = None) -> dict[str, Tally]:
         """The objective's sum over all examples, and what it watches; `hear` is told of each batch, in their order."""

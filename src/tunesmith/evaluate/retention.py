@@ -21,6 +21,11 @@ from ..data.rendering.render import Renderer
 from ..model.engine import Engine, Ids
 from .metrics import RESAMPLES, Interval, interval
 
+MOST = 700.0
+"""Nats a token; e to more of them is no number."""
+UNTOLD = 1e9
+"""Nats that a text takes which cannot be told: its likelihood is none, or no number."""
+
 
 @dataclass(frozen=True)
 class Question:
@@ -49,7 +54,12 @@ class Known:
 
     @property
     def perplexity(self) -> float:
-        return math.exp(sum(self.lost) / sum(self.tokens))
+        return power(self.nats.sum() / sum(self.tokens))
+
+    @property
+    def nats(self) -> np.ndarray:
+        """What each paragraph took, as numbers that can be added."""
+        return np.nan_to_num(np.array(self.lost, float), nan=UNTOLD, posinf=UNTOLD).clip(max=UNTOLD)
 
     def as_json(self) -> dict[str, Any]:
         return {"hits": self.hits, "lost": self.lost, "tokens": self.tokens, "perplexity": self.perplexity}
@@ -80,12 +90,18 @@ def ask(model: Any, renderer: Renderer, batch_size: int = 32) -> Known:
         options = [[answered(renderer, asked[n].prompt, answer) for answer in asked[n].answers] for n in some]
         ranks = engine.rank([prompts[n] for n in some], options)
         sizes = np.array([[len(option) for option in row] for row in options])
-        best = (ranks.numpy() / sizes).argmax(-1)  # a token: long answers are less likely by their length alone
-        for n, chosen in zip(some, best, strict=True):
-            hits.setdefault(asked[n].skill, []).append(int(chosen) == 0)
+        each = ranks.numpy() / sizes  # a token: long answers are less likely by their length alone
+        for n, hit in zip(some, rightly(each), strict=True):
+            hits.setdefault(asked[n].skill, []).append(hit)
     told = [renderer.text_ids(Example(text=text)) for text in paragraphs()]
     ranks = engine.rank([ids[:1] for ids in told], [[ids[1:]] for ids in told])
     return Known(hits, (-ranks[:, 0]).tolist(), [len(ids) - 1 for ids in told])
+
+
+def rightly(each: np.ndarray) -> list[bool]:
+    """[N, O] how likely options are -> [N] whether the first, the right one, is likelier than all others; no option is
+    where one is no number, as of a model that has come apart."""
+    return (each[:, 0] > each[:, 1:].max(-1)).tolist()
 
 
 def answered(renderer: Renderer, prompt: str, answer: str) -> Ids:
@@ -108,11 +124,16 @@ def retained(before: Known, after: Known, seed: int = 0) -> dict[str, tuple[floa
         rows = draw.integers(0, len(first), (RESAMPLES, len(first)))
         found[name] = share(second.mean(), first.mean()), interval(shares(second[rows].mean(1), first[rows].mean(1)))
     tokens = np.array(before.tokens, float)
-    less = np.array(after.lost) - np.array(before.lost)
+    less = after.nats - before.nats
     rows = draw.integers(0, len(tokens), (RESAMPLES, len(tokens)))
-    drawn = np.exp(-less[rows].sum(1) / tokens[rows].sum(1))
-    found["text"] = math.exp(-less.sum() / tokens.sum()), interval(drawn)
+    drawn = -less[rows].sum(1) / tokens[rows].sum(1)
+    found["text"] = power(-less.sum() / tokens.sum()), interval(np.exp(drawn.clip(-MOST, MOST)))
     return found
+
+
+def power(nats: float) -> float:
+    """e to so many, as far as that is a number."""
+    return math.exp(min(max(nats, -MOST), MOST))
 
 
 def share(after: float, before: float) -> float:
@@ -127,7 +148,9 @@ def shares(after: np.ndarray, before: np.ndarray) -> np.ndarray:
 def sentence(kept: dict[str, tuple[float, Interval]]) -> str:
     """The whole in a line."""
     (skills, (low, high)), (text, _) = kept["all"], kept["text"]
+    times = 1 / text
+    change = f"by {abs(times - 1):.1%}" if times < 100 else f"to {times:.3g} times what it was"
     return (
         f"retained: {skills:.0%} of general skills ({low:.0%} to {high:.0%}); perplexity of general text"
-        f" {'up' if text < 1 else 'down'} by {abs(1 / text - 1):.1%}"
+        f" {'up' if text < 1 else 'down'} {change}"
     )

@@ -140,6 +140,11 @@ class Objective:
         return None
 
     @property
+    def writes(self) -> bool:
+        """Whether what it makes writes answers; else it only tells what it thinks of texts."""
+        return self.targets not in ("label", "ranked")
+
+    @property
     def needs(self) -> tuple[str, ...]:
         """What every example must say beside its answers: `agreement`, how many raters agree."""
         return ()

@@ -59,7 +59,8 @@ def by_row(measured: Measured, folder: RunFolder, side: str) -> dict[str, Any]:
     if measured.right:
         found["right"] = folder.facts.get("right", {}) | {side: measured.right}
     if measured.losses:
-        found["losses"] = folder.facts.get("losses", {}) | {side: measured.losses, "tokens": measured.tokens}
+        sizes = {"tokens": sum(measured.weights), "weights": measured.weights}
+        found["losses"] = folder.facts.get("losses", {}) | {side: measured.losses} | sizes
     return found
 
 
@@ -78,7 +79,7 @@ def remember(examiner: Examiner, policy: Policy, side: str, folder: RunFolder, p
 
 def refuse_retention(run: Run) -> None:
     """What a model knows of other things is asked of one that writes."""
-    if run.eval.retention and run.objective.targets in ("label", "ranked"):
+    if run.eval.retention and not run.objective.writes:
         raise RecipeError(
             f"eval.retention: asks models that write, and {run.objective.name} makes one that does not; leave it off"
         )

@@ -215,6 +215,9 @@ class Between:
             self.unwritten += 1
 
     def measure(self, number: int) -> None:
+        if not self.watch.examples:  # only a callback asks for it then
+            self.progress.say(f"step {number}: a callback asks for the loss on held-out rows, and there are none")
+            return
         loss = self.watch.loss(self.loop.policy)
         self.write({"step": number, "eval_loss": loss})
         self.progress.say(f"step {number}: loss on {len(self.watch.examples)} held-out rows {loss:.4f}")

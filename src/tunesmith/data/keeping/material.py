@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...errors import DataError
+from ...errors import DataError, RecipeError
 from ..dataset import Drawn
 from ..example import Example
 from ..reading.places import Place
@@ -139,6 +139,7 @@ def put_together(run: Run, parts: list[Stored], renderer: Renderer, say: Callabl
     validation, _ = measurable(run, parts, "validation", renderer, ())
     if not test:
         test, lost = measurable(run, parts, "validation", renderer, choices)
+    refuse_unmeasured(run, trained, len(test), len(validation))
     counts = counted(parts, sequences, len(test), lost)
     say("data: " + ", ".join(f"{number:,} {name}" for name, number in counts.items() if number))
     if first := next((part.facts["first skipped"] for part in parts if part.facts["first skipped"]), ""):
@@ -147,6 +148,24 @@ def put_together(run: Run, parts: list[Stored], renderer: Renderer, say: Callabl
     numbers = zip(part.tolist(), row.tolist(), strict=True) if asked else ()  # of pairs there are two rows a part
     prompts = [asked[at][number][1] for at, number in numbers]
     return Material(renderer, sequences, sequences.fingerprint, test, validation or test, choices, counts, prompts)
+
+
+def refuse_unmeasured(run: Run, trained: Sequence[Stored], test: int, validation: int) -> None:
+    """Measuring while training where there is no row for it, or none but those that were to be left for the end."""
+    strategy, size = run.train.eval_strategy, run.data.validation_size
+    if strategy == "no" or validation:
+        return
+    if size:
+        rows = sum(part.facts["counts"].get(split, 0) for part in trained for split in ("train", "test"))
+        raise RecipeError(
+            f"data.validation_size={size:g}: none of {rows:,} rows is left in that share to measure on while training;"
+            " name a larger one, or more rows"
+        )
+    if not test:
+        raise RecipeError(
+            f"train.eval_strategy={strategy}: there are no held-out rows to measure on; name some with data.eval_path,"
+            " raise data.eval_size, or set train.eval_strategy=no"
+        )
 
 
 def counted(parts: list[Stored], sequences: Mixed, measured: int, lost: Counter[str]) -> dict[str, int]:
