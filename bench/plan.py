@@ -91,8 +91,9 @@ def measure(said: list[str]) -> None:
     from transformers import TrainerCallback
 
     from tunesmith.config.load import load
+    from tunesmith.machine import peak_memory_mb
     from tunesmith.run import Run
-    from tunesmith.training.train import peak_memory_mb, train
+    from tunesmith.training.train import train
 
     class Watch(TrainerCallback):
         """When each step ended: what is before it, such as answers that are written, is part of the next."""
