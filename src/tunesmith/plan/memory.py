@@ -77,7 +77,10 @@ def in_measuring(subject: Subject, work: Work) -> Iterator[dict[str, float]]:
     if work.measured:
         largest = work.measured[0]
         count = subject.counted(largest, 0.0 if subject.labels else work.learnt, learns=False)
-        yield {"KV cache": cached(subject, 1, sum(largest)), "activations": float(count.step.peak)}
+        peak = count.step.peak
+        if subject.teacher:
+            peak = max(peak, subject.teacher.counted(largest, work.learnt, learns=False).step.peak)
+        yield {"KV cache": cached(subject, 1, sum(largest)), "activations": float(peak)}
     if work.ranked:
         one = max(work.ranked, key=lambda one: len(one.told) * max(one.told))
         rows, width = len(one.told), max(one.told)

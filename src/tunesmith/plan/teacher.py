@@ -4,6 +4,8 @@ does."""
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
 
 from ..errors import Refusal
 from ..methods.full import Full
@@ -25,14 +27,22 @@ def taught_by(run: Run, assumed: list[str]) -> tuple[Run, Found] | None:
         assumed.append(f"{SETTING} is not named: what it takes is not counted")
         return None
     try:
-        found = find(name)
+        file = Path(name).expanduser() / "config.json"
+        found = looked_up(name, file.stat().st_mtime_ns if file.is_file() else 0)
     except Refusal as error:
-        why = str(error).removeprefix("model.path: ").split(";")[0].split(":")[0]
+        why = str(error).removeprefix("model.path: ").partition(": ")[0].partition(";")[0]
         assumed.append(f"{SETTING}: {why}: the memory and the time that it takes are not counted")
         return None
     assumed += [f"{SETTING}: {one}" for one in found.assumed]
     train = replace(run.train, gradient_checkpointing=False, bf16=False, fp16=False)
     return replace(run, model=Model(path=name, precision=Auto()), method=Full(), objective=SFT(), train=train), found
+
+
+@lru_cache(4)
+def looked_up(name: str, changed: int) -> Found:
+    """The same config for all plans that are tried to make a run fit, so that its blank is made once; of a file, as
+    long as that stays what it is."""
+    return find(name)
 
 
 PIECES = 4
