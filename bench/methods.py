@@ -85,8 +85,9 @@ def once(words: list[str], steps: int) -> dict[str, Any]:
     from transformers import TrainerCallback
 
     from tunesmith.config.load import load
+    from tunesmith.machine import peak_memory_mb
     from tunesmith.run import Run
-    from tunesmith.training.train import peak_memory_mb, train
+    from tunesmith.training.train import train
 
     class Watch(TrainerCallback):
         """Times every step, and looks at the optimizer when the last one was taken."""

@@ -1,11 +1,12 @@
 """What `tunesmith plan` says against what runs take here: peak of memory and time of a step.
 
     python bench/plan.py [--models tiny,smollm2] [--methods full,lora] [--objectives sft,dpo] [--batches 2,8]
-                         [--steps 6] [--json rows.json]
+                         [--steps 6] [--whole] [--json rows.json]
 
 Each cell is a run in a process of its own, on two processors; the first step is not timed. All are planned beforehand,
-by one process, with what the calibration of this machine says and nothing that was learnt of runs. Run it on a quiet
-machine: times of a busy one are of no use.
+by one process, with what the calibration of this machine says and nothing that was learnt of runs. With --whole each is
+measured before and after, asked what it knows of other things, and saved. Run it on a quiet machine: times of a busy
+one are of no use.
 """
 
 from __future__ import annotations
@@ -37,14 +38,17 @@ DATA = {
 ONLINE = [*DATA["sft"], "objective.max_completion_length=24", "rewards.0.name=length", "rewards.0.target=12"]
 DATA |= {"grpo": ONLINE, "ppo": [*ONLINE, "objective.num_iterations=2", "objective.num_mini_batches=2"]}
 COMMON = [
-    "data.max_length=256", "data.truncation=left", "data.max_samples=256", "data.on_lint=warn", "eval.enabled=false",
-    "train.save_strategy=no", "train.learning_rate=1e-5", "train.on_nan=skip",
+    "data.max_length=256", "data.truncation=left", "data.max_samples=256", "data.on_lint=warn",
+    "train.learning_rate=1e-5", "train.on_nan=skip",
 ]  # fmt: skip
+BARE = ["eval.enabled=false", "train.save_strategy=no"]
+WRITES = ("sft", "pretrain", "dpo", "orpo", "grpo", "ppo")
+"""Objectives of models that can be asked what they know."""
 MORE = {"freeze": ["method.last_n=2"], "full": []}
 Cell = dict[str, Any]
 
 
-def words(cell: Cell, steps: int, folder: Path) -> list[str]:
+def words(cell: Cell, given: argparse.Namespace, folder: Path) -> list[str]:
     """A cell as the words of `tunesmith train`."""
     model = "demo/smollm2-135m-instruct" if cell["model"] == "smollm2" else str(folder / "tiny")
     chosen = [
@@ -53,8 +57,9 @@ def words(cell: Cell, steps: int, folder: Path) -> list[str]:
         f"method={cell['method']}",
         f"objective={cell['objective']}",
     ]
-    size = [f"train.per_device_train_batch_size={cell['batch']}", f"train.max_steps={steps}"]
-    return [*chosen, *MORE.get(cell["method"], []), *DATA[cell["objective"]], *COMMON, *size]
+    size = [f"train.per_device_train_batch_size={cell['batch']}", f"train.max_steps={given.steps}"]
+    around = [f"eval.retention={str(cell['objective'] in WRITES).lower()}"] if given.whole else BARE
+    return [*chosen, *MORE.get(cell["method"], []), *DATA[cell["objective"]], *COMMON, *size, *around]
 
 
 def tiny(folder: Path) -> None:
@@ -91,8 +96,9 @@ def measure(said: list[str]) -> None:
     from transformers import TrainerCallback
 
     from tunesmith.config.load import load
+    from tunesmith.machine import peak_memory_mb
     from tunesmith.run import Run
-    from tunesmith.training.train import peak_memory_mb, train
+    from tunesmith.training.train import train
 
     class Watch(TrainerCallback):
         """When each step ended: what is before it, such as answers that are written, is part of the next."""
@@ -166,6 +172,7 @@ def main() -> None:
     parser.add_argument("--objectives", default="sft,classify,dpo,pretrain")
     parser.add_argument("--batches", default="2,8,32")
     parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--whole", action="store_true", help="measure before and after, ask, and save")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     axes = (given.models, given.methods, given.objectives, given.batches)
@@ -174,7 +181,7 @@ def main() -> None:
     with TemporaryDirectory() as place:
         folder = Path(place)
         tiny(folder)
-        jobs = [words(cell, given.steps, folder) for cell in cells]
+        jobs = [words(cell, given, folder) for cell in cells]
         plans = asked("--predict", jobs)
         if len(plans) != len(cells):
             raise SystemExit(f"plans failed: {plans[-1]}")

@@ -1,7 +1,8 @@
-"""Products are the same whichever library makes them, and however their factors lie in memory."""
+"""Products are the same whichever library makes them, and however their factors lie in memory; what memory there is."""
 
 from itertools import product as pairs
 
+import psutil
 import pytest
 import torch
 
@@ -33,6 +34,47 @@ def test_products_are_those_of_float64(quicker, dtype, monkeypatch):
 
 
 def test_threads_are_as_many_as_real_cores():
-    import psutil
-
     assert 1 <= machine.cores() <= (psutil.cpu_count(logical=False) or machine.cores())
+
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("where", "files", "most"),
+    [
+        (".", {"memory.max": GIB, "memory.current": 3 * GIB // 4, "memory.stat": f"a 5\ninactive_file {2**28}"}, GIB),
+        ("memory", {"memory.limit_in_bytes": GIB, "memory.usage_in_bytes": GIB // 2, "memory.stat": "cache 7"}, GIB),
+        (".", {"memory.max": "max", "memory.current": GIB, "memory.stat": ""}, None),
+        ("memory", {"memory.limit_in_bytes": 2**63 - 4096, "memory.usage_in_bytes": 0, "memory.stat": ""}, None),
+        (".", {}, None),
+    ],
+    ids=["second version", "first version", "no limit", "no limit, first version", "no groups"],
+)  # fmt: skip
+def test_a_container_has_no_more_memory_than_it_may(where, files, most, tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "GROUPS", tmp_path)
+    (tmp_path / where).mkdir(exist_ok=True)
+    for name, said in files.items():
+        (tmp_path / where / name).write_text(f"{said}\n")
+    found = machine.memory()
+    assert found.total == (most or psutil.virtual_memory().total)
+    assert found.free == GIB // 2 if most else abs(found.free - psutil.virtual_memory().available) < GIB
+
+
+def test_a_peak_is_a_runs_own_only_if_it_has_risen():
+    peak = machine.Peak()
+    mb, own = peak.read(torch.device("cpu"))
+    assert mb >= peak.before and not own  # nothing was done
+    peak.before /= 2  # as if the process had held half of it
+    assert peak.read(torch.device("cpu")) == (machine.peak_memory_mb(), True)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_peak_of_a_gpu_is_that_of_a_run():
+    device, held = torch.device("cuda"), []
+    for mb in (512, 64):
+        peak = machine.Peak()
+        held.append(torch.empty(mb * 2**20, dtype=torch.uint8, device=device))
+        found, own = peak.read(device)
+        assert own and mb <= found < mb + 100
+        held.clear()

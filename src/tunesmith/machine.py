@@ -7,9 +7,11 @@ import ctypes
 import os
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psutil
 import torch
@@ -111,6 +113,73 @@ def onednn() -> bool:
     """Whether products in float32 go to oneDNN, by the door that torch.compile uses as well."""
     quicker = torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.backends.mkldnn.is_available()
     return quicker and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+class Memory(NamedTuple):
+    """Main memory, in bytes."""
+
+    total: int
+    free: int
+
+
+def memory() -> Memory:
+    """What this process may have: the machine's memory, or a container's share of it, where that is less."""
+    told = psutil.virtual_memory()
+    total, free = int(told.total), int(told.available)
+    for most, used in limits():
+        total, free = min(total, most), min(free, max(0, most - used))
+    return Memory(total, free)
+
+
+GROUPS = Path("/sys/fs/cgroup")
+"""Where Linux says how much the processes of a control group may have together."""
+FILES = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
+"""A group's limit and what it holds, as the second version of control groups has them, and the first."""
+
+
+def limits() -> Iterator[tuple[int, int]]:
+    """The limit of each group that this process is in, and what it holds but for files that could be read again."""
+    for group in groups():
+        for most, used in FILES:
+            with suppress(OSError, ValueError):  # not there, or `max`
+                limit, holds = int((group / most).read_text()), int((group / used).read_text())
+                told = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+                yield limit, holds - int(told.get("total_inactive_file", told.get("inactive_file", 0)))
+
+
+def groups() -> Iterator[Path]:
+    """The groups that this process is in, with those above them. A container may see itself as the topmost."""
+    with suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, kinds, path = line.split(":", 2)
+            if not kinds or "memory" in kinds.split(","):
+                top = GROUPS / "memory" if kinds else GROUPS
+                own = top / path.lstrip("/")
+                yield from (one for one in (own, *own.parents) if one.is_relative_to(top))
+
+
+class Peak:
+    """The most memory that a run holds at once, from when this is made."""
+
+    def __init__(self) -> None:
+        self.before = peak_memory_mb()
+        if torch.cuda.is_initialized():  # else nothing has been held there
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+
+    def read(self, device: torch.device) -> tuple[float, bool]:
+        """MB of a GPU, where one computes, else of the process since it began; and whether that is this run's own.
+
+        A process never tells a lower peak than it once had, and what an earlier run left in pieces adds a little to it:
+        only one that has clearly risen is of this run.
+        """
+        if device.type == "cuda":
+            return torch.cuda.max_memory_reserved(device) / 2**20, True
+        peak = peak_memory_mb()
+        return peak, peak > RISEN * self.before
+
+
+RISEN = 1.05
 
 
 def peak_memory_mb() -> float:

@@ -1,6 +1,8 @@
 """The advisor's rules: the keys that they name are there, they say what the guide says, what they write loads back."""
 
+import math
 import re
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -8,18 +10,21 @@ import pytest
 from tunesmith.cli import main
 from tunesmith.cli.advise import objections
 from tunesmith.compare.contest import Entrant
+from tunesmith.compare.trial import scaled
 from tunesmith.config.describe import rows
 from tunesmith.config.load import load
+from tunesmith.model.load import attach
 from tunesmith.plan.advise import advise, applied, circumstances, holds, keeps, settled
 from tunesmith.plan.table import table
 from tunesmith.run import Run
+from tunesmith.training.order import Order
 
 RULES = table("advice")["rules"]
 GUIDE = {
     "train.learning_rate", "train.lr_scheduler_type", "train.warmup_steps", "train.gradient_accumulation_steps",
     "train.num_train_epochs", "train.weight_decay", "method.r", "method.lora_alpha", "method.lora_dropout",
     "method.target_modules", "method.num_virtual_tokens", "method.bottleneck_size", "train.fp16", "train.bf16",
-    "train.max_grad_norm", "train.gradient_checkpointing",
+    "train.max_grad_norm", "train.gradient_checkpointing", "train.activation_offload", "model.max_memory",
 }  # fmt: skip
 
 
@@ -44,11 +49,17 @@ def test_every_rule_names_keys_and_figures_that_there_are():
 
 
 @pytest.mark.parametrize(
-    "said", ["method: lora", "method: full", "method: prefix_tuning", "objective: dpo", "method: ia3"]
-)
+    "said",
+    [
+        "method: lora", "method: full", "method: prefix_tuning", "objective: dpo", "method: ia3",
+        "method: {name: lora, r: 64}", "method: {name: lora, r: 100, lora_alpha: 7, use_rslora: true}",
+        "train: {max_steps: 90000, per_device_train_batch_size: 3}", "train: {max_steps: 1, num_train_tokens: 5}",
+        "train: {packing: true, max_steps: 5}", "method: full\nobjective: pretrain",
+    ],
+)  # fmt: skip
 def test_what_is_recommended_is_not_objected_to(said):
-    for size, count in ((1e8, 500), (2e11, 2_000_000)):
-        known = {"parameters": size, "rows": count, "device": "gpu", "room": 24}
+    for size, count, room in ((1e8, 5, 24), (7e9, 5000, 16), (2e11, 2_000_000, 24), (7e10, 50_000, 80)):
+        known = {"parameters": size, "rows": count, "device": "gpu", "room": room}
         object_to = partial(objections, known=known)
         text, _ = settled(f"model: {{path: m}}\ndata: {{path: d}}\n{said}\n", object_to)
         assert [one.sentence(False) for one in object_to(text)] == []
@@ -69,7 +80,46 @@ def test_what_the_guide_has_wrong_is_told():
     assert "all-linear" in one.sentence(False) and "线性层" in one.sentence(True)
     assert asked("method.r=64")["method.use_rslora"].conflict
     assert asked("method.lora_alpha=64")["method.lora_alpha"].conflict
-    assert not asked("method.lora_alpha=64", "method.use_rslora=true").get("method.lora_alpha")
+    assert asked("method.r=64", "method.use_rslora=true")["method.lora_alpha"].value == 16
+    assert not asked("method.r=64", "method.use_rslora=true", "method.lora_alpha=16")["method.lora_alpha"].conflict
+
+
+@pytest.mark.parametrize("words", [[], ["method.use_rslora=true"], ["method.use_rslora=true", "method.lora_alpha=5"]])
+def test_an_update_is_scaled_as_peft_scales_it(words, tiny):
+    run = load(Run, None, ["model.path=m", "data.path=d", "method.r=16", *words]).value
+    scales = {one.scaling["default"] for one in attach(tiny(), run.method).modules() if hasattr(one, "lora_A")}
+    assert list(scales) == pytest.approx([circumstances(run)["scale"]])
+    for rank in (4, 64):
+        alpha = scaled(run.method, rank)
+        method = replace(run.method, r=rank, **({"lora_alpha": alpha} if alpha else {}))
+        other = circumstances(replace(run, method=method))["scale"]
+        assert other == pytest.approx(circumstances(run)["scale"], rel=0.25)  # a whole number is nearest
+
+
+def test_passes_over_the_rows_are_steps_where_these_end_a_run():
+    found = asked("train.max_steps=5000", rows=1000)
+    assert "train.num_train_epochs" not in found and found["train.max_steps"].conflict
+    assert found["train.max_steps"].value == 375 and found["train.max_steps"].got == 40
+    assert not asked("train.max_steps=375", rows=1000)["train.max_steps"].conflict
+    assert not asked("train.max_steps=375", "train.packing=true", rows=1000).keys() & {
+        "train.max_steps", "train.num_train_epochs",
+    }  # fmt: skip
+    words = ["model.path=m", "data.path=d", "train.gradient_accumulation_steps=3", "train.num_train_epochs=1.5"]
+    run = load(Run, None, words).value
+    facts, order = circumstances(run, rows=1001), Order(run.train, [5] * 1001)
+    assert facts["epoch_steps"] == order.epoch_steps and math.ceil(facts["steps"]) == order.total
+
+
+def test_what_does_not_fit_waits_elsewhere():
+    large = {"parameters": 7e10, "device": "gpu", "room": 80}
+    found = asked("model.precision=bf16", "train.gradient_checkpointing=true", **large)
+    assert found["model.max_memory"].conflict and found["model.max_memory"].value == 40
+    assert found["model.max_memory"].got == pytest.approx(1.4e11 / 2**30 / 80)
+    assert found["train.activation_offload"].conflict and found["train.activation_offload"].value == "cpu"
+    assert not asked("model.precision=bf16", "model.max_memory=40", **large)["model.max_memory"].conflict
+    assert not asked("model.precision=bf16", **large | {"parameters": 7e9})["model.max_memory"].conflict
+    assert "model.max_memory" not in asked("model.precision=nf4", **large)
+    assert not asked(**large | {"device": "cpu"}).keys() & {"model.max_memory", "train.activation_offload"}
 
 
 @pytest.mark.parametrize(
@@ -121,6 +171,9 @@ def test_what_keeps_more_of_what_a_model_knew_loads_as_a_variant(objective):
     found = {way.rule: load(Run, None, [*said, *Entrant(f"lora {way.said}").words]).value for way in ways}
     assert found["keep-rate"].train.learning_rate == 3e-4 and found["keep-scale"].method.lora_alpha == 8
     assert len(found) == {"sft": 4, "dpo": 3, "kto": 3, "grpo": 3, "ppo": 3}[objective]
+    large = load(Run, None, [*said, "method.r=64", "method.use_rslora=true"]).value
+    [less] = [way for way in keeps(circumstances(large)) if way.rule == "keep-scale-rslora"]
+    assert less.words == ("method.lora_alpha=8",)
     if objective == "sft":
         assert found["keep-replay"].data.also and found["keep-kl"].objective.name == "distill"
         assert found["keep-kl"].objective.models() == {"objective.teacher": "m"}

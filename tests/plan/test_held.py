@@ -2,43 +2,57 @@
 
 import json
 
-import psutil
+import pytest
 import torch
 
+from tunesmith import machine
 from tunesmith.config.load import load
-from tunesmith.machine import processor, threads
-from tunesmith.plan.device import GB
+from tunesmith.machine import peak_memory_mb, processor, threads
+from tunesmith.plan.device import this_cpu
+from tunesmith.plan.estimate import Setting
 from tunesmith.run import Run
 from tunesmith.training import planned
 from tunesmith.training.train import train
 
 
-def test_a_run_says_how_far_its_plan_was_right(tmp_path, monkeypatch, model_folder, reviews, capsys):
-    monkeypatch.setenv("TUNESMITH_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(planned, "TELLS", 0.0)
+def known_processor(home):
+    """A processor that has been measured: nothing is timed."""
     rates = [[8, 1e9], [512, 5e10]]
-    known = {
-        "full": rates,
-        "half": rates,
-        "bandwidth": 1e10,
-        "call": 1e-5,
-        "framework": psutil.Process().memory_info().rss / GB,
-    }
-    place = tmp_path / "home" / "plan" / f"processor-{threads()}.json"
+    known = {"full": rates, "half": rates, "bandwidth": 1e10, "call": 1e-5, "framework": peak_memory_mb() / 1024}
+    place = home / "plan" / f"processor-{threads()}.json"
     place.parent.mkdir(parents=True)
     place.write_text(
         json.dumps({"key": {"processor": processor(), "threads": threads(), "torch": torch.__version__}, **known})
     )
-    words = [
-        f"model.path={model_folder}", f"data.path={reviews}", "objective=classify", "eval.enabled=false",
-        "train.save_strategy=no", "train.max_steps=3",
-    ]  # fmt: skip
-    for number in range(2):
-        folder = tmp_path / str(number)
-        result = train(load(Run, None, [*words, f"output={folder}"]).value)
-        told = json.loads((folder / "run.json").read_text())["plan"]
-        assert told["memory"]["measured"] * 1024 == result.peak_memory_mb
-        assert abs(told["memory"]["error"]) < (0.5, 0.1)[number]  # the second is corrected by the first
-        assert abs(told["time"]["planned"] / told["time"]["measured"]) > 0
+    return place.with_name("runs.json")
+
+
+def test_a_run_is_held_against_the_plan_that_was_shown(tmp_path, monkeypatch, model_folder, reviews, capsys):
+    monkeypatch.setenv("TUNESMITH_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(planned, "TELLS", 0.0)
+    kept = known_processor(tmp_path / "home")
+    usual = [f"model.path={model_folder}", f"data.path={reviews}", "train.max_steps=3"]
+    written = ["data.format.name=template", "data.format.prompt=judge: {text}", "data.format.answer={label}"]
+    whole = [*usual, *written, "method=full", "eval.retention=true"]
+    small = [*usual, "objective=classify", "eval.enabled=false"]
+
+    def done(words, name):
+        result = train(load(Run, None, [*words, f"output={tmp_path / name}"]).value)
         assert "planned" in capsys.readouterr().err
-    assert len(json.loads((place.parent / "runs.json").read_text())["runs"]) == 2
+        return result, json.loads((tmp_path / name / "run.json").read_text())["plan"]
+
+    shown, rows, _ = planned.asked(load(Run, None, whole).value, Setting(this_cpu()), (None, None), print)
+    assert len(rows.ranked) == 8 and rows.measured and shown.memory["logits"]  # most is there when skills are asked for
+    monkeypatch.setattr(machine, "RISEN", 0.0)  # what the tests before held does not matter
+    result, told = done(whole, "whole")
+    assert told["memory"]["planned"] == shown.peak and told["time"]["planned"] == shown.step_seconds
+    assert told["memory"]["measured"] * 1024 == result.peak_memory_mb and abs(told["memory"]["error"]) < 0.5
+    again, _, _ = planned.asked(load(Run, None, whole).value, Setting(this_cpu()), (None, None), print)
+    assert again.peak * 1024 == pytest.approx(result.peak_memory_mb)  # corrected by the first
+    monkeypatch.undo()
+    monkeypatch.setenv("TUNESMITH_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(planned, "TELLS", 0.0)
+    _, told = done(small, "small")
+    assert told.keys() == {"time"}  # the process's peak is still that of others
+    runs = json.loads(kept.read_text())["runs"]
+    assert [one.keys() & {"memory", "time"} for one in runs] == [{"memory", "time"}, {"time"}]

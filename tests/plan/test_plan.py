@@ -1,6 +1,7 @@
 """A plan is held against what real models do: their weights, what they keep and compute, what optimizers remember."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -11,25 +12,30 @@ from torch.utils.flop_counter import FlopCounterMode
 from tunesmith.cli import main
 from tunesmith.config.load import load
 from tunesmith.data.batch import pack
+from tunesmith.data.rendering.render import Renderer
 from tunesmith.data.rendering.tokens import Tokens
 from tunesmith.errors import RecipeError
+from tunesmith.evaluate.retention import ask
 from tunesmith.methods.base import method
 from tunesmith.model.lean import remaking
 from tunesmith.model.learning import adding_up
 from tunesmith.model.load import attach
 from tunesmith.model.policy import Policy
 from tunesmith.model.swift import mergeable
+from tunesmith.objectives.distill import Distill
 from tunesmith.objectives.grpo import GRPO
+from tunesmith.objectives.sft import SFT
 from tunesmith.optimizers.base import optimizer
 from tunesmith.plan import past
 from tunesmith.plan.blank import blank, held
 from tunesmith.plan.calibrate import bandwidth, products
 from tunesmith.plan.changes import ways
-from tunesmith.plan.device import GB, Device, device
+from tunesmith.plan.device import GB, Device, device, recognised
 from tunesmith.plan.estimate import Setting, Subject, estimate
 from tunesmith.plan.known import Found, find, short
 from tunesmith.plan.memory import merged
 from tunesmith.plan.rehearse import rehearse
+from tunesmith.plan.skills import battery
 from tunesmith.plan.work import Work
 from tunesmith.run import Data, Model, Run, Train
 from tunesmith.training.optim import learnt
@@ -229,6 +235,104 @@ def test_a_machine_is_learnt_from_what_runs_took(tiny, tmp_path, monkeypatch):
     assert told["time"]["error"] == pytest.approx(0, abs=1e-6)
     elsewhere = replace(CPU, name="another")
     assert past.correct(first, elsewhere, alike) is first
+
+
+def test_memory_and_time_are_each_learnt_from_runs_that_tell_of_them(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("TUNESMITH_HOME", str(tmp_path))
+    alike = {"model": "tiny", "method": "full", "objective": "sft"}
+    made = plan(run_of(), Setting(CPU), Rows([Tokens([5] * 40, [True] * 40)]), found(tiny))
+    past.note(made, CPU, alike, made.peak * 1.25, made.step_seconds)
+    other = alike | {"method": "lora"}
+    assert past.note(made, CPU, other, None, made.step_seconds * 3).keys() == {"time"}
+    again = past.correct(made, CPU, other)
+    assert again.peak == pytest.approx(1.25 * made.peak) and again.step_seconds == pytest.approx(3 * made.step_seconds)
+
+
+def test_general_skills_are_planned_as_they_are_asked(tiny, tokenizer):
+    model, renderer, shapes = tiny(), Renderer(tokenizer, Data(path="rows")), ([], [])
+
+    def note(module, args, said):
+        shapes["logits_to_keep" not in said].append(tuple(said["input_ids"].shape))
+
+    model.register_forward_pre_hook(note, with_kwargs=True)
+    ask(model, renderer)
+    batches, (read, told) = battery(32, renderer), shapes
+    assert {(len(one.read), max(one.read)) for one in batches} <= set(read)
+    assert max(rows * width for rows, width in told) == max(len(one.told) * (max(one.told) - 1) for one in batches)
+    assert sum(len(one.read) for one in batches) == 200 + 24
+    asked = run_of(save_strategy="no")
+    asked = replace(asked, eval=replace(asked.eval, enabled=False))
+    none, some = (Rows([Tokens([5] * 40, [True] * 40)] * 8) for _ in range(2))
+    some.ranked = batches
+    without, made = (plan(asked, Setting(CPU), rows, found(tiny)) for rows in (none, some))
+    longest = max(len(one.told) * max(one.told) for one in batches)
+    assert made.memory["logits"] * GB == pytest.approx(12 * longest * WORDS) and without.more_seconds == 0
+    tokens = sum(rows * width for rows, width in [*read, *told])
+    most = asked.eval.batch_size * made.step_seconds / 40 * tokens  # padded, and forward and back
+    assert 0 < made.more_seconds < most
+    guess = battery(32)
+    assert sum(one.tokens for one in guess) == pytest.approx(sum(one.tokens for one in batches), rel=0.8)
+
+
+def test_a_checkpoint_is_copied_to_main_memory(tiny):
+    work = Work(steps=9, tokens=1e3, sampled=(((40,),),), learnt=0.5)
+    gpu = replace(CPU, kind="gpu", name="a GPU")
+    here, there = (
+        estimate(Subject(run_of("full"), found(tiny), Setting(device)), work, 1e9).memory for device in (CPU, gpu)
+    )
+    assert here["copy for a checkpoint"] * GB == pytest.approx(1e9 + here["gradients"] * GB)
+    assert "copy for a checkpoint" not in there and "activations" in there
+
+
+def test_a_teacher_is_held_and_reads_too(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    flat = {kind: [(1, 1e9), (2, 1e9)] for kind in ("full", "half")}
+    teachers, even = {}, Setting(replace(CPU, rates=flat, call=0.0, bandwidth=math.inf))
+    for depth in (2, 6):
+        config = tiny().config
+        config.num_hidden_layers = depth
+        config.save_pretrained(tmp_path / str(depth))
+        taught = replace(run_of(save_strategy="no"), objective=Distill(teacher=str(tmp_path / str(depth))))
+        rows = Rows([Tokens([5] * 40, [True] * 40) for _ in range(32)])
+        rows.measured = [40] * 8
+        teachers[depth] = plan(taught, even, rows, found(tiny))
+    alone = plan(replace(taught, objective=SFT()), even, rows, found(tiny))
+    unknown = plan(replace(taught, objective=Distill(teacher="wonder")), even, rows, found(tiny))
+    assert teachers[2].memory["teacher"] * GB == sum(weight.nbytes for weight in tiny().parameters())
+    more = (teachers[6].memory["teacher"] - teachers[2].memory["teacher"]) * GB / 4  # weights of four blocks
+    longer = teachers[6].step_seconds - teachers[2].step_seconds
+    assert longer == pytest.approx(2 * more * 8 * 40 / 1e9, rel=0.3)  # a product each; attention is the rest
+    assert teachers[2].step_seconds > alone.step_seconds + longer / 2
+    assert teachers[6].more_seconds > teachers[2].more_seconds > alone.more_seconds
+    assert "teacher" not in alone.memory and "teacher" not in unknown.memory
+    assert any("objective.teacher: the sizes of wonder are unknown" in one for one in unknown.assumed)
+    assert unknown.step_seconds == pytest.approx(alone.step_seconds)
+
+
+GPUS = {
+    ("NVIDIA GeForce RTX 4090", 23.6): "GeForce RTX 4090",
+    ("NVIDIA GeForce RTX 3090", 23.7): "GeForce RTX 3090",
+    ("NVIDIA RTX A6000", 47.5): "NVIDIA RTX A6000",
+    ("Tesla T4", 14.6): "NVIDIA T4",
+    ("Tesla V100-SXM2-16GB", 15.8): "NVIDIA V100 16 GB",
+    ("NVIDIA A100-SXM4-40GB", 39.4): "NVIDIA A100 40 GB",
+    ("NVIDIA A100 80GB PCIe", 79.3): "NVIDIA A100 80 GB",
+    ("NVIDIA A10", 22.1): "NVIDIA A10",
+    ("NVIDIA L40S", 44.4): "NVIDIA L40S",
+    ("NVIDIA H100 80GB HBM3", 79.1): "NVIDIA H100 80 GB SXM",
+    ("NVIDIA H100 PCIe", 79.1): "NVIDIA H100 80 GB PCIe",
+    ("AMD Instinct MI300X", 191.7): "AMD MI300X",
+}
+
+
+def test_this_machines_gpu_is_taken_for_no_other():
+    for (told, memory), name in GPUS.items():
+        made = recognised(told, memory)
+        assert (made.name, made.memory) == (name, memory)
+    strange = ["NVIDIA A40", "NVIDIA A10G", "NVIDIA L40", "NVIDIA GeForce RTX 3060 Ti", "NVIDIA RTX A4000"]
+    for told in [*strange, "NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA A100-SXM4-40GB MIG 1g.5gb"]:
+        with pytest.raises(RecipeError, match="is not in the table; name the nearest"):
+            recognised(told, 16)
 
 
 def test_a_processor_is_measured_by_width():

@@ -52,7 +52,7 @@ def plan(  # noqa: PLR0913 - each is an option
     say = (lambda _: None) if as_json else line
     made, read, found = planned.asked(run, setting, (rows, tokens), say)
     tried = [] if made.fits else ways(run, setting, lambda run, where: planned.plan(run, where, read, found))
-    where = {"device": setting.device.kind, "room": setting.device.memory}
+    where = {"device": setting.device.kind, "room": setting.device.memory * (devices if shard else 1)}
     facts = circumstances(run, made.parameters, len(read.sequences) // run.objective.rendered, **where)
     warned = advise(run, loaded.origins, facts)
     warned = [one for one in warned if one.conflict]

@@ -77,8 +77,8 @@ def won(found: Outcome, recipe: Path, text: str) -> list[Advice]:
     own = getattr(run.method, "r", None)
     if setting.rank and setting.rank != own:
         values[RANK] = setting.rank
-        if own and (alpha := getattr(run.method, "lora_alpha", None)):
-            values["method.lora_alpha"] = scaled(alpha, setting.rank, own)
+        if alpha := scaled(run.method, setting.rank):
+            values["method.lora_alpha"] = alpha
     return [advice(key, value) for key, value in values.items()]
 
 

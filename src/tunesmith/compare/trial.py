@@ -17,6 +17,7 @@ from typing import Any
 
 from ..config.load import load
 from ..errors import BadEnvironment, RecipeError, Refusal
+from ..methods.base import Method
 from ..migrate import RENAMED
 from ..plan.advise import Advice
 from ..run import Run
@@ -172,13 +173,12 @@ class Trial:
     # --- runs ---
 
     def words(self, setting: Setting) -> list[str]:
-        """The words that make a recipe one of this setting; a scale that the recipe sets stays what it is."""
+        """The words that make a recipe one of this setting; its scale stays what it is."""
         words = [f"{RATE}={setting.rate!r}"]
         if setting.rank:
             words.append(f"{RANK}={setting.rank}")
-            alpha = getattr(self.run.method, "lora_alpha", None)
-            if alpha and self.space.own.rank:
-                words.append(f"method.lora_alpha={scaled(alpha, setting.rank, self.space.own.rank)}")
+            if alpha := scaled(self.run.method, setting.rank):
+                words.append(f"method.lora_alpha={alpha}")
         return words
 
     def measure(self, setting: Setting, steps: int, seed: int) -> float:
@@ -282,6 +282,11 @@ class Trial:
         return Outcome(tuple(self.tried.values()), best, own, tuple(self.rungs), self.spent, self.asked.budget)
 
 
-def scaled(alpha: int, rank: int, own: int) -> int:
-    """A lora_alpha that scales an update of this rank as `alpha` does one of the recipe's own."""
-    return max(1, round(alpha * rank / own))
+def scaled(method: Method, rank: int) -> int | None:
+    """A lora_alpha by which an update of this rank is scaled as the recipe's own is; none where the usual one does
+    that, or the method has no such thing. With use_rslora it goes by the root of the rank."""
+    own, alpha, root = (getattr(method, key, None) for key in ("r", "lora_alpha", "use_rslora"))
+    if not own or not (alpha or root):
+        return None
+    times = rank / own
+    return max(1, round((alpha or 2 * own) * (math.sqrt(times) if root else times)))

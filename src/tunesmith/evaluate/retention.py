@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -82,20 +83,31 @@ def paragraphs() -> list[str]:
 
 def ask(model: Any, renderer: Renderer, batch_size: int = 32) -> Known:
     """Ask a causal model everything; its weights stay as they are."""
-    engine, asked = Engine(model, renderer.tokenizer, batch_size), questions()
-    prompts = [renderer.prompt([Message("user", one.prompt)]) for one in asked]
+    engine = Engine(model, renderer.tokenizer, batch_size)
     hits: dict[str, list[bool]] = {}
-    for count in sorted({len(one.answers) for one in asked}):
-        some = [n for n, one in enumerate(asked) if len(one.answers) == count]
-        options = [[answered(renderer, asked[n].prompt, answer) for answer in asked[n].answers] for n in some]
-        ranks = engine.rank([prompts[n] for n in some], options)
+    for asked, prompts, options in rendered(renderer):
         sizes = np.array([[len(option) for option in row] for row in options])
-        each = ranks.numpy() / sizes  # a token: long answers are less likely by their length alone
-        for n, hit in zip(some, rightly(each), strict=True):
-            hits.setdefault(asked[n].skill, []).append(hit)
-    told = [renderer.text_ids(Example(text=text)) for text in paragraphs()]
-    ranks = engine.rank([ids[:1] for ids in told], [[ids[1:]] for ids in told])
-    return Known(hits, (-ranks[:, 0]).tolist(), [len(ids) - 1 for ids in told])
+        each = engine.rank(prompts, options).numpy() / sizes  # a token: long answers are less likely by length alone
+        for one, hit in zip(asked, rightly(each), strict=True):
+            hits.setdefault(one.skill, []).append(hit)
+    prompts, options = text(renderer)
+    ranks = engine.rank(prompts, options)
+    return Known(hits, (-ranks[:, 0]).tolist(), [len(ids) for [ids] in options])
+
+
+def rendered(renderer: Renderer) -> Iterator[tuple[list[Question], list[Ids], list[list[Ids]]]]:
+    """The questions that have equally many answers, with the tokens of their prompts and of each answer."""
+    asked = questions()
+    for count in sorted({len(one.answers) for one in asked}):
+        some = [one for one in asked if len(one.answers) == count]
+        prompts = [renderer.prompt([Message("user", one.prompt)]) for one in some]
+        yield some, prompts, [[answered(renderer, one.prompt, answer) for answer in one.answers] for one in some]
+
+
+def text(renderer: Renderer) -> tuple[list[Ids], list[list[Ids]]]:
+    """Of each paragraph its first token, and the others, which are told after it."""
+    told = [renderer.text_ids(Example(text=paragraph)) for paragraph in paragraphs()]
+    return [ids[:1] for ids in told], [[ids[1:]] for ids in told]
 
 
 def rightly(each: np.ndarray) -> list[bool]:

@@ -83,23 +83,57 @@ def circumstances(run: Run, parameters: float | None = None, rows: int | None = 
     sources = len(named) or 1 + len(run.data.also)
     batch = train.per_device_train_batch_size * train.gradient_accumulation_steps
     facts |= {"batch": batch, "tasks": sources, "adapter": run.method.detachable, "targets": run.objective.targets}
-    facts["epochs"] = train.num_train_epochs
     if rows and run.data.max_samples:
         rows = min(rows, run.data.max_samples)
-    if rows is not None:
-        facts["rows"] = rows
-        steps = train.max_steps if train.max_steps > 0 else max(1, train.num_train_epochs * rows / batch)
-        facts["steps"] = steps
-        warmup = train.warmup_steps
-        facts["warmup"] = warmup if warmup < 1 else warmup / steps
-    elif train.warmup_steps < 1:
-        facts["warmup"] = train.warmup_steps
-    if (rank := facts.get("method.r")) and run.method.name == "lora":
-        facts["scale"] = (facts.get("method.lora_alpha") or 2 * rank) / rank
     if train.packing or train.max_tokens_per_batch:
         del facts["batch"]  # is counted in tokens
+    facts |= {"rows": rows} if rows is not None else {}
+    facts |= length(run, rows if "batch" in facts else None)
+    if train.warmup_steps < 1:
+        facts["warmup"] = train.warmup_steps
+    elif "steps" in facts:
+        facts["warmup"] = train.warmup_steps / facts["steps"]
+    if (rank := facts.get("method.r")) and run.method.name == "lora":
+        facts["scale"] = (facts.get("method.lora_alpha") or 2 * rank) / (
+            math.sqrt(rank) if facts["method.use_rslora"] else rank
+        )
     facts |= {"parameters": parameters} if parameters is not None else {}
-    return facts | {key: value for key, value in more.items() if value is not None}
+    facts |= {key: value for key, value in more.items() if value is not None}
+    if parameters is not None and "room" in facts:
+        facts["filled"] = held(run, parameters) / 2**30 / facts["room"]
+    return facts
+
+
+def length(run: Run, rows: int | None) -> Facts:
+    """How many steps a run has, how many of them see all rows once, and how often these are seen, as far as that is
+    known: of batches that are counted in tokens the number is not."""
+    train, found = run.train, {}
+    if train.max_steps > 0:
+        found["steps"] = train.max_steps
+    if rows:
+        batches = math.ceil(rows / train.per_device_train_batch_size)
+        once = math.ceil(batches / train.gradient_accumulation_steps) * getattr(run.objective, "repeats", 1)
+        found |= {"epoch_steps": once, "steps": found.get("steps", max(1, train.num_train_epochs * once))}
+    if train.num_train_tokens:  # by which the run ends, whenever that is
+        return {}
+    if train.max_steps <= 0:
+        found["epochs"] = train.num_train_epochs
+    elif rows:
+        found["epochs"] = train.max_steps / found["epoch_steps"]
+    return found
+
+
+SOME = 4096
+"""A side of the matrix by which it is told how much room quantised weights take."""
+
+
+def held(run: Run, parameters: float) -> float:
+    """Bytes of the weights that stay where they are computed with, on a GPU."""
+    precision, most = run.model.precision, run.model.max_memory
+    each = 4.0 if precision.name == "fp32" else 2.0
+    if precision.quantised:
+        each = sum(precision.room(SOME * SOME, SOME)) / SOME**2
+    return min(parameters * each, math.inf if most is None else most * 1e9)
 
 
 def advise(run: Run, origins: Mapping[str, str], facts: Facts) -> list[Advice]:
@@ -109,22 +143,32 @@ def advise(run: Run, origins: Mapping[str, str], facts: Facts) -> list[Advice]:
         of = rule.get("of", rule["key"])
         if of not in facts or not all(holds(test, facts.get(path)) for path, test in rule["when"].items()):
             continue
+        key, value = named(rule, facts)
         made = Advice(
             rule=rule["id"],
-            key=rule["key"],
-            value=worth(rule["value"], facts),
+            key=key,
+            value=value,
             low=rule.get("low"),
             high=rule.get("high"),
             among=tuple(rule.get("among", ())),
             of=of,
             got=facts[of],
-            origin=origins.get(rule["key"], "default"),
+            origin=origins.get(key, "default"),
             en=rule["en"],
             zh=rule["zh"],
             source=rule["source"],
         )
-        found[rule["key"]] = made
+        found[key] = made
     return list(found.values())
+
+
+def named(rule: dict[str, Any], facts: Facts) -> tuple[str, Any]:
+    """The key that a rule is of, and what it recommends for it: passes over the rows are steps, where these say how
+    long a run is."""
+    key, value = rule["key"], worth(rule["value"], facts)
+    if key == "train.num_train_epochs" and facts["train.max_steps"] > 0:
+        return "train.max_steps", max(1, int(value * facts["epoch_steps"]))
+    return key, value
 
 
 COMPARED = {
@@ -163,6 +207,8 @@ def worth(value: Any, facts: Facts) -> Any:
     match value:
         case {"times": [str(path), int(by) | float(by)]}:
             return float(f"{facts[path] * by:.3g}") if isinstance(by, float) else facts[path] * by
+        case {"root": [str(path), int(by)]}:
+            return max(1, round(by * math.sqrt(facts[path])))
         case {"up": [int(whole), str(path)]}:
             return max(1, -(-whole // facts[path]))
         case {"the": str(path)}:

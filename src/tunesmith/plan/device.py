@@ -7,7 +7,7 @@ import math
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,15 +108,32 @@ def here() -> Device:
 
     if not torch.cuda.is_available():
         return this_cpu()
-    told = re.sub(r"[^a-z0-9]+", "-", torch.cuda.get_device_name(0).lower())
-    memory = torch.cuda.get_device_properties(0).total_memory / GB
-    fitting = [name for name in table("devices") if all(part in told for part in name.split("-")[:1])]
+    return recognised(torch.cuda.get_device_name(0), torch.cuda.get_device_properties(0).total_memory / GB)
+
+
+def recognised(told: str, memory: float) -> Device:
+    """The GPU of the table that a driver calls so, with the memory in GB that it tells of.
+
+    All words of a name must be those of the table, but for its maker, its mount and its memory: an RTX 3060 Ti is no
+    RTX 3060. Of those that differ in memory alone the nearest is taken.
+    """
+    words = set(re.findall("[a-z0-9]+", told.lower())) - BESIDE
+    words = {word for word in words if not SIZE.fullmatch(word)}
+    known = {name: {word for word in name.split("-") if not SIZE.fullmatch(word)} for name in table("devices")}
+    fitting = [name for name, own in known.items() if own <= words and words - own <= MOUNTS]
     if not fitting:
         raise RecipeError(
             f"--device: this machine's GPU ({told}) is not in the table; name the nearest one of it:"
             f" {', '.join(table('devices'))}"
         )
-    return listed(min(fitting, key=lambda name: abs(table("devices")[name]["memory"] - memory)))
+    sizes = {name: (-len(known[name]), abs(table("devices")[name]["memory"] - memory)) for name in fitting}
+    return replace(listed(min(fitting, key=lambda name: sizes[name])), memory=memory)
+
+
+SIZE = re.compile(r"\d+gb")
+BESIDE = {"nvidia", "geforce", "tesla", "amd", "instinct", "gpu", "hbm2", "hbm2e", "hbm3", "hbm3e"}
+MOUNTS = {"pcie", "sxm", "sxm2", "sxm3", "sxm4", "sxm5", "sxm6", "oam"}
+"""How a GPU is built in: one that is slower so has a row of its own in the table."""
 
 
 # --- this processor ---------------------------------------------------------------------------------------------------
@@ -124,17 +141,16 @@ def here() -> Device:
 
 def this_cpu() -> Device:
     """This machine's processor, measured once by a process of its own; what was found is kept in the cache."""
-    import psutil
     import torch
 
-    from ..machine import processor, threads
+    from ..machine import memory, processor, threads
 
     key = {"processor": processor(), "threads": threads(), "torch": torch.__version__}
     found = measured(key)
     return Device(
         name=f"{processor()}, {threads()} threads",
         kind="cpu",
-        memory=psutil.virtual_memory().total / GB,
+        memory=memory().total / GB,
         rates={kind: [(int(side), rate) for side, rate in found[kind]] for kind in ("full", "half")},
         bandwidth=found["bandwidth"],
         call=found["call"],

@@ -10,6 +10,7 @@ from .device import Device
 from .known import Found
 from .memory import in_memory
 from .rehearse import Count, Rehearsed, rehearse
+from .teacher import taught_by
 from .work import Part, Work
 
 if TYPE_CHECKING:
@@ -99,7 +100,12 @@ class Subject:
     labels: tuple[str, ...] = ()
     assumed: list[str] = field(default_factory=list)
 
+    teacher: Subject | None = None
+    """The model that it learns from, which stays as it is."""
+
     def __post_init__(self) -> None:
+        if taught := taught_by(self.run, self.assumed):
+            self.teacher = Subject(*taught, self.setting, assumed=self.assumed)
         self.blanks = blanks(self)
         self.policy: Policy = self.blanks.whole
         refuse_unfit(self.run, self.policy)
@@ -228,7 +234,17 @@ def step_seconds(
     update = moved / device.bandwidth
     flops = typical.step.all_flops / max(some, 1) * tokens
     looks = work.looks * tokens * device.seconds(typical.forward, subject.half) / max(some, 1)
+    looks += tokens * listening(subject, work)
     return passes + looks + update + exchanged(subject) + answering(subject, work), flops
+
+
+def listening(subject: Subject, work: Work) -> float:
+    """Seconds in which the teacher reads a token, if there is one."""
+    teacher = subject.teacher
+    if teacher is None:
+        return 0.0
+    read = teacher.counted(work.typical, work.learnt, learns=False).step
+    return subject.setting.device.seconds(read, teacher.half) / max(1, sum(work.typical))
 
 
 def exchanged(subject: Subject) -> float:
@@ -262,5 +278,7 @@ def before_and_after(subject: Subject, work: Work, typical: Rehearsed) -> float:
     token = device.seconds(typical.forward, subject.half) / max(1, sum(work.typical))
     measured = 2 * sum(map(sum, work.measured)) * token
     measured += 2 * work.written * word(subject, 10) if work.written else 0.0
+    measured += 2 * sum(one.tokens for one in work.ranked) * token
+    measured += 2 * sum(map(sum, work.measured)) * listening(subject, work)
     asked = work.tokens * token if "reference" in run.objective.looks() and not work.answers else 0.0
     return measured + asked

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from .blank import Held
 from .device import GB
 from .rehearse import Rehearsed
+from .teacher import compared
 from .work import Work
 
 if TYPE_CHECKING:
-    from ..run import Run
     from .estimate import Subject
 
 WORD = 1000
@@ -33,10 +33,11 @@ def in_memory(subject: Subject, work: Work, largest: Rehearsed, states: float) -
         "gradients": (weights.largest if run.train.optimizer_in_backward else weights.gradients) / cut,
         "optimizer": states / cut,
         "gathered blocks": 2 * weights.block if cut > 1 else 0.0,
+        "teacher": subject.teacher.held.bytes if subject.teacher else 0.0,
         "framework": device.framework * GB,
         "tokenizer": WORD * subject.found.config.get_text_config().vocab_size if device.kind == "cpu" else 0.0,
     }
-    moments = [in_step(subject, largest), in_checkpoint(run, weights, states), in_measuring(subject, work)]
+    moments = [in_step(subject, work, largest), in_checkpoint(subject, states), *in_measuring(subject, work)]
     if work.answers:
         kept = cached(subject, work.writing, max(work.largest))
         moments.append({"KV cache": kept, "logits": said(subject, work.writing), "merged weights": merged(subject)})
@@ -45,10 +46,14 @@ def in_memory(subject: Subject, work: Work, largest: Rehearsed, states: float) -
     return {name: size / GB for name, size in found.items() if size}
 
 
-def in_step(subject: Subject, largest: Rehearsed) -> dict[str, float]:
+def in_step(subject: Subject, work: Work, largest: Rehearsed) -> dict[str, float]:
     run, weights, count = subject.run, subject.held, largest.step
     kept, head = count.kept, min(largest.head, count.peak)
     activations = max(count.peak - head, 0)
+    if subject.teacher:  # which reads when the model has, and what the backward pass needs of that is waiting
+        read = subject.teacher.counted(work.largest, work.learnt, learns=False)
+        activations = max(activations, kept + read.step.peak - read.head)
+        head += int(compared(work.learnt * sum(work.largest), subject.found.config.get_text_config().vocab_size))
     if run.train.activation_offload != "no":
         activations = max(activations - kept, 0) + 0.1 * kept
     found = {"activations": float(activations), "logits": float(head)}
@@ -60,19 +65,28 @@ def in_step(subject: Subject, largest: Rehearsed) -> dict[str, float]:
     return found
 
 
-def in_checkpoint(run: Run, weights: Held, states: float) -> dict[str, float]:
-    """What is copied so that training does not wait for the disk."""
-    if run.train.save_strategy == "no":
+def in_checkpoint(subject: Subject, states: float) -> dict[str, float]:
+    """What is copied so that training does not wait for the disk: into main memory, also beside a GPU."""
+    if subject.run.train.save_strategy == "no" or subject.setting.device.kind != "cpu":
         return {}
-    return {"copy for a checkpoint": weights.gradients + states}
+    return {"copy for a checkpoint": subject.held.gradients + states}
 
 
-def in_measuring(subject: Subject, work: Work) -> dict[str, float]:
-    if not work.measured:
-        return {}
-    largest = work.measured[0]
-    count = subject.counted(largest, 0.0 if subject.labels else work.learnt, learns=False)
-    return {"KV cache": cached(subject, 1, sum(largest)), "activations": float(count.step.peak)}
+def in_measuring(subject: Subject, work: Work) -> Iterator[dict[str, float]]:
+    """Held-out rows; and of what is asked of general skills and text, whatever has most to be told at once."""
+    if work.measured:
+        largest = work.measured[0]
+        count = subject.counted(largest, 0.0 if subject.labels else work.learnt, learns=False)
+        peak = count.step.peak
+        if subject.teacher:
+            peak = max(peak, subject.teacher.counted(largest, work.learnt, learns=False).step.peak)
+        yield {"KV cache": cached(subject, 1, sum(largest)), "activations": float(peak)}
+    if work.ranked:
+        one = max(work.ranked, key=lambda one: len(one.told) * max(one.told))
+        rows, width = len(one.told), max(one.told)
+        read = subject.counted((width,) * rows, 0.0, learns=False)
+        kept = 2 * cached(subject, rows, max(one.read) + width)  # what was read, and a copy that an answer goes on from
+        yield {"KV cache": kept, "activations": float(read.step.peak), "logits": said(subject, rows * width)}
 
 
 def cached(subject: Subject, rows: int, length: int) -> float:
@@ -92,6 +106,6 @@ def merged(subject: Subject) -> float:
     return float(sum(layer.get_base_layer().weight.nbytes for layer in mergeable(subject.policy.model, blank=True)))
 
 
-def said(subject: Subject, rows: int) -> float:
-    """Bytes of the log-probabilities of all words, for so many rows, made and sorted through."""
-    return 4.0 * 3 * rows * subject.found.config.get_text_config().vocab_size
+def said(subject: Subject, tokens: int) -> float:
+    """Bytes of the log-probabilities of all words, for so many tokens, with what they are made of."""
+    return 4.0 * 3 * tokens * subject.found.config.get_text_config().vocab_size

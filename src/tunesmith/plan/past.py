@@ -31,10 +31,10 @@ def known(device: Device) -> list[dict[str, Any]]:
     return [one for one in read(place()).get("runs", []) if one.get("device") == device.name]
 
 
-def nearest(device: Device, alike: dict[str, str]) -> list[dict[str, Any]]:
-    """The runs that tell most of one like this: of the same model, method and objective; of the same model and method;
-    of the same model; or any, if there are three."""
-    runs = known(device)
+def nearest(device: Device, alike: dict[str, str], what: str) -> list[dict[str, Any]]:
+    """The runs that tell most of the memory or the time of one like this: of the same model, method and objective; of
+    the same model and method; of the same model; or any, if there are three."""
+    runs = [one for one in known(device) if one.get(what, {}).get("planned")]
     for keys in (("model", "method", "objective"), ("model", "method"), ("model",)):
         same = [one for one in runs if all(one.get(key) == alike[key] for key in keys)]
         if same:
@@ -44,17 +44,17 @@ def nearest(device: Device, alike: dict[str, str]) -> list[dict[str, Any]]:
 
 def factor(runs: list[dict[str, Any]], what: str) -> float:
     """How much more, or less, runs took than was planned before any correction."""
-    ratios = [one[what]["measured"] / one[what]["planned"] for one in runs if one.get(what, {}).get("planned")]
+    ratios = [one[what]["measured"] / one[what]["planned"] for one in runs]
     low, high = BOUNDS
     return min(high, max(low, statistics.median(ratios))) if ratios else 1.0
 
 
 def correct(plan: Plan, device: Device, alike: dict[str, str]) -> Plan:
     """A plan as earlier runs on this device have it."""
-    runs = nearest(device, alike)
-    if not runs:
+    runs = {what: nearest(device, alike, what) for what in ("memory", "time")}
+    if not any(runs.values()):
         return plan
-    by = {"memory": factor(runs, "memory"), "time": factor(runs, "time")}
+    by = {what: factor(found, what) for what, found in runs.items()}
     added = plan.peak * (by["memory"] - 1)
     return replace(
         plan,
@@ -64,14 +64,16 @@ def correct(plan: Plan, device: Device, alike: dict[str, str]) -> Plan:
         train_seconds=plan.train_seconds * by["time"],
         more_seconds=plan.more_seconds * by["time"],
         cost=None if plan.cost is None else plan.cost * by["time"],
-        corrected=by | {"runs": len(runs)},
+        corrected=by | {"runs": max(map(len, runs.values()))},
     )
 
 
-def note(plan: Plan, device: Device, alike: dict[str, str], peak: float, step: float) -> dict[str, Any]:
-    """What was planned and what it came to, in GB and seconds a step; kept for the next plan."""
+def note(plan: Plan, device: Device, alike: dict[str, str], peak: float | None, step: float) -> dict[str, Any]:
+    """What was planned and what it came to, in GB and seconds a step; kept for the next plan. Where the run's own peak
+    is not known, nothing is of memory."""
     by = plan.corrected or {"memory": 1.0, "time": 1.0}
-    said = {"memory": (plan.peak, peak, by["memory"]), "time": (plan.step_seconds, step, by["time"])}
+    said = {} if peak is None else {"memory": (plan.peak, peak, by["memory"])}
+    said |= {"time": (plan.step_seconds, step, by["time"])}
     one: dict[str, Any] = {"device": device.name, **alike}
     shown: dict[str, Any] = {}
     for what, (planned, measured, correction) in said.items():

@@ -124,27 +124,28 @@ class Head(torch.autograd.Function):
     """What model/linear_loss.py does with a head: logits of some tokens at a time, and at once the slopes of all."""
 
     @staticmethod
-    def forward(ctx, states, weight):
+    def forward(ctx, states, weight, learns):
         rows = min(max(1, CHUNK_BYTES // (4 * len(weight))), len(states))
         room = torch.empty(rows, len(weight), dtype=weight.dtype, device=META)
         wide = room if room.element_size() >= 4 else torch.empty_like(room, dtype=torch.float32)
-        to_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
-        slopes = torch.empty_like(states)
+        to_weight = torch.zeros_like(weight, dtype=torch.float32) if learns and ctx.needs_input_grad[1] else None
+        slopes = torch.empty_like(states) if learns else None
         for start in range(0, len(states), rows):
             piece = states[start : start + rows]
             made, logits = room[: len(piece)], wide[: len(piece)]
             torch.mm(piece, weight.T, out=made)
             torch.softmax(logits, -1, out=logits)
-            slopes[start : start + len(piece)] = torch.mm(made, weight)
+            if slopes is not None:
+                slopes[start : start + len(piece)] = torch.mm(made, weight)
             if to_weight is not None:
                 to_weight.addmm_(logits.T, piece.float())
         ctx.save_for_backward(slopes, to_weight)
-        return slopes.new_empty(len(states), dtype=torch.float32)
+        return states.new_empty(len(states), dtype=torch.float32)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         slopes, to_weight = ctx.saved_tensors
-        return slopes * grads[0].unsqueeze(-1).to(slopes.dtype), to_weight
+        return slopes * grads[0].unsqueeze(-1).to(slopes.dtype), to_weight, None
 
 
 @dataclass
@@ -214,7 +215,7 @@ def judged(policy: Policy, states: Tensor, learnt: int, counting: Counting) -> t
     if weight is None or weight.shape[-1] != chosen.shape[-1]:
         loss = chosen.sum()
     else:
-        made: Any = Head.apply(chosen, weight)
+        made: Any = Head.apply(chosen, weight, torch.is_grad_enabled())
         loss = made.sum()
     taken = counting.count.peak - before
     counting.count.peak = max(was, counting.count.peak)

@@ -4,9 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 Part = tuple[int, ...]
 """The lengths of the sequences that are computed together."""
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Prompts that are read together, after which the answers to each are told, one after another."""
+
+    read: Part
+    told: Part
+    """Of each prompt, the tokens of its longest answer."""
+    answers: int
+    """How many answers each has."""
+
+    @property
+    def tokens(self) -> int:
+        return sum(self.read) + self.answers * sum(self.told)
 
 
 @dataclass(frozen=True)
@@ -22,6 +38,8 @@ class Work:
     """The share of tokens that are learnt."""
     measured: tuple[Part, ...] = ()
     """Batches of held-out rows, before and after; the first is the largest."""
+    ranked: tuple[Ranked, ...] = ()
+    """What is asked of general skills and told of general text, before and after."""
     written: int = 0
     """Tokens that are written one after another when the model is measured."""
     answers: int = 0
@@ -57,3 +75,12 @@ class Work:
     def per_step(self) -> float:
         """Tokens in a step on one device, on average."""
         return sum(map(sum, self.parts)) / len(self.sampled)
+
+
+def rough(row: Any) -> int:
+    """About how many tokens a row's texts have."""
+    if isinstance(row, str):
+        wide = sum(letter > "\u2e80" for letter in row)
+        return round(wide / 1.5 + (len(row) - wide) / 4)
+    inner = row.values() if isinstance(row, dict) else row if isinstance(row, list | tuple) else ()
+    return 6 + sum(map(rough, inner))

@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
@@ -25,7 +24,7 @@ from ..config.layers import values
 from ..config.load import dump
 from ..errors import BadEnvironment, CheckpointError
 from ..files import full, remove, sha256, sync, whole
-from ..machine import random_state, set_random_state
+from ..machine import memory, random_state, set_random_state
 from ..passport import digest
 from ..run import Run
 from ..runs import free
@@ -55,7 +54,7 @@ class Writer:
         self.wait()
         held = state(loop)
         size = sum(tensor.nbytes for tensors in held.values() for tensor in tensors.values())
-        copied = size < psutil.virtual_memory().available / 4
+        copied = size < memory().free / 4
         if copied:
             held = {file: {name: one.to("cpu", copy=True) for name, one in held[file].items()} for file in held}
         self.writing, self.last = self.thread.submit(write, self.folder, step, held, facts, self.keep), step

@@ -8,6 +8,8 @@ from pathlib import Path
 import psutil
 import torch
 
+from ..machine import memory
+
 MB = 2**20
 
 
@@ -20,9 +22,10 @@ class Hardware:
 
     def look(self) -> dict[str, float]:
         """Figures by name; those that this system does not tell are not there."""
+        there = memory()
         found = {
             "cpu_percent": psutil.cpu_percent(None),
-            "memory_percent": psutil.virtual_memory().percent,
+            "memory_percent": 100 * (1 - there.free / there.total),
         }
         with suppress(psutil.Error, OSError):
             found["process_cpu_percent"] = self.process.cpu_percent(None)

@@ -22,20 +22,22 @@ from ..objectives._online import Online
 from ..objectives.base import Beside
 from ..optimizers.adamw import AdamW, FusedAdamW
 from ..plan import past
-from ..plan.device import GB, here
+from ..plan.device import here, this_cpu
 from ..plan.estimate import Plan, Setting, Subject, estimate
 from ..plan.known import Found, find
-from ..plan.work import Part, Work
+from ..plan.skills import battery
+from ..plan.work import Part, Ranked, Work, rough
 from ..rollout.sample import ROWS
 from ..run import Run
-from .loop import AT_ONCE, Loop, in_parts, order, sequences_of, sizes
+from .loop import AT_ONCE, in_parts, order, sequences_of, sizes
 from .optim import learnt
 
 if TYPE_CHECKING:
     from ..data.batch import Layout
+    from ..data.keeping.material import Material
     from ..model.policy import Policy
     from .order import Order
-    from .train import Result
+    from .steps import Taken
 
 Say = Callable[[str], None]
 SAMPLED = 24
@@ -52,6 +54,7 @@ class Rows:
         self.learnt, self.tokens = 0.5, 0
         self.layout: Layout = share
         self.measured: list[int] = []
+        self.ranked: tuple[Ranked, ...] = ()
         self.assumed: tuple[str, ...] = ()
 
 
@@ -85,14 +88,7 @@ def read(run: Run, found: Found, given: tuple[int | None, int | None], say: Say)
     try:
         where = places(run.data, locate_data)
         if found.folder is not None:
-            material = prepare(run, where, load_tokenizer(found.folder), say)
-            rows = Rows(material.sequences, material.labels)
-            rows.learnt = material.counts["target tokens"] / max(1, material.counts["trained tokens"])
-            render = material.renderer.render
-            asked = [one.ids for row in material.test for one in render(row, run.objective.targets)]
-            alike = len(commonprefix(asked))  # is read once
-            rows.measured = [len(ids) - alike for ids in asked]
-            return rows
+            return rendered(run, prepare(run, where, load_tokenizer(found.folder), say))
     except (DataError, BadEnvironment) as error:
         count, tokens = given[0] or 1000, given[1] or run.data.max_length // 2
         why = str(error).split(";")[0].split("\n")[0]
@@ -103,6 +99,19 @@ def read(run: Run, found: Found, given: tuple[int | None, int | None], say: Say)
     return guessed(run, [given[1] or length for length in lengths], (f"{said} of Chinese, Japanese and Korean",))
 
 
+def rendered(run: Run, material: Material) -> Rows:
+    """The rows of a run, as it has them."""
+    rows = Rows(material.sequences, material.labels)
+    rows.learnt = material.counts["target tokens"] / max(1, material.counts["trained tokens"])
+    if run.eval.enabled:
+        render = material.renderer.render
+        asked = [one.ids for row in material.test for one in render(row, run.objective.targets)]
+        alike = len(commonprefix(asked))  # is read once
+        rows.measured = [len(ids) - alike for ids in asked]
+        rows.ranked = battery(run.eval.batch_size, material.renderer) if run.eval.retention else ()
+    return rows
+
+
 def guessed(run: Run, lengths: list[int], assumed: tuple[str, ...]) -> Rows:
     """Rows of these lengths."""
     most, each = run.data.max_length, run.objective.rendered
@@ -111,16 +120,8 @@ def guessed(run: Run, lengths: list[int], assumed: tuple[str, ...]) -> Rows:
     rows = Rows([made[length] for length in cut for _ in range(each)], ("A", "B"))
     rows.layout, rows.assumed = pack, assumed
     rows.measured = sorted(cut)[-run.eval.max_samples :][: max(1, len(cut) // 10)]
+    rows.ranked = battery(run.eval.batch_size) if run.eval.enabled and run.eval.retention else ()
     return rows
-
-
-def rough(row: Any) -> int:
-    """About how many tokens a row's texts have."""
-    if isinstance(row, str):
-        wide = sum(letter > "\u2e80" for letter in row)
-        return round(wide / 1.5 + (len(row) - wide) / 4)
-    inner = row.values() if isinstance(row, dict) else row if isinstance(row, list | tuple) else ()
-    return 6 + sum(map(rough, inner))
 
 
 # --- work -------------------------------------------------------------------------------------------------------------
@@ -140,6 +141,7 @@ def work(run: Run, setting: Setting, rows: Rows) -> Work:
         sampled=sampled,
         learnt=rows.learnt,
         measured=batches(run, rows),
+        ranked=rows.ranked,
         written=run.eval.max_new_tokens if run.eval.enabled and run.objective.targets in ("answers", "text") else 0,
         assumed=rows.assumed,
     )
@@ -246,35 +248,28 @@ def remembered(run: Run, policy: Policy, assumed: list[str]) -> float:
 # --- afterwards -------------------------------------------------------------------------------------------------------
 
 
-def hold_against(run: Run, loop: Loop, labels: tuple[str, ...], result: Result, steps: int, say: Say) -> dict[str, Any]:
-    """The plan of a run that has been done, beside what it took: shown, and kept for the plans to come.
+def hold_against(
+    run: Run, device: torch.device, material: Material, taken: Taken, peak: tuple[float, bool], say: Say
+) -> dict[str, Any]:
+    """The plan of a run that has been done, as `tunesmith plan` shows it, beside what it took: shown, and kept for the
+    plans to come. `peak` is in MB, and whether it is the run's own.
 
     A run of a few seconds tells nothing of a machine. A plan that fails must not cost a run that is done: it is said.
     """
-    if result.train_seconds < TELLS:
+    if taken.seconds < TELLS:
         return {}
-    rows = Rows(loop.sequences, labels)
-    rows.layout = loop.layout
-    rows.learnt = share_learnt(loop.sequences)
     try:
-        found, setting = find(run.model.path), Setting(here())
-        made = plan(run, setting, rows, found)
+        found, setting = find(run.model.path), Setting(here() if device.type == "cuda" else this_cpu())
+        made = plan(run, setting, rendered(run, material), found)
     except (Refusal, RuntimeError, ValueError, TypeError, LookupError, AttributeError, OSError) as error:
         say(f"plan: cannot be made of this run ({str(error).splitlines()[0][:100]})")
         return {}
-    peak = result.peak_memory_mb / 1024
-    if setting.device.kind == "gpu":
-        peak = torch.cuda.max_memory_reserved() / GB + setting.device.framework
-    told = past.note(made, setting.device, key(run, found), peak, result.train_seconds / max(1, steps))
+    mb, own = peak
+    held = mb / 1024 + (setting.device.framework if setting.device.kind == "gpu" else 0.0)
+    told = past.note(made, setting.device, key(run, found), held if own else None, taken.seconds / max(1, taken.step))
     words = (f"{what} {one['planned']:.3g} planned, {one['measured']:.3g} measured" for what, one in told.items())
     say(f"plan: {', '.join(words)} (GB, seconds a step); the next plan knows it")
     return told
-
-
-def share_learnt(sequences: Sequence[Tokens]) -> float:
-    """The share of tokens that are learnt, in some of the sequences."""
-    some = [sequences[n] for n in range(0, len(sequences), max(1, len(sequences) // 64))]
-    return sum(sum(tokens.learn) for tokens in some) / max(1, sum(len(tokens.ids) for tokens in some))
 
 
 def asked(run: Run, setting: Setting, given: tuple[int | None, int | None], say: Say) -> tuple[Plan, Rows, Found]:

@@ -20,7 +20,7 @@ from ..errors import BadEnvironment, OutOfMemory, RecipeError
 from ..evaluate.evaluate import Examiner
 from ..evaluate.report import write_report
 from ..files import full
-from ..machine import peak_memory_mb
+from ..machine import Peak
 from ..methods.mixture_of_depths import KIND
 from ..model.another import beside
 from ..model.away import place
@@ -70,6 +70,7 @@ class Result:
     tokens_per_second: float
     """Real tokens, padding aside."""
     peak_memory_mb: float
+    """The most memory held at once: of the GPU, where one computes, else of the process."""
     run: str
     """The run folder."""
 
@@ -124,7 +125,7 @@ def follow(
         Signals() as signals,
         ExitStack() as held,
     ):
-        hooks, base = Callbacks(callbacks, run.train, folder.path), locate(run.model.path)
+        peak, hooks, base = Peak(), Callbacks(callbacks, run.train, folder.path), locate(run.model.path)
         others = beside(run, base) | models(run)  # those that are not there are said before anything is read
         refuse_base(run, base)
         tokenizer = load_tokenizer(base)
@@ -167,8 +168,9 @@ def follow(
         passport.complete(folder.path, saved, loop.weights, loop.cuts)
         after = measure(examiner, loop.policy, "after", folder, progress)
         watched.measured(taken.step, {"before": before, "after": after})
-        result = Result(before, after, taken.seconds, taken.speed, peak_memory_mb(), str(folder.path))
-        planned = hold_against(run, loop, material.labels, result, taken.step, progress.say)
+        held = peak.read(device := loop.accelerator.device)
+        result = Result(before, after, taken.seconds, taken.speed, held[0], str(folder.path))
+        planned = hold_against(run, device, material, taken, held, progress.say)
         folder.note(status="finished", ended=now(), result=asdict(result), length=length(run), plan=planned)
         write_report(folder.path)
         progress.say(f"saved {saved} and {folder.path / 'report.html'}")
