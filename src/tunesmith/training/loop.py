@@ -84,6 +84,8 @@ class Loop:
     order: Order = field(init=False)
     rows: Rows = field(init=False)
     """The sequences, and what is known of them before."""
+    begun: bool = False
+    """Whether weights are being changed."""
 
     def __post_init__(self) -> None:
         processes = self.accelerator.process_index, self.accelerator.num_processes
@@ -96,6 +98,8 @@ class Loop:
         self.optimizer = optimizer(self.train, self.policy, self.method)
         self.scheduler = schedule(self.train, self.optimizer, self.order.total)
         self.optimizer_step = self.accelerator.prepare_optimizer(self.optimizer)
+        if self.answers:
+            self.answers.seeing = self.accelerator.autocast
 
     def fit(self, start: int = 0, tell: Callable[[str], None] = silent) -> Iterator[Step]:
         """Take every step from `start` on, and yield what it measured. Raises Diverged before a bad step is taken.
@@ -113,18 +117,24 @@ class Loop:
             norm = self.divide(float(tallies["loss"].count))
             learning_rate = float(self.scheduler.get_last_lr()[0])
             step = Step(number + 1, tallies, tokens, learning_rate, norm)
-            if self.sound(step):
-                tell("on_pre_optimizer_step")
-                self.optimizer_step.step()
-                tell("on_optimizer_step")
-                self.method.after_step(self.policy.model, step.number, self.order.total)
-            else:
+            if not self.sound(step):
                 step.skipped = suspects(self, number)
                 if self.train.on_nan == "stop":
                     raise Diverged(diverged(step, self.train.optimizer_in_backward))
+            elif tallies["loss"].count:  # of nothing nothing is learnt: momentum and decay would move weights all the same
+                self.take(step, tell)
             self.scheduler.step()
             self.optimizer.zero_grad(set_to_none=False)
             yield step
+
+    def take(self, step: Step, tell: Callable[[str], None]) -> None:
+        """Change the weights."""
+        tell("on_pre_optimizer_step")
+        self.begun = True
+        self.optimizer_step.step()
+        tell("on_optimizer_step")
+        self.method.after_step(self.policy.model, step.number, self.order.total)
+        self.begun = False
 
     def hear(self, number: int) -> dict[str, Tally]:
         """Have prompts answered, if a step needs new answers; what is watched of them."""
