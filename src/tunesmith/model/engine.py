@@ -173,6 +173,11 @@ class Engine:
             read = read.after(token, self.read)
 
 
+def positions(config) -> int | None:
+    """How many tokens a model knows places for, by its config; None where it names no number."""
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
 def greedy(logits: Tensor) -> Tensor:
     return logits.argmax(-1)
 

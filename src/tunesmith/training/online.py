@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..data.batch import Layout
+from ..data.keeping.store import lengths
 from ..errors import RecipeError
-from ..model.engine import Engine
+from ..model.engine import Engine, positions
 from ..model.load import quiet
 from ..model.swift import halves
 from ..objectives._online import Online
@@ -50,6 +51,12 @@ def refuse_online(run: Run) -> None:
             "train: packing, num_train_tokens, max_tokens_per_batch and optimizer_in_backward need examples of known"
             f" length, and objective {run.objective.name} has its answers given first; leave them out"
         )
+    prompts = run.train.per_device_train_batch_size * run.train.gradient_accumulation_steps
+    if isinstance(run.objective, Online) and run.objective.num_mini_batches > prompts:
+        raise RecipeError(
+            f"objective.num_mini_batches: {run.objective.num_mini_batches} of {prompts} prompts leaves some without any;"
+            f" set it to {prompts} at most, or raise train.per_device_train_batch_size"
+        )
     refuse_sampler(run)
 
 
@@ -67,11 +74,25 @@ def refuse_half(objective: Online) -> None:
         )
 
 
+def refuse_long(objective: Online, policy: Policy, longest: int) -> None:
+    """Refuse prompts that leave no room for an answer within what the model knows positions for."""
+    known = positions(policy.bare.config)
+    begun = longest + (len(policy.soft.words) if policy.soft else 0)
+    if known is not None and begun + objective.max_completion_length > known:
+        raise RecipeError(
+            f"objective.max_completion_length: the longest prompt has {begun} tokens and an answer up to"
+            f" {objective.max_completion_length}, and the model knows {known} positions; lower it, or leave longer prompts"
+            f" out with data.truncation=drop data.max_length={max(1, known - objective.max_completion_length)}"
+        )
+
+
 def answers(run: Run, material: Material, policy: Policy, layout: Layout, say: Callable[[str], None]) -> Buffer | None:
     """Where the answers that are learnt from are kept; none for an objective that learns from the data's."""
     objective = run.objective
     if not isinstance(objective, Online):
         return None
+    held = [material.renderer.asked(example)[0].ids for example in (*material.test, *material.validation)]
+    refuse_long(objective, policy, max([*lengths(material.sequences), *map(len, held)]))
     policy.temperature = objective.temperature
     if "value" in objective.looks():
         policy.add_value_head(objective.critic_apart)
@@ -81,7 +102,7 @@ def answers(run: Run, material: Material, policy: Policy, layout: Layout, say: C
     scorer = Rewarded(Scoring(run.rewards, Models()))
     given = material.sequences, material.asked
     made = Buffer(policy, objective, engine, layout, *given, scorer, run.train.seed, say, beginning)
-    scorer.reasons = made.alarms.reasons
+    scorer.alarms = made.alarms
     return made
 
 
