@@ -88,6 +88,9 @@ def test_a_gain_is_counted_prompt_by_prompt():
     sides = [worth(torch.tensor(side).numpy(), {}).watched for side in (before, after)]
     assert sides[0]["reward_high"] > sides[1]["reward_low"]
     assert gain([None], [1.0]) == {}
+    nothing = worth(torch.tensor([torch.nan]).numpy(), {"empty": 1.0})
+    assert nothing.n == 0 and headline(None, nothing).endswith("no answer to a held-out prompt could be scored")
+    assert ("empty answers", "", "100.0%") in summary(None, nothing)
 
 
 def test_a_reward_that_rises_where_it_was_learnt_alone_is_said():

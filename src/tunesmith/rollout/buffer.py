@@ -12,7 +12,7 @@ from itertools import accumulate
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from ..data.batch import Batch, Layout
@@ -50,9 +50,11 @@ class Beginning:
     def __init__(self, policy: Policy, method: Method) -> None:
         self.policy = policy
         self.off = method.detachable and not method.adapter
-        learning = {} if self.off else policy.trainable()
-        theirs = ("critic.", "value_head.")  # the reference has no critic
-        self.weights = {n: one.detach().clone() for n, one in learning.items() if not n.startswith(theirs)}
+        self.weights = {} if self.off else {name: one.detach().clone() for name, one in self.learning().items()}
+
+    def learning(self) -> dict[str, nn.Parameter]:
+        """What of the policy learns; the reference has no critic."""
+        return {n: one for n, one in self.policy.trainable().items() if not n.startswith(("critic.", "value_head."))}
 
     @contextmanager
     def there(self) -> Iterator[None]:
@@ -73,6 +75,24 @@ class Beginning:
             then.copy_(held)
 
 
+class Reread(Beginning):
+    """The same of a model all of whose weights learn, and whose objective looks at no reference: they are read again
+    from its folder where they are asked for, and held a second time only that long."""
+
+    def __init__(self, policy: Policy, read: Callable[[], nn.Module]) -> None:
+        self.policy, self.read, self.off, self.weights = policy, read, False, {}
+
+    @contextmanager
+    def there(self) -> Iterator[None]:
+        began = dict(self.read().named_parameters())
+        self.weights = {name: began[name].detach() for name in self.learning()}
+        try:
+            with super().there():
+                yield
+        finally:
+            self.weights = {}
+
+
 @dataclass
 class Buffer:
     """Answers to the prompts of one rollout after another, and what the steps that learn from them see."""
@@ -88,8 +108,7 @@ class Buffer:
     seed: int
     say: Callable[[str], None]
     beginning: Beginning | None = None
-    """The reference, where the objective looks at one, or where it costs no memory: held-out answers are then held
-    against it."""
+    """The reference, and what held-out answers are held against; none where it is not to be had any more."""
     drawer: Drawer | None = None
     """Who draws the answers, where that is not the model that learns."""
     number: int = -1

@@ -122,8 +122,8 @@ def read_calibration(file: Path) -> Calibration:
 def calibrate(judge: AtWork, pairs: Sequence[Pair], data: str, seed: int = 0) -> Calibration:
     """Hold a judge against people, who prefer the first answer of each pair.
 
-    The answers are put into an order that has nothing to do with that, and the judge is asked in both. A pair that comes
-    again says nothing new, whichever answer stands first in it, and is counted once.
+    The answers are put into an order that has nothing to do with that, and the judge is asked in both. A pair that
+    comes again says nothing new, whichever answer stands first in it, and is counted once.
     """
     if not pairs:
         raise DataError(f"{data}: holds no pairs of answers; expected a better and a worse one in each row")

@@ -13,11 +13,12 @@ import torch
 from ..data.batch import Layout
 from ..data.keeping.store import lengths
 from ..errors import RecipeError
+from ..methods.full import Full
 from ..model.engine import Engine, positions
-from ..model.load import quiet
+from ..model.load import load_model, quiet
 from ..model.swift import halves
 from ..objectives._online import Online
-from ..rollout.buffer import Beginning, Buffer
+from ..rollout.buffer import Beginning, Buffer, Reread
 from ..rollout.rewarded import Rewarded
 from ..rollout.score import Scoring
 from ..rollout.tools import Models
@@ -54,8 +55,8 @@ def refuse_online(run: Run) -> None:
     prompts = run.train.per_device_train_batch_size * run.train.gradient_accumulation_steps
     if isinstance(run.objective, Online) and run.objective.num_mini_batches > prompts:
         raise RecipeError(
-            f"objective.num_mini_batches: {run.objective.num_mini_batches} of {prompts} prompts leaves some without any;"
-            f" set it to {prompts} at most, or raise train.per_device_train_batch_size"
+            f"objective.num_mini_batches: {run.objective.num_mini_batches} of {prompts} prompts leaves some without"
+            f" any; set it to {prompts} at most, or raise train.per_device_train_batch_size"
         )
     refuse_sampler(run)
 
@@ -76,13 +77,13 @@ def refuse_half(objective: Online) -> None:
 
 def refuse_long(objective: Online, policy: Policy, longest: int) -> None:
     """Refuse prompts that leave no room for an answer within what the model knows positions for."""
-    known = positions(policy.bare.config)
+    known, answer = positions(policy.bare.config), objective.max_completion_length
     begun = longest + (len(policy.soft.words) if policy.soft else 0)
-    if known is not None and begun + objective.max_completion_length > known:
+    if known is not None and begun + answer > known:
         raise RecipeError(
-            f"objective.max_completion_length: the longest prompt has {begun} tokens and an answer up to"
-            f" {objective.max_completion_length}, and the model knows {known} positions; lower it, or leave longer prompts"
-            f" out with data.truncation=drop data.max_length={max(1, known - objective.max_completion_length)}"
+            f"objective.max_completion_length: the longest prompt has {begun} tokens and an answer up to {answer}, and the"
+            f" model knows {known} positions; lower it, or leave longer prompts out with data.truncation=drop"
+            f" data.max_length={max(1, known - answer)}"
         )
 
 
@@ -97,8 +98,8 @@ def answers(run: Run, material: Material, policy: Policy, layout: Layout, say: C
     if "value" in objective.looks():
         policy.add_value_head(objective.critic_apart)
     engine = Engine(policy.model, material.renderer.tokenizer)
-    free = run.method.detachable and not run.method.adapter
-    beginning = Beginning(policy, run.method) if free or "reference" in objective.before() else None
+    again = isinstance(run.method, Full) and "reference" not in objective.before()  # see `drawing`
+    beginning = None if again else Beginning(policy, run.method)
     scorer = Rewarded(Scoring(run.rewards, Models()))
     given = material.sequences, material.asked
     made = Buffer(policy, objective, engine, layout, *given, scorer, run.train.seed, say, beginning)
@@ -135,7 +136,11 @@ class Learner:
 @contextmanager
 def drawing(run: Run, base: Path, made: Buffer, folder: Path) -> Iterator[None]:
     """Within it answers are drawn by whom the objective names; then all that stood ready for them is let go of."""
+    settings = run.model
     try:
+        made.beginning = made.beginning or Reread(
+            made.policy, lambda: load_model(base, settings.precision, (), settings.adapters, settings.changes)[0]
+        )
         made.drawer = made.objective.sampler.open(Learner(run, base, folder, made), made.objective)
         yield
     finally:
