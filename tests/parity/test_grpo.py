@@ -27,7 +27,7 @@ def test_values_and_gradients_are_those_of_trl(case):
     asked = {"reference": LogProbs(flat(TRL["reference"]), owner, len(lengths))} if judge.beta else {}
     now = LogProbs(token, owner, len(lengths))
     ended = torch.tensor([n not in TRL["truncated"] for n in range(len(lengths))])
-    counts = judge.advantages(Rolled(torch.zeros(len(lengths)), lengths, 1, ended))["counts"]
+    counts = judge.advantages(Rolled(torch.zeros(len(lengths)), lengths, 2, ended))["counts"]
     loss = judge.loss(None, logp=now, old=flat(TRL["old"]), advantage=gain, counts=counts.double(), **asked)
     (loss.sum / loss.count).backward()
     expected = flat(case["gradient"])

@@ -81,8 +81,8 @@ def refuse_long(objective: Online, policy: Policy, longest: int) -> None:
     begun = longest + (len(policy.soft.words) if policy.soft else 0)
     if known is not None and begun + answer > known:
         raise RecipeError(
-            f"objective.max_completion_length: the longest prompt has {begun} tokens and an answer up to {answer}, and the"
-            f" model knows {known} positions; lower it, or leave longer prompts out with data.truncation=drop"
+            f"objective.max_completion_length: the longest prompt has {begun} tokens and an answer up to {answer}, and"
+            f" the model knows {known} positions; lower it, or leave longer prompts out with data.truncation=drop"
             f" data.max_length={max(1, known - answer)}"
         )
 
