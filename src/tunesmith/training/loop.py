@@ -98,7 +98,7 @@ class Loop:
         self.scheduler = schedule(self.train, self.optimizer, self.order.total)
         self.optimizer_step = self.accelerator.prepare_optimizer(self.optimizer)
         if self.answers:
-            self.answers.seeing = self.accelerator.autocast
+            self.answers.seeing = lambda: self.accelerator.autocast()
 
     def fit(self, start: int = 0, tell: Callable[[str], None] = silent) -> Iterator[Step]:
         """Take every step from `start` on, and yield what it measured. Raises Diverged before a bad step is taken.
