@@ -227,6 +227,7 @@ def test_feedback_from_a_judge_makes_what_the_judge_likes_likelier(tmp_path, mod
             vowels(row["chosen"][-1]["content"]) > vowels(row["rejected"][-1]["content"]) for row in labels
         )
         settings = ["train.max_steps=25", "train.learning_rate=1e-2", "train.per_device_train_batch_size=16"]
+        settings += ["data.on_lint=warn"]  # four tokens are never a whole answer
         settings += ["objective=dpo", "objective.loss_type=[sigmoid, sft]"]  # the second as in arXiv:2404.19733
         command("train", f"model.path={model_folder}", f"data.path={out}", *settings, f"output={run}")
         rated = JudgeReward(judge=Judge(url=stub.url, model="vowels"), calibration=str(known))
