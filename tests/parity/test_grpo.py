@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tunesmith.objectives._online import Rolled
 from tunesmith.objectives.base import LogProbs
 from tunesmith.objectives.grpo import GRPO
 
@@ -25,7 +26,9 @@ def test_values_and_gradients_are_those_of_trl(case):
     judge = GRPO(max_completion_length=TRL["longest"], **case["options"])
     asked = {"reference": LogProbs(flat(TRL["reference"]), owner, len(lengths))} if judge.beta else {}
     now = LogProbs(token, owner, len(lengths))
-    loss = judge.loss(None, logp=now, old=flat(TRL["old"]), advantage=gain, counts=torch.ones_like(gain), **asked)
+    ended = torch.tensor([n not in TRL["truncated"] for n in range(len(lengths))])
+    counts = judge.advantages(Rolled(torch.zeros(len(lengths)), lengths, 2, ended))["counts"]
+    loss = judge.loss(None, logp=now, old=flat(TRL["old"]), advantage=gain, counts=counts.double(), **asked)
     (loss.sum / loss.count).backward()
     expected = flat(case["gradient"])
     assert float((loss.sum / loss.count).detach()) == pytest.approx(case["value"], abs=1e-5)

@@ -16,6 +16,8 @@ from trl import GRPOTrainer
 LENGTHS = (3, 5, 1, 4, 6, 2, 4, 7)
 LONGEST = 9
 ADVANTAGE = (1.3, -0.4, -1.1, 0.2, 0.9, -0.9, 1.7, -1.7)
+TRUNCATED = (1, 4)
+"""Answers that are left out where a case masks those that were cut."""
 CASES = {
     "grpo": {"loss_type": "grpo"},
     "dapo": {"loss_type": "dapo"},
@@ -29,6 +31,10 @@ CASES = {
         for kind in ("grpo", "dapo", "dr_grpo")
     },
     "gspo, kl": {"loss_type": "grpo", "importance_sampling_level": "sequence", "beta": 0.2},
+    **{
+        f"{kind}, masked": {"loss_type": kind, "mask_truncated_completions": True, "beta": 0.1}
+        for kind in ("grpo", "dapo", "dr_grpo")
+    },
 }
 
 
@@ -40,7 +46,8 @@ def padded(rows):
 def grpo(options, token, old, reference):
     """GRPOTrainer's loss of one batch, asked as it is when a trainer measures: neither split nor accumulated."""
     given = {"beta": 0.0, "epsilon": 0.2, "importance_sampling_level": "token"} | options
-    values, mask = padded(token), padded([torch.ones(len(row)) for row in token])
+    kept = [not (options.get("mask_truncated_completions") and n in TRUNCATED) for n in range(len(token))]
+    values, mask = padded(token), padded([torch.full([len(row)], float(k)) for row, k in zip(token, kept, strict=True)])
     accelerator = SimpleNamespace(
         num_processes=1, gather=lambda x: x, gather_for_metrics=lambda x: x, reduce=lambda x, reduction: x
     )
@@ -92,6 +99,7 @@ def main():
         "made by": {"trl": trl.__version__, "torch": torch.__version__, "transformers": transformers.__version__},
         "longest": LONGEST,
         "advantage": ADVANTAGE,
+        "truncated": TRUNCATED,
         **{name: [row.tolist() for row in rows] for name, rows in (("token", token), ("old", old))},
         "reference": [row.tolist() for row in reference],
         "cases": found,

@@ -31,6 +31,7 @@ def bad(completion):
         case "text": return "good"
         case "thing": return object()
         case "flag": return True
+        case "huge": return 10**400
     return 1.5
 
 def pid(completion):
@@ -65,7 +66,22 @@ def test_it_gets_what_it_asks_for(path):
 
 
 def test_what_it_does_wrong_is_counted_and_it_goes_on(path):
-    words = ["fine", "raise", "fine", "exit", "die", "fine", "hang", "fine", "nan", "none", "text", "thing", "flag"]
+    words = [
+        "fine",
+        "raise",
+        "fine",
+        "exit",
+        "die",
+        "fine",
+        "hang",
+        "fine",
+        "nan",
+        "none",
+        "text",
+        "thing",
+        "flag",
+        "huge",
+    ]
     with Function(path=path("bad"), timeout=3.0).scorer(None) as scorer:
         start = time.monotonic()
         found = dict(zip(enumerate(words), scorer.score([said(word) for word in words]), strict=True))
@@ -82,7 +98,7 @@ def test_what_it_does_wrong_is_counted_and_it_goes_on(path):
         "gave None",
     ):
         assert part in reasons, reasons
-    assert scorer.reasons.total() == 8
+    assert scorer.reasons.total() == 9
 
 
 def test_a_batch_of_the_wrong_length_is_not_scored(path):

@@ -56,6 +56,12 @@ WORTH = [
     (MathEqual(), "half, or 50%", "1/2", 1),
     (MathEqual(), "5/0", "5", 0),
     (MathEqual(), "none", "5", 0),
+    (MathEqual(), "3/-x", "3", 1),  # nobody knows what a model may write behind a stroke
+    (MathEqual(), "10 / - 5", "5", 1),
+    (MathEqual(), "24/+", "5", 0),
+    (MathEqual(), "5/e3", "5", 1),
+    (MathEqual(), "\\frac{3}{-}", "1", 0),
+    (MathEqual(), "6/-3", "-2", 1),
     (MathEqual(), "1e3", "thinking\n#### 1000", 1),
     (MathEqual(), "3.14", "3.14159", 0),
     (MathEqual(tolerance=0.001), "3.14", "3.14159", 1),
@@ -118,9 +124,27 @@ def test_json_is_held_against_a_schema_and_nothing_is_fetched(tmp_path):
     file.write_text('{"type": "no type"}')
     with pytest.raises(RecipeError, match=r"rewards.0.file: .*schema.json: is no JSON Schema"):
         JsonSchema(file=str(file)).refuse("rewards.0")
-    file.write_text('{"$ref": "http://127.0.0.1:9/never"}')
-    with pytest.raises(Exception, match="Unresolvable|never"):
-        worth(JsonSchema(file=str(file)), "1")
+    away = {"$ref": "http://127.0.0.1:9/never"}
+    draft = {"$schema": "http://json-schema.org/draft-07/schema#"}
+    for schema in (away, {"items": away}, draft | {"definitions": {"a": away}}, {"not": {"$ref": "#/$defs/none"}}):
+        file.write_text(json.dumps(schema))
+        with pytest.raises(RecipeError, match=r"rewards.0.file: .*: refers to .*(never|none), which is not in it"):
+            JsonSchema(file=str(file)).refuse("rewards.0")
+    file.write_text('{"anyOf": [{"$ref": "#"}]}')
+    with pytest.raises(RecipeError, match="refers to itself without end"):
+        JsonSchema(file=str(file)).refuse("rewards.0")
+    file.write_text(json.dumps(draft | {"properties": {"n": {"$ref": "#"}}, "not": {"$ref": draft["$schema"]}}))
+    JsonSchema(file=str(file)).refuse("rewards.0")
+
+
+def test_what_a_reward_fails_at_is_counted_and_does_not_end_it(tmp_path):
+    deep = {"properties": {"a": {"$ref": "#/$defs/b"}}, "$defs": {"b": {"anyOf": [{"$ref": "#/$defs/b"}]}}}
+    (tmp_path / "schema.json").write_text(json.dumps(deep))
+    kind = JsonSchema(file=str(tmp_path / "schema.json"))
+    kind.refuse("rewards.0")
+    with kind.scorer(None) as scorer:
+        assert scorer.score([said('{"b": 1}'), said('{"a": 1}')]) == [1, None]
+    assert "the reward failed: RecursionError" in next(iter(scorer.reasons))
 
 
 def test_a_pattern_that_is_none_is_refused():
@@ -168,8 +192,11 @@ def test_scores_are_added_up_by_their_weights_and_what_fails_has_no_total():
 
 
 def test_a_batch_of_which_nothing_can_be_scored_stops_with_the_reason():
-    with Scoring([Length(target=3), ExactMatch()]) as scoring, pytest.raises(Refusal, match="none of 2 .*exact_match"):
-        scoring.score([said("a"), said("b")])
+    with Scoring([Length(target=3), ExactMatch()]) as scoring:
+        with pytest.raises(Refusal, match="none of 2 .*exact_match"):
+            scoring.score([said("a"), said("b")])
+        assert scoring.score([said("a", "a"), said("b")]).failed == 1
+        assert scoring.score([said("a"), said("b")]).failed == 2  # by now it may be the answers
 
 
 def test_rewards_stand_in_a_recipe_and_load_back():

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from rollout_stub import by, serving, shown, verdict
@@ -119,7 +120,19 @@ def test_what_is_left_unjudged_is_counted_and_distrusted(tmp_path):
     assert read_calibration(tmp_path / "c.json") == made
     with serving(wise) as stub:
         few = calibrate(open_judge(Judge(url=stub.url, model="m")), PAIRS[:29], "rows")
-    assert "on 29 pairs only" in few.distrust()
+        turned = [Pair(one.turns, one.other, one.one) for one in PAIRS[:2]]
+        same = calibrate(open_judge(Judge(url=stub.url, model="m")), [*PAIRS[:2], *turned] * 8, "rows")
+    assert "on 29 pairs only, and" in few.distrust() and (same.pairs, same.repeats) == (2, 30)
+    assert "on 2 pairs only (30 rows more are of the same ones)" in same.distrust()
+
+
+def test_a_lower_threshold_opens_nothing():
+    made = figures(wise)[0]
+    made.figures["kappa"] = replace(made.figures["kappa"], interval=(0.3, 0.6))
+    assert "a kappa of 0.30, below the usual 0.4, though not the threshold 0.2 that was set" in made.distrust(0.2)
+    assert "below the threshold 0.4" in made.distrust() and "below the threshold 0.5" in made.distrust(0.5)
+    made.figures["kappa"] = replace(made.figures["kappa"], interval=(0.45, 0.6))
+    assert made.distrust(0.2) is None and "below the threshold 0.5" in made.distrust(0.5)
 
 
 # --- the commands -----------------------------------------------------------------------------------------------------
@@ -178,7 +191,10 @@ def test_a_trusted_judge_labels_and_a_bad_one_only_if_told_so(rows, tmp_path, ca
         assert run("label", new, *words, "--override") == 0
         assert json.loads((tmp_path / "other.jsonl.calibration.json").read_text())["overridden"]
         other.unlink()
-        assert run("label", new, *words, "--threshold=-0.5") == 0
+        for threshold in ("-0.5", "nan", "1.5", "0"):
+            assert run("label", new, *words, f"--threshold={threshold}") == 2 and not other.exists()
+        assert run("label", new, *words, "--threshold=0", "--override") == 0
+        assert json.loads((tmp_path / "other.jsonl.calibration.json").read_text())["threshold"] == 0
     written = [file for file in tmp_path.rglob("*") if file.is_file()]
     assert len(written) > 100 and not [file for file in written if KEY.encode() in file.read_bytes()]
 

@@ -15,6 +15,7 @@ from tunesmith.rewards._settings import Judge
 from tunesmith.rewards.base import Said, Unscored
 from tunesmith.rewards.judge import JudgeReward
 from tunesmith.rollout.judge import Pair, Verdict, open_judge
+from tunesmith.rollout.question import comparison
 from tunesmith.rollout.score import Scoring
 from tunesmith.rollout.server import retry_after
 from tunesmith.rollout.tools import Models
@@ -167,6 +168,26 @@ def test_a_server_that_knows_no_schemas_is_asked_in_words():
         with pytest.raises(BadEnvironment, match="refuses with 400"):
             judge(stub, constrain="schema").compare([pair("x")])
         assert judge(stub, constrain="words").compare([pair("y")])[0].there
+
+
+@pytest.mark.parametrize("constrain", ["words", "auto"])
+def test_a_question_that_a_server_declines_is_left_out_once_it_has_answered_another(constrain):
+    def short(body, number):
+        long = "long" in body["messages"][-1]["content"]
+        return (400, {}, b"maximum context length is 8192 tokens") if long else verdict("A")
+
+    pairs = [pair("a"), *(pair(f"long {n}") for n in range(6)), pair("b")]
+    with serving(short) as stub:
+        asked = judge(stub, parallel=1, constrain=constrain)
+        found = asked.compare(pairs)
+        assert [one.there for one in found] == [True, *[False] * 6, True]
+        assert all("refused with 400 maximum context length" in one.why for one in found[1:-1])
+        assert asked.account.failed == 12 and len(stub.bodies) == 4 + 12 * (1 + (constrain == "auto"))
+        again = judge(stub, parallel=1, constrain=constrain)
+        assert not again.compare([pair("a"), pair("long 1")])[1].there
+        other = judge(stub, parallel=1, constrain="words", rubric="Which is shorter?")
+        with pytest.raises(BadEnvironment, match="refuses with 400"):  # nothing shows that its settings are well
+            other.compare([pair("long 1")])
 
 
 def test_newer_names_of_settings_are_learnt_from_the_server():
@@ -324,6 +345,12 @@ def test_a_model_in_memory_judges_by_rank_and_writes(model_folder):
     assert all(isinstance(text, str | Unscored) for text in asked.revise([(TURNS, "go away")]))
     again = open_judge(Judge(model=str(model_folder), max_tokens=5))
     assert again.compare([pair(), pair("one", "two")]) == first and again.account.asked == 0
+    question = comparison(TURNS, "right", "wrong!", asked.settings.rubric, True)
+    asked.speaker.model.config.max_position_embeddings = len(asked.speaker.prompt(question)) + 40
+    short, long = asked.compare([pair("right "), pair("right" * 100)])
+    assert short.there and not long.there and "the question has" in long.why
+    [text] = asked.revise([(TURNS, "word " * 400)])
+    assert isinstance(text, Unscored) and "the question has" in str(text)
 
 
 def test_a_rank_is_what_a_whole_forward_pass_says(model_folder, tiny, tokenizer):
@@ -331,8 +358,6 @@ def test_a_rank_is_what_a_whole_forward_pass_says(model_folder, tiny, tokenizer)
 
     asked = open_judge(Judge(model=str(model_folder)))
     [one] = asked.compare([pair()])
-    from tunesmith.rollout.question import comparison
-
     question = comparison(TURNS, "right", "wrong!", asked.settings.rubric, True)
     prompt = asked.speaker.prompt(question) + tokenizer('{"better": ', add_special_tokens=False)["input_ids"]
     scores = []

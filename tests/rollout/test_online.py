@@ -1,15 +1,18 @@
 """Learning from answers of the model's own: what is drawn, what is made of it, what is learnt, how it goes on."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
+from rollout_stub import serving
 from tinyrun import Words, buffer_of, loop_of, low_first, other, sequences_for
 
 from tunesmith.config.load import load
 from tunesmith.data.batch import pad
-from tunesmith.errors import RecipeError
+from tunesmith.errors import BadEnvironment, RecipeError, Refusal
 from tunesmith.methods.base import method
 from tunesmith.model.engine import Engine
 from tunesmith.model.load import attach
@@ -21,12 +24,16 @@ from tunesmith.objectives.grpo import GRPO
 from tunesmith.objectives.ppo import PPO, ahead
 from tunesmith.objectives.reinforce_pp import to_come
 from tunesmith.objectives.rloo import RLOO
+from tunesmith.rewards.language import Language
 from tunesmith.rollout.buffer import expected, joined, repetition
+from tunesmith.rollout.rewarded import Rewarded
 from tunesmith.rollout.sample import Drawn, likely, sample
+from tunesmith.rollout.score import Scoring
 from tunesmith.run import Run
 from tunesmith.runs import RunFolder
 from tunesmith.training import checkpoint
-from tunesmith.training.train import train
+from tunesmith.training.online import refuse_online
+from tunesmith.training.train import resume, train
 from tunesmith.tuned import load_run
 
 ONLINE = [name for name, one in objective.all().items() if one.targets == "prompts"]
@@ -292,16 +299,84 @@ def test_the_reference_is_the_model_as_it_began(tiny, name):
 # what goes astray
 
 
-def test_answers_that_say_nothing_are_said(tiny, capsys):
-    judge = GRPO(max_completion_length=2)
-    prompts = sequences_for(judge)
+@pytest.mark.parametrize("aim", ONLINE)
+def test_answers_that_say_nothing_and_cannot_be_scored_are_said_and_nothing_is_learnt_from_them(tiny, aim, capsys):
+    judge = objective[aim](max_completion_length=2, num_iterations=2)
+
+    def afresh(text):
+        answers = buffer_of(Policy(tiny()), judge, method["full"](), sequences_for(judge))
+        answers.scorer = Rewarded(Scoring([Language(script="Latin")]), answers.alarms)
+        answers.engine.tokenizer.decode = lambda ids, skip_special_tokens=True: text
+        return answers
+
+    answers = afresh("a")
+    assert answers.fill(0, [0, 1])["reward"].mean() == 1
+    resumed = afresh(" ")
+    resumed.restore(answers.state())
+    for one in (answers, resumed):
+        one.engine.tokenizer.decode = lambda ids, skip_special_tokens=True: " "
+        watched = one.fill(1, [2, 3])
+        assert watched["empty"].mean() == 1 and watched["reward"].count == 0
+        assert watched["rewards/failed"].sum == len(one.rows.sequences)
+        columns = {name: column.values for name, column in one.rows.columns.items()}
+        assert not columns.get("advantage", columns.get("role")).any()
+        assert aim != "ppo" or columns["came"][:, 0].equal(columns["came"][:, 1])
+    told = capsys.readouterr().out
+    assert told.count("the policy has collapsed") == 2 and "could not be scored, and nothing is learnt" in told
+    with pytest.raises(Refusal, match="none of .* answers could be scored: language"):
+        afresh(" ").fill(0, [0, 1])
+
+
+def test_a_step_without_answers_leaves_the_weights_where_they_are(tiny):
+    judge = GRPO(max_completion_length=3, num_mini_batches=2)
+    settings = {"max_steps": 2, "learning_rate": 1e-2, "weight_decay": 0.5, "per_device_train_batch_size": 1}
+    loop = loop_of(tiny, method["full"](), judge, sequences_for(judge), **settings)
+    began = {name: weight.detach().clone() for name, weight in loop.weights.items()}
+    steps = loop.fit()
+    assert next(steps).tallies["loss"].count > 0
+    moved = {name: weight.detach().clone() for name, weight in loop.weights.items()}
+    assert any(not weight.equal(began[name]) for name, weight in moved.items())
+    assert next(steps).tallies["loss"].count == 0
+    assert all(weight.equal(moved[name]) for name, weight in loop.weights.items())
+    run = load(Run, words=["model.path=m", "data.path=d", "objective=grpo", "rewards=[exact_match]"]).value
+    train = replace(run.train, per_device_train_batch_size=2, gradient_accumulation_steps=2)
+    for count in (4, 5):
+        run = replace(run, objective=GRPO(num_mini_batches=count), train=train)
+        with nullcontext() if count == 4 else pytest.raises(RecipeError, match="5 of 4 prompts leaves some without"):
+            refuse_online(run)
+
+
+def test_an_aim_that_nothing_can_reach_is_refused():
+    PPO(kl_target=6.0).refuse()
+    with pytest.raises(RecipeError, match=r"objective.kl_target: changes kl_coef"):
+        PPO(kl_coef=0.0, kl_target=6.0).refuse()
+
+
+def test_in_16_bits_answers_are_looked_at_as_they_are_learnt_from(tiny, monkeypatch):
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    def loud(**parts):
+        model = tiny(**parts)
+        torch.nn.init.normal_(model.lm_head.weight, std=0.5)
+        return model
+
+    AcceleratorState._reset_state()  # else it keeps the precision of the test before
+    monkeypatch.setattr("tinyrun.Accelerator", partial(Accelerator, mixed_precision="bf16"))
+    try:
+        judge = PPO(max_completion_length=6)
+        loop = loop_of(loud, method["full"](), judge, sequences_for(judge), max_steps=1, learning_rate=1e-3)
+        first = next(loop.fit()).tallies
+        assert first["approx_kl"].mean() < 1e-8 and first["clip_ratio"].sum == 0
+        assert first["sampler_mismatch"].mean() > 1e-4  # the sampler does without
+    finally:
+        AcceleratorState._reset_state()
+
+
+def test_a_temperature_is_no_reason_to_make_all_logits(tiny):
     policy = Policy(tiny())
-    answers = buffer_of(policy, judge, method["full"](), prompts)
-    answers.engine.tokenizer.decode = lambda ids, skip_special_tokens=True: " "
-    watched = answers.fill(0, [0, 1])
-    answers.fill(1, [2, 3])
-    assert watched["empty"].mean() == 1
-    assert capsys.readouterr().out.count("the policy has collapsed") == 1
+    policy.temperature = 0.7
+    assert not policy.bends_logits
 
 
 def test_a_sampler_that_differs_is_corrected_and_said(tiny, capsys, monkeypatch):
@@ -385,12 +460,69 @@ def test_joined_learns_the_answer_alone():
 # whole runs
 
 
-@pytest.mark.parametrize("aim", PAID)
-def test_from_recipe_to_report(tmp_path, model_folder, aim, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def asked_in(place):
     rows = [{"prompt": f"what is {n}?", "answer": str(n)} for n in range(30)]
-    (tmp_path / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    words = [f"model.path={model_folder}", "data.path=asked.jsonl", f"objective={aim}", "method=full", "output=run"]
+    (place / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_who_refuses_in_the_middle_loses_nothing_and_it_goes_on_exactly(tmp_path, model_folder, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    asked_in(tmp_path)
+    gone = []
+
+    def rate(body, number):
+        text = body["messages"][-1]["content"]
+        return (401, {}, b"expired") if gone and number > gone[0] else json.dumps({"score": 1 + len(text) % 10})
+
+    def run_of(name):
+        monkeypatch.setenv("TUNESMITH_HOME", str(tmp_path / f"{name} home"))  # which keeps what a judge has said
+        return load(
+            Run,
+            text=f"""
+model: {{path: {model_folder}}}
+data: {{path: asked.jsonl}}
+objective: {{name: grpo, num_generations: 4, max_completion_length: 5, num_mini_batches: 2}}
+rewards: [{{name: judge, judge: {{model: m, url: "{stub.url}", reason: false}}}}]
+train: {{max_steps: 5, learning_rate: 0.01, per_device_train_batch_size: 4}}
+eval: {{enabled: false}}
+output: {name}
+""",
+        ).value
+
+    def learnt(name):
+        return (tmp_path / name / "adapter" / "adapter_model.safetensors").read_bytes()
+
+    with serving(rate) as stub:
+        train(run_of("whole"), quiet=True)
+        gone.append(len(stub.bodies) + 20)  # in the second rollout of sixteen answers, or the third
+        with pytest.raises(BadEnvironment, match="refuses with 401"):
+            train(run_of("broken"), quiet=True)
+        [saved] = (tmp_path / "broken" / "checkpoints").glob("step-*")
+        assert int(saved.name[-1]) in (2, 4)
+        gone.clear()
+        resume(tmp_path / "broken", quiet=True)
+    assert learnt("broken") == learnt("whole")
+
+
+def test_prompts_that_leave_no_room_for_an_answer_are_refused(tmp_path, model_folder, tiny, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked_in(tmp_path)
+    tiny(max_position_embeddings=32).save_pretrained(model_folder)
+    words = [f"model.path={model_folder}", "data.path=asked.jsonl", "objective=grpo", "rewards=[exact_match]"]
+    with pytest.raises(
+        RecipeError, match=r"the longest prompt has \d+ tokens .* the model knows 32 positions; lower it"
+    ):
+        train(load(Run, words=[*words, "objective.max_completion_length=20", "output=run"]).value, quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("aim", "how"), [*((aim, "full") for aim in PAID), ("grpo", "freeze")], ids=[*PAID, "grpo-freeze"]
+)
+def test_from_recipe_to_report(tmp_path, model_folder, aim, how, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked_in(tmp_path)
+    words = [f"model.path={model_folder}", "data.path=asked.jsonl", f"objective={aim}", f"method={how}", "output=run"]
     words += [
         "objective.max_completion_length=5",
         "rewards.0.name=regex",
@@ -401,6 +533,7 @@ def test_from_recipe_to_report(tmp_path, model_folder, aim, monkeypatch):
     words += ["train.logging_steps=1"]
     result = train(load(Run, None, words).value, quiet=True)
     assert result.before["watched"]["reward_low"] <= result.before["watched"]["reward"]
+    assert abs(result.before["watched"]["kl"]) < 1e-5 and abs(result.after["watched"]["kl"]) > 1e-3
     samples = RunFolder(tmp_path / "run").facts["samples"]
     assert any(one["before"] != one["after"] for one in samples)
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]

@@ -93,6 +93,23 @@ def test_adapters_and_soft_prompts_speak_as_in_training(tiny, name):
         assert one.logp == pytest.approx(other.logp, abs=1e-4)
 
 
+def test_a_model_that_leaves_states_out_only_reads_while_it_draws_and_learns_on_behind_it():
+    config, sizes, _ = KINDS["gpt2"]
+    model = sharp(transformers.AutoModelForCausalLM.from_config(getattr(transformers, config)(**sizes))).train()
+    keep_apart(model)
+    seen = []
+    model.register_forward_pre_hook(lambda module, inputs: seen.append((module.training, torch.is_grad_enabled())))
+    drawn = sample(Engine(model, Words()), PROMPTS, GRPO(max_completion_length=9), 3, 3)
+    assert {*seen} == {(False, False)} and model.training and torch.is_grad_enabled()
+    assert furthest(drawn, 3, lambda ids: model.eval()(torch.tensor([ids]), use_cache=False).logits[0]) < 1e-4
+    model.train()
+    with torch.no_grad():
+        model.transformer.ln_f.weight.fill_(torch.nan)
+    with pytest.raises(Diverged):
+        sample(Engine(model, Words()), PROMPTS, GRPO(max_completion_length=9), 3, 3)
+    assert model.training and torch.is_grad_enabled()
+
+
 def test_answers_do_not_depend_on_how_many_are_written_at_once(tiny, monkeypatch):
     model, found = sharp(tiny()), []
     keep_apart(model)

@@ -70,6 +70,8 @@ def calibrate(
     table(title, ["", "", "95% interval", "what it is"], made.lines())
     for why, count in made.reasons.items():
         line(f"not judged: {count}: {why}")
+    if made.repeats:
+        line(f"{made.repeats} rows are of pairs that had been there before, and left out")
     spent(asked.account.as_json())
     line(f"{to}: " + (f"not to be learnt from: {why}" if (why := made.distrust(how.threshold)) else "may label"))
 
@@ -88,7 +90,7 @@ def label(
     from ..rollout.calibration import read_calibration
     from ..rollout.judge import open_judge
     from ..rollout.judging import Labelling
-    from ..rollout.label import examples, note, refuse_label, revised
+    from ..rollout.label import Trust, examples, note, refuse_label, revised
     from ..rollout.label import label as labelled
 
     how = settings(Labelling, data, judge, context.args)
@@ -106,7 +108,7 @@ def label(
         found, lost = revised(asked, found)
     done = labelled(asked, found, to, telling("judged"))
     done.unjudged |= lost
-    beside = note(to, asked, known, why, done)
+    beside = note(to, asked, Trust(known, how.threshold, why), done)
     if as_json:
         json_out(vars(done) | {"labels": str(to), "calibration": str(beside), "account": asked.account.as_json()})
         return

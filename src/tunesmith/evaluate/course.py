@@ -37,6 +37,8 @@ def headline(before: Scores | None, after: Scores) -> str:
     """The result in a sentence."""
     now = after.watched
     change = f"{before.watched['reward']:.3f} → " if rewarded(before) and before else ""
+    if not after.n:
+        return f"Reward {change}unknown: no answer to a held-out prompt could be scored"
     gain = f"; gain {signed(now['gain'])}, 95% interval {spread(now, 'gain')}" if "gain" in now else ""
     return f"Reward {change}{now['reward']:.3f} on {after.n:,} held-out prompts{gain}"
 
@@ -45,7 +47,7 @@ def measures(names: Sequence[str]) -> dict[str, Callable[[Scores], str]]:
     """How each figure is said, of those that occur; rewards by themselves come behind their sum."""
     own = [name for name in names if name.startswith("rewards/") and name not in WORDS]
     told: dict[str, Callable[[Scores], str]] = {
-        "reward": lambda s: f"{s.watched['reward']:.3f} ({spread(s.watched, 'reward')})",
+        "reward": lambda s: f"{s.watched['reward']:.3f} ({spread(s.watched, 'reward')})" if s.n else "unknown",
         "gain, prompt by prompt": lambda s: (
             f"{signed(s.watched['gain'])} ({spread(s.watched, 'gain')})" if "gain" in s.watched else ""
         ),

@@ -124,6 +124,8 @@ def proportion(right: float, n: float, loss: float, seed: int = 0) -> Scores:
 def worth(reward: np.ndarray, watched: dict[str, float], seed: int = 0) -> Scores:
     """[N] what answers are worth, not a number where nobody could say: their mean, and its 95% bootstrap interval."""
     there = reward[~np.isnan(reward)]
+    if not len(there):
+        return Scores(math.nan, 0, watched=watched | dict.fromkeys(("reward", "reward_low", "reward_high"), math.nan))
     drawn = np.random.default_rng(seed).choice(there, (RESAMPLES, len(there))).mean(1)
     low, high = interval(drawn)
     mean = float(there.mean())

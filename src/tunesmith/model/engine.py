@@ -52,14 +52,15 @@ class Engine:
     def answers(self, prompts: Sequence[Ids], max_new_tokens: int, pick=None) -> list[tuple[str, bool]]:
         """The same, and whether each came to its end, or was cut off after `max_new_tokens`."""
         answers = [("", False)] * len(prompts)
-        for chosen, read in self.batches(prompts):
-            ids: list[Ids] = [[] for _ in chosen]
-            for step in self.steps(read, max_new_tokens, pick or greedy):
-                for row, token in step:
-                    ids[row].append(token)
-            for n, said in zip(chosen, ids, strict=True):
-                text = self.tokenizer.decode(said, skip_special_tokens=True)
-                answers[n] = text, len(said) < max_new_tokens
+        with reading(self.model):
+            for chosen, read in self.batches(prompts):
+                ids: list[Ids] = [[] for _ in chosen]
+                for step in self.steps(read, max_new_tokens, pick or greedy):
+                    for row, token in step:
+                        ids[row].append(token)
+                for n, said in zip(chosen, ids, strict=True):
+                    text = self.tokenizer.decode(said, skip_special_tokens=True)
+                    answers[n] = text, len(said) < max_new_tokens
         return answers
 
     def stream(self, prompt: Ids, max_new_tokens: int, pick=None) -> Iterator[str]:
@@ -76,9 +77,10 @@ class Engine:
     def rank(self, prompts: Sequence[Ids], options: Sequence[Sequence[Ids]]) -> Tensor:
         """[N, O] the log-probability of each option after its prompt, summed over the option's tokens."""
         ranks = torch.zeros(len(prompts), len(options[0]))
-        for chosen, read in self.batches(prompts):
-            for number in range(ranks.shape[1]):
-                ranks[chosen, number] = self.likelihood(read, [options[n][number] for n in chosen])
+        with reading(self.model):
+            for chosen, read in self.batches(prompts):
+                for number in range(ranks.shape[1]):
+                    ranks[chosen, number] = self.likelihood(read, [options[n][number] for n in chosen])
         return ranks
 
     def likelihood(self, read: Prefilled, option: Sequence[Ids]) -> Tensor:
@@ -96,16 +98,16 @@ class Engine:
         return (token * there).sum(-1).cpu()
 
     def batches(self, prompts: Sequence[Ids]) -> Iterator[tuple[list[int], Prefilled]]:
-        """Each batch of prompts, read: which ones they are, and the model's memory of them."""
-        with reading(self.model):
-            prompts = [self.begun(prompt) for prompt in prompts]
-            common = list(commonprefix([list(prompt[:-1]) for prompt in prompts])) if len(prompts) > 1 else []
-            order = sorted(range(len(prompts)), key=lambda n: -len(prompts[n]))
-            start = self.start(common) if common else None
-            common = common if start else []
-            for at in range(0, len(order), self.batch_size):
-                chosen = order[at : at + self.batch_size]
-                yield chosen, self.prefill([prompts[n] for n in chosen], common, start)
+        """Each batch of prompts, read: which ones they are, and the model's memory of them. Whoever asks is `reading`
+        himself, for as long as he goes on with any: this would leave it with the last batch."""
+        prompts = [self.begun(prompt) for prompt in prompts]
+        common = list(commonprefix([list(prompt[:-1]) for prompt in prompts])) if len(prompts) > 1 else []
+        order = sorted(range(len(prompts)), key=lambda n: -len(prompts[n]))
+        start = self.start(common) if common else None
+        common = common if start else []
+        for at in range(0, len(order), self.batch_size):
+            chosen = order[at : at + self.batch_size]
+            yield chosen, self.prefill([prompts[n] for n in chosen], common, start)
 
     def going(self) -> Going:
         """Rows that are written together, none so far."""
@@ -169,6 +171,11 @@ class Engine:
             if len(stays) < len(rows):
                 read, token, rows = read.kept(stays), token[stays], [rows[at] for at in stays]
             read = read.after(token, self.read)
+
+
+def positions(config) -> int | None:
+    """How many tokens a model knows places for, by its config; None where it names no number."""
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 def greedy(logits: Tensor) -> Tensor:

@@ -259,7 +259,7 @@ class Policy:
         alone = pad(self.samples[:1]).to(self.device)
         with self.trying():
             begun = self.begun(alone)
-            logits = self.run(begun.batch).logits[:, begun.at][0, :-1].float()
+            logits = self.run(begun.batch).logits[:, begun.at][0, :-1].float() / self.temperature
             states, words = self.states(alone)[0, :-1], alone.ids[0, 1:]
             expected = logits.log_softmax(-1).gather(-1, words.unsqueeze(-1)).squeeze(-1)
             return not same(linear_loss(states, self.head, words, after=self.after_head)["logp"], expected)

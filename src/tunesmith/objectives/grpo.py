@@ -66,7 +66,7 @@ class GRPO(Gaining):
         metrics = {name: Tally(one.detach().float().sum(), one.numel()) for name, one in watched.items()}
         if self.loss_type == "dapo":
             return Loss(each.sum(), counts.sum(), metrics)
-        answers = logp.having(counts).mean().sum()  # each 1, or 0 where it is masked
+        answers = logp.answers  # one that is masked counts as well, as in TRL: it adds nothing
         if self.loss_type == "grpo":
             return Loss(logp.having(each).mean().sum(), answers, metrics)
         return Loss(each.sum() / self.max_completion_length, answers, metrics)

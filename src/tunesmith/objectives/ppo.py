@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from ..config.record import Count, Fraction, NonNegative, Positive
+from ..errors import RecipeError
 from ._online import Gaining, clipped, whiten
 from .base import Loss, Tally, objective
 
@@ -49,6 +50,12 @@ class PPO(Gaining):
     @property
     def critic_apart(self):
         return self.critic == "separate"
+
+    def refuse(self):
+        if self.kl_target is not None and not self.kl_coef:
+            raise RecipeError(
+                "objective.kl_target: changes kl_coef, and times 0 it stays 0; set kl_coef to what it begins at"
+            )
 
     def before(self):
         return {"value"} | ({"reference"} if self.kl_coef else set())

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from ..config.record import record
 from ..config.registry import Registry
+from ..errors import Refusal
 
 if TYPE_CHECKING:
     from ._settings import Judge
@@ -109,10 +110,15 @@ class Reward:
         return Scorer(lambda said: [self.attempt(one) for one in said])
 
     def attempt(self, said: Said) -> float | Unscored:
+        """What `one` gives. A model may say anything: whatever a reward cannot make of it is no end of the run."""
         try:
             return self.one(said)
         except Unscored as why:
             return why
+        except Refusal:
+            raise
+        except Exception as error:  # noqa: BLE001 - counted, with what it was
+            return Unscored(f"the reward failed: {type(error).__name__}: {str(error)[:80]}".replace("\n", " "))
 
     def score(self, said: Sequence[Said]) -> list[float | None]:
         """A number for each answer by a reward that needs no tools; None where there can be none."""

@@ -139,7 +139,8 @@ class Child:
         if isinstance(value, Unscored):
             return value
         if isinstance(value, int | float):
-            return float(value)
+            with suppress(OverflowError):  # of whole numbers beyond all floats
+                return float(value)
         return Unscored(f"{self.path} must give a number (gave {value!r:.60})")
 
     def end(self) -> None:

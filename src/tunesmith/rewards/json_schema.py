@@ -31,15 +31,22 @@ class JsonSchema(Reward):
         if find_spec("jsonschema") is None:
             raise BadEnvironment(f"{key}: json_schema needs jsonschema; pip install 'tunesmith[jsonschema]'")
         from jsonschema import SchemaError
+        from referencing.exceptions import Unresolvable
 
         where = f"{key}.file: {self.file}"
         try:
-            self.schema  # noqa: B018 - reading it is the check
+            refuse_references(self.schema)
         except OSError as error:
             raise RecipeError(f"{where}: cannot be read: {error.strerror}") from None
         except (ValueError, SchemaError) as error:
             said = str(error).split("\n")[0]
             raise RecipeError(f"{where}: is no JSON Schema: {said}; mend it") from None
+        except Unresolvable as error:
+            raise RecipeError(
+                f"{where}: refers to {error.ref}, which is not in it, and nothing is fetched; put it under $defs"
+            ) from None
+        except RecursionError:
+            raise RecipeError(f"{where}: refers to itself without end; mend it") from None
 
     def code(self):
         return [Path(self.file)] if self.file else []
@@ -64,6 +71,30 @@ class JsonSchema(Reward):
         except (ValueError, RecursionError):
             return 0.0
         return float(self.schema is None or self.schema.is_valid(value))
+
+
+def refuse_references(checker: Any) -> None:
+    """Raise Unresolvable for a reference to what is not there, wherever in a schema it stands, and RecursionError for
+    one that comes back to itself at the same value."""
+    from jsonschema_specifications import REGISTRY
+    from referencing.jsonschema import DRAFT202012, specification_with
+
+    kind = specification_with(checker.META_SCHEMA["$schema"], default=DRAFT202012)
+    left: list[tuple[Any, Any]] = [(checker.schema, REGISTRY.resolver_with_root(kind.create_resource(checker.schema)))]
+    seen = set[int]()
+    while left:
+        part, resolver = left.pop()
+        if not isinstance(part, dict) or id(part) in seen:
+            continue
+        seen.add(id(part))
+        for key in ("$ref", "$dynamicRef"):
+            if isinstance(part.get(key), str):
+                found = resolver.lookup(part[key])
+                left.append((found.contents, found.resolver))
+        parts = map(kind.create_resource, kind.subresources_of(part))
+        left += [(one.contents, resolver.in_subresource(one)) for one in parts]
+    for value in (None, True, 0, "", [], {}):
+        checker.is_valid(value)
 
 
 def no_number(word: str) -> None:

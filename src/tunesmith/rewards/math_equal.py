@@ -12,7 +12,9 @@ DIGITS = 60
 """Longer numbers are no answer, and take long to compute with."""
 NUMBER = r"[-+]?(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d+)?(?:\.\d+)?(?:[eE][-+]?\d{1,3})?"
 FRACTION = re.compile(r"([-+]?)\s*\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
-SPOKEN = re.compile(rf"(?<![\w.])(?=[-+]?\.?\d)({NUMBER})(?:\s*/\s*({NUMBER}))?(\s*\\?%)?")
+# a part of NUMBER may be missing, though not every one
+DIGIT = r"(?=[-+]?\.?\d)"
+SPOKEN = re.compile(rf"(?<![\w.]){DIGIT}({NUMBER})(?:\s*/\s*{DIGIT}({NUMBER}))?(\s*\\?%)?")
 DRESS = re.compile(r"\\(?:left|right|,|;|!|\$)|\\text\{[^{}]*\}|[$€£¥]")
 MINUS = str.maketrans("−–－", "---")
 

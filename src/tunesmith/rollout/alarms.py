@@ -71,7 +71,7 @@ class Alarms:
             reason, count = next(iter(self.reasons.most_common(1)), ("", 0))
             yield (
                 "failed",
-                f"{failed:.0f} of {answers:.0f} answers could not be scored, and count as the mean of their group; most"
+                f"{failed:.0f} of {answers:.0f} answers could not be scored, and nothing is learnt from them; most"
                 f" often ({count} so far): {reason}",
             )
         if len(self.alike) == LAST and sum(self.alike) > ALIKE * LAST:

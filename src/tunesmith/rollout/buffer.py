@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from ..data.batch import Batch, Layout
@@ -50,9 +50,11 @@ class Beginning:
     def __init__(self, policy: Policy, method: Method) -> None:
         self.policy = policy
         self.off = method.detachable and method.leaves_base and not method.adapter
-        learning = {} if self.off else policy.trainable()
-        theirs = ("critic.", "value_head.")  # the reference has no critic
-        self.weights = {n: one.detach().clone() for n, one in learning.items() if not n.startswith(theirs)}
+        self.weights = {} if self.off else {name: one.detach().clone() for name, one in self.learning().items()}
+
+    def learning(self) -> dict[str, nn.Parameter]:
+        """What of the policy learns; the reference has no critic."""
+        return {n: one for n, one in self.policy.trainable().items() if not n.startswith(("critic.", "value_head."))}
 
     @contextmanager
     def there(self) -> Iterator[None]:
@@ -73,6 +75,24 @@ class Beginning:
             then.copy_(held)
 
 
+class Reread(Beginning):
+    """The same of a model all of whose weights learn, and whose objective looks at no reference: they are read again
+    from its folder where they are asked for, and held a second time only that long."""
+
+    def __init__(self, policy: Policy, read: Callable[[], nn.Module]) -> None:
+        self.policy, self.read, self.off, self.weights = policy, read, False, {}
+
+    @contextmanager
+    def there(self) -> Iterator[None]:
+        began = dict(self.read().named_parameters())
+        self.weights = {name: began[name].detach() for name in self.learning()}
+        try:
+            with super().there():
+                yield
+        finally:
+            self.weights = {}
+
+
 @dataclass
 class Buffer:
     """Answers to the prompts of one rollout after another, and what the steps that learn from them see."""
@@ -88,14 +108,15 @@ class Buffer:
     seed: int
     say: Callable[[str], None]
     beginning: Beginning | None = None
-    """The reference, where the objective looks at one, or where it costs no memory: held-out answers are then held
-    against it."""
+    """The reference, and what held-out answers are held against; none where it is not to be had any more."""
     drawer: Drawer | None = None
     """Who draws the answers, where that is not the model that learns."""
     number: int = -1
     """Which rollout the answers are of."""
     rows: Rows = field(default_factory=lambda: Rows([]))
     kl_coef: float = 0.0
+    seeing: Callable[[], AbstractContextManager[Any]] = nullcontext
+    """Within what the policy is looked at: in the precision in which it learns, or else what it says would differ."""
     alarms: Alarms = field(init=False)
 
     def __post_init__(self) -> None:
@@ -116,15 +137,14 @@ class Buffer:
         objective, size = self.objective, self.objective.num_generations
         drawn = self.draw([self.prompts[n].ids for n in chosen], self.seed * 1_000_003 + number, size)
         each = [n for n in chosen for _ in range(size)]
-        self.rows = Rows([joined(self.prompts[n], one) for n, one in zip(each, drawn, strict=True)])
         texts = [self.engine.tokenizer.decode(one.ids, skip_special_tokens=True) for one in drawn]
         reward, watched = self.scorer([self.examples[n] for n in each], texts, drawn)
-        ended = torch.tensor([one.ended for one in drawn])
-        reward = expected(reward, size)
-        rolled = Rolled(reward, torch.tensor([len(one.ids) for one in drawn]), size, ended, kl_coef=self.kl_coef)
+        self.rows = Rows([joined(self.prompts[n], one) for n, one in zip(each, drawn, strict=True)])
+        lengths, ended = torch.tensor([len(one.ids) for one in drawn]), torch.tensor([one.ended for one in drawn])
+        rolled = Rolled(expected(reward, size), lengths, size, ended, kl_coef=self.kl_coef)
         rolled.known["sampled"] = torch.tensor([one for row in drawn for one in row.logp])
         rolled.known |= {} if self.at_once else self.looked_at()
-        columns = rolled.known | objective.advantages(rolled)
+        columns = rolled.known | unsaid(objective.advantages(rolled), rolled.spread(reward.isnan()))
         if isinstance(objective, Gaining) and not self.at_once:
             columns["advantage"] = columns["advantage"] * trust(objective, rolled.known["old"], rolled.known["sampled"])
         ends = [0, *accumulate(len(one.ids) for one in drawn)]
@@ -133,6 +153,7 @@ class Buffer:
         self.rows.columns = {name: Column(values.float(), ends) for name, values in columns.items() if name in used}
         self.number = number
         watched |= self.watch(rolled, drawn, texts, watched)
+        watched["reward"] = Tally(float(reward.nansum()), int((~reward.isnan()).sum()))
         self.adapt(watched, len(drawn))
         return watched
 
@@ -191,7 +212,7 @@ class Buffer:
         made: dict[str, list[Tensor]] = {name: [] for name in names}
         for group in together(rows, self.objective.num_generations) if names else ():
             batch = rows.batch(group, self.layout).to(self.policy.device)
-            with self.policy.trying():
+            with self.policy.trying(), self.seeing():
                 for name, look in self.policy.look(batch, names).items():
                     made[name].append((look if isinstance(look, Tensor) else look.token).float().cpu())
         return {name: torch.cat(values) for name, values in made.items()}
@@ -257,7 +278,7 @@ class Buffer:
         self.rows = Rows(rows, columns={name: Column(values, ends) for name, values in columns.items()})
         if self.beginning:
             for name, weight in self.beginning.weights.items():
-                weight.copy_(state[f"began.{name}"])
+                weight.copy_(state.get(f"began.{name}", weight))
 
 
 def at_random(policy: Policy) -> bool:
@@ -302,10 +323,23 @@ def how_said(drawn: Sequence[Drawn], texts: Sequence[str]) -> dict[str, Tally]:
 
 
 def expected(reward: Tensor, group: int) -> Tensor:
-    """[N] rewards; one that nobody could say is the mean of its group, or of all, so that little is learnt from it."""
+    """[N] rewards; one that nobody could say is the mean of its group, or of all, so that the others' are held against
+    what they would be without it."""
     groups = reward.view(-1, group)
     groups = groups.where(~groups.isnan(), groups.nanmean(1, keepdim=True))
-    return groups.where(~groups.isnan(), groups.nanmean()).flatten()
+    return groups.where(~groups.isnan(), groups.nanmean()).flatten().nan_to_num()
+
+
+def unsaid(columns: dict[str, Tensor], silent: Tensor) -> dict[str, Tensor]:
+    """What is learnt of tokens, [M] each: of those whose answer nobody could score neither whether they were good nor,
+    by a critic, what came of them."""
+    made = dict(columns)
+    if "advantage" in made:
+        made["advantage"] = made["advantage"].masked_fill(silent, 0)
+    if "came" in made:
+        expected_then = made["came"][:, :1]
+        made["came"] = made["came"].where(~silent.unsqueeze(-1), expected_then)
+    return made
 
 
 def joined(prompt: Tokens, said: Drawn) -> Tokens:

@@ -63,18 +63,24 @@ class Calibration:
     reasons: dict[str, int] = field(default_factory=dict)
     """Why pairs were left unjudged."""
     account: dict[str, float] = field(default_factory=dict)
+    repeats: int = 0
+    """Rows of pairs that had been there before; they are left out."""
 
     def distrust(self, threshold: float = THRESHOLD) -> str | None:
         """Why the judge's labels are not to be learnt from; None if they may be."""
         found = self.figures["kappa"].interval
         total = self.pairs + self.unjudged
         if self.pairs < LEAST:
-            return f"it was held against people on {self.pairs} pairs only, and at least {LEAST} are needed"
+            again = f" ({self.repeats} rows more are of the same ones)" if self.repeats else ""
+            return f"it was held against people on {self.pairs} pairs only{again}, and at least {LEAST} are needed"
         if self.unjudged > MOST_UNJUDGED * total:
             return f"it left {self.unjudged} of {total} pairs unjudged ({next(iter(self.reasons), '')})"
-        if found is None or found[0] < threshold:
+        if found is None or found[0] < max(threshold, THRESHOLD):
             low = "nothing" if found is None else f"{found[0]:.2f}"
-            return f"its agreement with people may be as low as a kappa of {low}, below the threshold {threshold:g}"
+            set_lower = found is not None and found[0] >= threshold
+            below = f"the usual {THRESHOLD:g}, though not the threshold {threshold:g} that was set" if set_lower else ""
+            below = below or f"the threshold {threshold:g}"
+            return f"its agreement with people may be as low as a kappa of {low}, below {below}"
         return None
 
     def as_json(self) -> dict[str, Any]:
@@ -116,25 +122,31 @@ def read_calibration(file: Path) -> Calibration:
 def calibrate(judge: AtWork, pairs: Sequence[Pair], data: str, seed: int = 0) -> Calibration:
     """Hold a judge against people, who prefer the first answer of each pair.
 
-    The answers are put into an order that has nothing to do with that, and the judge is asked in both.
+    The answers are put into an order that has nothing to do with that, and the judge is asked in both. A pair that
+    comes again says nothing new, whichever answer stands first in it, and is counted once.
     """
     if not pairs:
         raise DataError(f"{data}: holds no pairs of answers; expected a better and a worse one in each row")
+    rows, different = len(pairs), dict[str, Pair]()
+    for pair in pairs:
+        different.setdefault(repr((pair.turns, sorted((pair.one, pair.other)))), pair)
+    pairs = [*different.values()]
     turned = [apart(pair) for pair in pairs]
     verdicts = judge.compare(
         [Pair(pair.turns, pair.other, pair.one) if t else pair for pair, t in zip(pairs, turned, strict=True)]
     )
     there = [n for n, verdict in enumerate(verdicts) if verdict.there]
-    rows = Rows.of([(pairs[n], turned[n], verdicts[n]) for n in there]) if there else None
+    judged = Rows.of([(pairs[n], turned[n], verdicts[n]) for n in there]) if there else None
     return Calibration(
         judge.fingerprint,
         dump(judge.settings) | {"identity": judge.identity},
         data,
         len(there),
         len(pairs) - len(there),
-        rows.figures(seed) if rows else {name: Figure(None, None) for name in FIGURES},
+        judged.figures(seed) if judged else {name: Figure(None, None) for name in FIGURES},
         dict(Counter(verdict.why for verdict in verdicts if not verdict.there)),
         judge.account.as_json(),
+        rows - len(pairs),
     )
 
 

@@ -1,6 +1,6 @@
 """Who judges what, and what it is for: the settings of `tunesmith judge`."""
 
-from ..config.record import Count, Natural, Positive, record
+from ..config.record import Count, Fraction, Natural, Positive, record
 from ..rewards._settings import Judge
 from ..run import Source
 
@@ -15,8 +15,9 @@ class Judging:
     judge: Judge
     data: Source
     """The rows."""
-    threshold: float = THRESHOLD
-    """Labels are refused where Cohen's kappa with people may be below this: at the lower end of its 95% interval."""
+    threshold: Fraction = THRESHOLD
+    """Labels are refused where Cohen's kappa with people may be below this: at the lower end of its 95% interval. Where
+    it is set lower than it is by itself, labels that this lets through take --override."""
 
 
 @record

@@ -142,10 +142,21 @@ def refuse_label(out: Path, judge: AtWork, known: Calibration | None, threshold:
     return why
 
 
-def note(out: Path, judge: AtWork, known: Calibration | None, why: str | None, done: Labelled) -> Path:
+@dataclass(frozen=True)
+class Trust:
+    """By what a judge's labels were let through."""
+
+    known: Calibration | None
+    threshold: float
+    overridden: str | None
+    """Why they would not have been."""
+
+
+def note(out: Path, judge: AtWork, trust: Trust, done: Labelled) -> Path:
     """Write beside labels who made them, and whether that one was trusted."""
-    file = out.with_name(out.name + MARK)
-    facts: dict[str, Any] = {"labels": out.name, "sha256": sha256(out), "overridden": why, "label": vars(done)}
+    file, known = out.with_name(out.name + MARK), trust.known
+    facts: dict[str, Any] = {"labels": out.name, "sha256": sha256(out), "overridden": trust.overridden}
+    facts |= {"label": vars(done), "threshold": trust.threshold}
     facts |= {"judge": judge.settings.model, "fingerprint": judge.fingerprint, "account": judge.account.as_json()}
     facts["calibration"] = known.as_json() if known else None
     write(file, json.dumps(facts, indent=1, ensure_ascii=False))

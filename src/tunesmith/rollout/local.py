@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..data.example import Message
 from ..data.rendering.render import Renderer
-from ..model.engine import Engine
+from ..model.engine import Engine, positions
 from ..model.hub import locate
 from ..model.load import load_model, load_tokenizer, load_tuned
 from ..rewards._settings import Judge
@@ -54,19 +54,40 @@ class Local:
 
     def rank(self, questions: Sequence[Question]) -> list[str | int | Unscored]:
         """The likeliest of the options, as the JSON that would say it."""
-        question = questions[0]
+        options = questions[0].options
         starts = [self.prompt(one) + self.tokens(f'{{"{one.field}": ') for one in questions]
-        endings = [self.tokens(json.dumps(option) + "}") for option in question.options]
-        ranks = self.engine.rank(starts, [endings] * len(starts))
-        self.account.count(tokens_in=sum(map(len, starts)))
-        return [question.options[n] for n in ranks.argmax(-1).tolist()]
+        endings = [self.tokens(json.dumps(option) + "}") for option in options]
+
+        def ranked(prompts: list[list[int]]) -> list[str | int | Unscored]:
+            return [options[n] for n in self.engine.rank(prompts, [endings] * len(prompts)).argmax(-1).tolist()]
+
+        return self.within(starts, max(map(len, endings)), ranked)
 
     def write(self, questions: Sequence[Question]) -> list[str | int | Unscored]:
         """A text, as it comes."""
+
+        def written(prompts: list[list[int]]) -> list[str | int | Unscored]:
+            said = self.engine.write(prompts, self.judge.max_tokens)
+            self.account.count(tokens_out=sum(len(self.tokens(text)) for text in said))
+            return [text if text.strip() else Unscored("the judge wrote nothing") for text in said]
+
         prompts = [self.prompt(question, words=False) for question in questions]
-        said = self.engine.write(prompts, self.judge.max_tokens)
-        self.account.count(tokens_in=sum(map(len, prompts)), tokens_out=sum(len(self.tokens(text)) for text in said))
-        return [text if text.strip() else Unscored("the judge wrote nothing") for text in said]
+        return self.within(prompts, self.judge.max_tokens, written)
+
+    def within(
+        self, prompts: list[list[int]], room: int, ask: Callable[[list[list[int]]], list[str | int | Unscored]]
+    ) -> list[str | int | Unscored]:
+        """The answers to those prompts that leave room for so many tokens; why there is none to the others."""
+        most = (positions(self.model.config) or LONGEST) - room
+        short = [prompt for prompt in prompts if len(prompt) <= most]
+        self.account.count(tokens_in=sum(map(len, short)))
+        said = iter(ask(short) if short else [])
+        return [
+            next(said)
+            if len(prompt) <= most
+            else Unscored(f"the question has {len(prompt)} tokens, and the judge {self.judge.model} reads {most}")
+            for prompt in prompts
+        ]
 
     def prompt(self, question: Question, words: bool = True) -> list[int]:
         asked = question.asked() if words else [{"role": role, "content": text} for role, text in question.turns]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..data.example import Example
 from ..objectives.base import Tally
+from .alarms import Alarms
 from .sample import Drawn
 from .score import Scoring
 from .turns import said
@@ -21,8 +21,8 @@ class Rewarded:
     """Scores answers, and counts those that could not be scored."""
 
     scoring: Scoring
-    reasons: Counter[str] = field(default_factory=Counter)
-    """Why answers could not be scored, and how many so far."""
+    alarms: Alarms | None = None
+    """Hears why answers could not be scored."""
 
     def close(self) -> None:
         """Let go of what rewards hold: processes, models."""
@@ -34,10 +34,12 @@ class Rewarded:
         """[N] float32 what each answer is worth, not a number where nobody can say; and what is watched."""
         told = zip(examples, texts, drawn, strict=True)
         answers = [said(example, text, len(one.ids), one.ended) for example, text, one in told]
+        self.scoring.ever |= bool(self.alarms and self.alarms.first)  # a run that is resumed has had rollouts
         scored = self.scoring.score(answers)
-        for name, reasons in scored.reasons.items():
-            for why, count in reasons.items():
-                self.reasons[f"{name}: {why}"] += count
+        if self.alarms:
+            self.alarms.reasons.update(
+                {f"{name}: {why}": count for name, found in scored.reasons.items() for why, count in found.items()}
+            )
         watched = {"rewards/failed": Tally(float(scored.failed), 1)}
         for name, values in scored.each.items():
             there = [value for value in values if value is not None]

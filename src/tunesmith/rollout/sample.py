@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..errors import Diverged
-from ..model.engine import Engine, Ids
+from ..model.engine import Engine, Ids, reading
 from ..model.going import Going, Prefilled
 from ..model.swift import swift
 from ..samplers.base import Choosy, Drawn, How
@@ -32,7 +32,7 @@ def sample(
     found = [Drawn() for _ in range(len(prompts) * size)]
     draw = torch.Generator().manual_seed(seed)
     luck = torch.rand(len(found), how.max_completion_length, generator=draw, dtype=torch.float64).to(engine.device)
-    with swift(engine.model, half):
+    with reading(engine.model), swift(engine.model, half):
         portion = ROWS // 4 if engine.together else ROWS  # who has a memory for each batch is quicker with few
         engine.batch_size = max(1, portion // size)
         waiting, going, rows = engine.batches(prompts), engine.going(), list[int]()

@@ -42,6 +42,8 @@ class Scoring:
 
     def __init__(self, rewards: Sequence[Reward], tools: Tools | None = None) -> None:
         self.rewards = dict(zip(names(rewards), rewards, strict=True))
+        self.ever = False
+        """Whether any answer could be scored."""
         self.stack = ExitStack()
         with ExitStack() as opening:
             self.scorers: dict[str, Scorer] = {
@@ -56,7 +58,8 @@ class Scoring:
         self.stack.close()
 
     def score(self, said: Sequence[Said]) -> Scored:
-        """What each answer is worth. Raises Refusal if none of them can be scored."""
+        """What each answer is worth. Raises Refusal if none of them can be scored, and none ever could: the rewards are
+        at fault. Later it may be the answers, such as a policy's that says nothing any more."""
         each: dict[str, list[float | None]] = {}
         reasons: dict[str, dict[str, int]] = {}
         for name, scorer in self.scorers.items():
@@ -65,7 +68,8 @@ class Scoring:
             if scorer.reasons:
                 reasons[name] = dict(scorer.reasons)
         made = Scored([self.total(each, n) for n in range(len(said))], each, reasons)
-        if said and made.failed == len(said):
+        self.ever = self.ever or made.failed < len(said)
+        if said and not self.ever:
             name, why = next(iter(reasons.items()))
             raise Refusal(
                 f"rewards: none of {len(said)} answers could be scored: {name}: {next(iter(why))}; mend the reward, or"

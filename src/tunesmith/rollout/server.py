@@ -31,6 +31,8 @@ IN_A_ROW = 8
 AGAIN = {408, 409, 425, 429}
 UNKNOWN_FORM = {400, 404, 415, 422, 501}
 """What servers say that do not know response_format."""
+OF_ONE = {400, 413, 422}
+"""What they say of a question that is too long, or that a filter keeps from the model."""
 
 
 LIMITS = ("max_tokens", "max_completion_tokens")
@@ -54,6 +56,10 @@ class Failed(Exception):
 
 class Nonsense(Failed):
     """What was wrong with the answer; the judge is told when it is asked again."""
+
+
+class Declined(Failed):
+    """What the server has against this one question, and would have again."""
 
 
 @dataclass
@@ -88,6 +94,8 @@ class Server:
     account: Account
     next_slot: float = 0.0
     unanswered: int = 0
+    heard: bool = False
+    """Whether it has answered any question: its settings are then well."""
     constrained: bool = True
     """Whether the server is told the form of answers as a schema."""
     limit: str = LIMITS[0]
@@ -129,8 +137,11 @@ class Server:
                 return Unscored("the judge was not asked, for it had stopped answering")
             try:
                 verdict = self.attempt(question, mend)
-                self.unanswered = 0
+                self.unanswered, self.heard = 0, True
                 return verdict
+            except Declined as declined:
+                self.account.count(failed=1)
+                return Unscored(f"the judge gave no answer: {declined}")
             except Failed as failed:
                 self.account.count(failed=1)
                 why, mend = str(failed), str(failed) if isinstance(failed, Nonsense) else ""
@@ -207,7 +218,7 @@ class Server:
                 return json.loads(self.hidden(self.body_of(answer)))
         except HTTPError as error:
             with error:
-                raise self.worded(error) from None
+                raise self.worded(error, "response_format" in body) from None
         except TimeoutError:
             raise Failed(f"took longer than {self.judge.timeout:g} s") from None
         except (URLError, OSError, HTTPException) as error:
@@ -230,8 +241,9 @@ class Server:
             raise Failed("broke off in the middle")
         return b"".join(parts).decode("utf-8", "replace")
 
-    def worded(self, error: HTTPError) -> Exception:
-        """What an answer that is none means: something to wait for, or to mend."""
+    def worded(self, error: HTTPError, formed: bool) -> Exception:
+        """What an answer that is none means, to a question with its form or without: something to wait for, to mend, or
+        to leave."""
         try:
             said = self.hidden(error.read(1 << 16).decode("utf-8", "replace"))
         except (OSError, HTTPException):
@@ -242,8 +254,13 @@ class Server:
             if wait > LONGEST_WAIT:
                 return BadEnvironment(f"judge.url: {self.judge.url} asks to wait {wait:.0f} s; begin again then")
             return Failed(f"was refused with {code} {brief}".rstrip(), wait)
-        renamed = LIMITS[1] in said and self.limit == LIMITS[0]
-        if code in UNKNOWN_FORM and (renamed or (self.constrained and self.judge.constrain == "auto")):
+        renamed, unsure = (
+            LIMITS[1] in said and self.limit == LIMITS[0],
+            self.constrained and self.judge.constrain == "auto",
+        )
+        if code in OF_ONE and (self.heard or self.account.kept) and not (renamed or (unsure and formed)):
+            return Declined(f"was refused with {code} {brief}")
+        if code in UNKNOWN_FORM and (renamed or unsure):
             return Failed(f"was refused with {code} {brief}", code=code)
         return BadEnvironment(f"judge.url: {self.judge.url} refuses with {code}: {brief}; {advice(code, self.judge)}")
 

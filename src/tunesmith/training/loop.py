@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -26,7 +25,7 @@ from ..objectives.base import Loss, Objective, Tally
 from ..run import Train
 from .optim import optimizer, schedule
 from .order import Order
-from .trouble import suspects
+from .trouble import diverged, suspects
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -84,6 +83,8 @@ class Loop:
     order: Order = field(init=False)
     rows: Rows = field(init=False)
     """The sequences, and what is known of them before."""
+    begun: bool = False
+    """Whether weights are being changed."""
 
     def __post_init__(self) -> None:
         processes = self.accelerator.process_index, self.accelerator.num_processes
@@ -96,6 +97,8 @@ class Loop:
         self.optimizer = optimizer(self.train, self.policy, self.method)
         self.scheduler = schedule(self.train, self.optimizer, self.order.total)
         self.optimizer_step = self.accelerator.prepare_optimizer(self.optimizer)
+        if self.answers:
+            self.answers.seeing = lambda: self.accelerator.autocast()
 
     def fit(self, start: int = 0, tell: Callable[[str], None] = silent) -> Iterator[Step]:
         """Take every step from `start` on, and yield what it measured. Raises Diverged before a bad step is taken.
@@ -113,18 +116,27 @@ class Loop:
             norm = self.divide(float(tallies["loss"].count))
             learning_rate = float(self.scheduler.get_last_lr()[0])
             step = Step(number + 1, tallies, tokens, learning_rate, norm)
-            if self.sound(step):
-                tell("on_pre_optimizer_step")
-                self.optimizer_step.step()
-                tell("on_optimizer_step")
-                self.method.after_step(self.policy.model, step.number, self.order.total)
-            else:
+            sound = self.sound(step)
+            if sound and tallies["loss"].count:  # or else momentum and decay would move weights where there was nothing
+                self.take(step, tell)
+            elif self.accelerator.scaler:
+                self.accelerator.scaler.update()  # which is waited for since the gradients were unscaled
+            if not sound:
                 step.skipped = suspects(self, number)
                 if self.train.on_nan == "stop":
                     raise Diverged(diverged(step, self.train.optimizer_in_backward))
             self.scheduler.step()
             self.optimizer.zero_grad(set_to_none=False)
             yield step
+
+    def take(self, step: Step, tell: Callable[[str], None]) -> None:
+        """Change the weights."""
+        tell("on_pre_optimizer_step")
+        self.begun = True
+        self.optimizer_step.step()
+        tell("on_optimizer_step")
+        self.method.after_step(self.policy.model, step.number, self.order.total)
+        self.begun = False
 
     def hear(self, number: int) -> dict[str, Tally]:
         """Have prompts answered, if a step needs new answers; what is watched of them."""
@@ -334,12 +346,3 @@ def alike(borrowed: Sequence[int], together: int) -> list[int]:
         if borrowed[at] and at // together != lender // together:
             made[lender] = borrowed[at]
     return made
-
-
-def diverged(step: Step, early: bool) -> str:
-    taken = "half taken" if early and math.isfinite(step.loss) else "not taken"  # its gradient was not known beforehand
-    return (
-        f"step {step.number}: the loss is {step.loss:.4g} and the gradient's length {step.grad_norm:.4g}; the step was"
-        f" {taken}: {step.skipped}. Lower train.learning_rate (it was {step.learning_rate:.3g}), lengthen"
-        " train.warmup_steps, look at these rows with `tunesmith data preview`, or set train.on_nan=skip"
-    )

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..data.batch import Layout
+from ..data.keeping.store import lengths
 from ..errors import RecipeError
-from ..model.engine import Engine
-from ..model.load import quiet
+from ..methods.full import Full
+from ..model.engine import Engine, positions
+from ..model.load import load_model, quiet
 from ..model.swift import halves
 from ..objectives._online import Online
-from ..rollout.buffer import Beginning, Buffer
+from ..rollout.buffer import Beginning, Buffer, Reread
 from ..rollout.rewarded import Rewarded
 from ..rollout.score import Scoring
 from ..rollout.tools import Models
@@ -50,6 +52,12 @@ def refuse_online(run: Run) -> None:
             "train: packing, num_train_tokens, max_tokens_per_batch and optimizer_in_backward need examples of known"
             f" length, and objective {run.objective.name} has its answers given first; leave them out"
         )
+    prompts = run.train.per_device_train_batch_size * run.train.gradient_accumulation_steps
+    if isinstance(run.objective, Online) and run.objective.num_mini_batches > prompts:
+        raise RecipeError(
+            f"objective.num_mini_batches: {run.objective.num_mini_batches} of {prompts} prompts leaves some without"
+            f" any; set it to {prompts} at most, or raise train.per_device_train_batch_size"
+        )
     refuse_sampler(run)
 
 
@@ -67,21 +75,35 @@ def refuse_half(objective: Online) -> None:
         )
 
 
+def refuse_long(objective: Online, policy: Policy, longest: int) -> None:
+    """Refuse prompts that leave no room for an answer within what the model knows positions for."""
+    known, answer = positions(policy.bare.config), objective.max_completion_length
+    begun = longest + (len(policy.soft.words) if policy.soft else 0)
+    if known is not None and begun + answer > known:
+        raise RecipeError(
+            f"objective.max_completion_length: the longest prompt has {begun} tokens and an answer up to {answer}, and"
+            f" the model knows {known} positions; lower it, or leave longer prompts out with data.truncation=drop"
+            f" data.max_length={max(1, known - answer)}"
+        )
+
+
 def answers(run: Run, material: Material, policy: Policy, layout: Layout, say: Callable[[str], None]) -> Buffer | None:
     """Where the answers that are learnt from are kept; none for an objective that learns from the data's."""
     objective = run.objective
     if not isinstance(objective, Online):
         return None
+    held = [material.renderer.asked(example)[0].ids for example in (*material.test, *material.validation)]
+    refuse_long(objective, policy, max([*lengths(material.sequences), *map(len, held)]))
     policy.temperature = objective.temperature
     if "value" in objective.looks():
         policy.add_value_head(objective.critic_apart)
     engine = Engine(policy.model, material.renderer.tokenizer)
-    free = run.method.detachable and not run.method.adapter
-    beginning = Beginning(policy, run.method) if free or "reference" in objective.before() else None
+    again = isinstance(run.method, Full) and "reference" not in objective.before()  # see `drawing`
+    beginning = None if again else Beginning(policy, run.method)
     scorer = Rewarded(Scoring(run.rewards, Models()))
     given = material.sequences, material.asked
     made = Buffer(policy, objective, engine, layout, *given, scorer, run.train.seed, say, beginning)
-    scorer.reasons = made.alarms.reasons
+    scorer.alarms = made.alarms
     return made
 
 
@@ -114,7 +136,11 @@ class Learner:
 @contextmanager
 def drawing(run: Run, base: Path, made: Buffer, folder: Path) -> Iterator[None]:
     """Within it answers are drawn by whom the objective names; then all that stood ready for them is let go of."""
+    settings = run.model
     try:
+        made.beginning = made.beginning or Reread(
+            made.policy, lambda: load_model(base, settings.precision, (), settings.adapters, settings.changes)[0]
+        )
         made.drawer = made.objective.sampler.open(Learner(run, base, folder, made), made.objective)
         yield
     finally:

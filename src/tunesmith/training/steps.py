@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from ..errors import BadEnvironment, Diverged, Stopped
+from ..errors import BadEnvironment, Diverged, Interrupted, Refusal, Stopped
 from ..evaluate.evaluate import Examiner
 from ..objectives.base import Tally
 from ..runs import RunFolder
@@ -122,7 +122,7 @@ class Between:
                     f"{taken.skipped} steps were not taken, more than train.max_skipped_steps allows; the last one:"
                     f" {step.skipped}"
                 )
-        elif self.spikes.seen(step.loss):
+        elif step.tallies["loss"].count and self.spikes.seen(step.loss):
             taken.spikes += 1
             self.progress.say(
                 f"step {step.number}: a spike, loss {step.loss:.4g} where {self.spikes.usual:.4g} is usual"
@@ -138,15 +138,23 @@ class Between:
         raise BadEnvironment(f"stopped after step {step.number}, which could not be saved; {last}")
 
     def next(self, steps: Iterator[Step], taken: Taken) -> Step | None:
-        """Take a step. If it cannot be taken, the weights as they stand before it are saved."""
+        """Take a step. If it cannot be taken, be it that its loss is no number or that a judge, a reward or a sampler
+        refuses, the weights as they stand before it are saved."""
         try:
             return next(steps, None)
-        except Diverged:
-            sound = all(bool(weight.isfinite().all()) for weight in self.loop.weights.values())
-            if sound and taken.step and self.loop.train.save_strategy != "no":
-                self.save(taken)
-                self.writer.wait()
+        except Refusal as why:
+            self.save_before(why, taken)
             raise
+
+    def save_before(self, why: Refusal, taken: Taken) -> None:
+        """Save what was learnt before a step that could not be taken, unless it is saved already, or was begun."""
+        if self.loop.begun or isinstance(why, Stopped | Interrupted):
+            return
+        sound = all(bool(weight.isfinite().all()) for weight in self.loop.weights.values())
+        self.writer.wait()
+        if sound and taken.step not in (0, self.writer.saved) and self.loop.train.save_strategy != "no":
+            self.save(taken)
+            self.writer.wait()
 
     def restore(self) -> Taken:
         """Where the newest whole checkpoint stands, or the beginning."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 from statistics import median
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from .loop import Loop
+    from .loop import Loop, Step
 
 SHOWN = 3
 
@@ -41,6 +42,16 @@ def suspects(loop: Loop, number: int) -> str:
         if weight.grad is not None and not bool(weight.grad.isfinite().all()):
             return f"the forward pass is sound; the gradient of {plain(name)} is the first that is no number"
     return "taken again, the step is sound"
+
+
+def diverged(step: Step, early: bool) -> str:
+    """What became of a step that is no number. `early` is whether weights are changed before all of it is known."""
+    taken = "half taken" if early and math.isfinite(step.loss) else "not taken"  # its gradient was not known beforehand
+    return (
+        f"step {step.number}: the loss is {step.loss:.4g} and the gradient's length {step.grad_norm:.4g}; the step was"
+        f" {taken}: {step.skipped}. Lower train.learning_rate (it was {step.learning_rate:.3g}), lengthen"
+        " train.warmup_steps, look at these rows with `tunesmith data preview`, or set train.on_nan=skip"
+    )
 
 
 def watch(name: str, found: list[str]):
