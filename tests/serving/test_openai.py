@@ -117,18 +117,29 @@ def test_a_stop_ends_the_answer_and_is_not_in_it(client):
     assert "".join(one.delta.content or "" for one in found) == cut and found[-1].finish_reason == "stop"
 
 
-def test_penalties_and_biases_are_openais(client):
-    free = client.completions.create(model="tiny", prompt="one two", max_tokens=12, temperature=0, logprobs=1)
-    tokens = free.choices[0].logprobs.tokens
-    never = client.completions.create(
-        model="tiny", prompt="one two", max_tokens=24, temperature=0, logprobs=1, extra_body={"top_k": 50},
-        presence_penalty=2, frequency_penalty=2,
-    ).choices[0].logprobs.tokens  # fmt: skip
-    assert len(set(never)) > len(set(tokens)) or len(set(tokens)) == len(tokens)
-    forced = client.completions.create(
-        model="tiny", prompt="one two", max_tokens=3, logit_bias={"40": 100}, temperature=0, logprobs=0
-    )
-    assert len(set(forced.choices[0].logprobs.tokens)) == 1
+def test_penalties_and_biases_are_openais(client, tokenizer):
+    ids, model = tokenizer("one two")["input_ids"], make_tiny(max_position_embeddings=512).eval()
+
+    def right(presence=0.0, frequency=0.0, bias=0.0):
+        said = []
+        for _ in range(12):
+            with torch.no_grad():
+                logits = model(torch.tensor([ids + said])).logits[0, -1]
+            for token in set(said):
+                logits[token] -= presence + frequency * said.count(token)
+            logits[40] += bias
+            said.append(int(logits.argmax()))
+        return [tokenizer.decode([one]) for one in said]
+
+    found = []
+    for presence, frequency, bias in ((0, 0, 0), (0.05, 0, 0), (0, 0.02, 0), (-0.05, 0, 0), (0, 0, 0.1), (0, 2, 100)):
+        made = client.completions.create(
+            model="tiny", prompt="one two", max_tokens=12, temperature=0, logprobs=0, logit_bias={"40": bias},
+            presence_penalty=presence, frequency_penalty=frequency, extra_body={"ignore_eos": True},
+        )  # fmt: skip
+        found.append(made.choices[0].logprobs.tokens)
+        assert found[-1] == right(presence, frequency, bias), (presence, frequency, bias)
+    assert len({tuple(one) for one in found}) == len(found)  # each does something, and something else
 
 
 def test_completions_take_texts_and_tokens_and_give_them_back(client, tokenizer):

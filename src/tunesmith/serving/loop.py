@@ -145,7 +145,7 @@ class Loop(Thread):
                     self.part(lane, batch, left)
         with self.news:
             over = [ask for ask in self.waiting if gone(ask)]  # asked once: another time it is later
-            self.waiting = deque(ask for ask in self.waiting if ask not in set(over))
+            self.waiting = deque(ask for ask in self.waiting if ask not in over)
         for ask in over:
             self.gone(ask)
         if self.reading and all(gone(ask) for ask in self.reading.asks):
