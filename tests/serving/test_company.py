@@ -5,9 +5,11 @@ from itertools import count
 from types import SimpleNamespace
 
 import pytest
+import torch
 from served import adapter
 
 from tunesmith.model.going import Together
+from tunesmith.model.side_by_side import Beside
 from tunesmith.rollout.each import Draw
 from tunesmith.serving import loop as module
 from tunesmith.serving.fault import Fault
@@ -31,7 +33,8 @@ class Server:
 
     def ask(self, prompt, most, name="tiny", **more):
         heard, served, how = [], self.models.served[name], {"temperature": 0.0, **more.pop("how", {})}
-        asked = Ask(served.adapter, prompt, Draw(**how), most, ends=served.ends, hear=heard.append, **more)
+        more = {"ends": served.ends, "hear": heard.append, "ignore_end": True, **more}
+        asked = Ask(served.adapter, prompt, Draw(**how), most, **more)
         self.loop.submit(asked)
         return asked, heard
 
@@ -68,7 +71,8 @@ def once(error, when=lambda *_: True):
 
 def test_a_pass_that_fails_costs_nobody_an_answer_that_was_whole(server):
     one_row = once(RuntimeError("broken"), lambda ids: ids.shape == (1, 1))
-    hook = server.models.model.register_forward_pre_hook(lambda _, __, given: one_row(given["input_ids"]), with_kwargs=True)
+    look = lambda _, __, given: one_row(given["input_ids"])  # noqa: E731
+    hook = server.models.model.register_forward_pre_hook(look, with_kwargs=True)
     (_, short), (_, long) = server.ask(PROMPTS[0], 3), server.ask(PROMPTS[1], 20)
     ends = server.all_over(short, long)  # the pass after the short one's last token is the long one's alone
     hook.remove()
@@ -135,10 +139,45 @@ def test_bytes_that_are_no_character_do_not_end_a_text():
         assert shown + text.fresh(over=True) == said
 
 
+def test_unlike_adapters_stand_beside_each_other_in_a_shared_expert(tmp_path):
+    from peft import LoraConfig, get_peft_model
+    from transformers import Qwen2MoeConfig, Qwen2MoeForCausalLM
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "moe_intermediate_size": 16, "num_experts": 2}
+    heads = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "num_experts_per_tok": 1}
+    model = Qwen2MoeForCausalLM(
+        Qwen2MoeConfig(vocab_size=384, shared_expert_intermediate_size=16, **sizes, **heads)
+    ).eval()
+    beside = Beside(model)
+    for name, rank in (("one", 2), ("two", 4)):
+        shared = rf".*shared_expert\.({'|'.join(('gate_proj', 'up_proj', 'down_proj'))})"
+        tuned = get_peft_model(deepcopy(model), LoraConfig(r=rank, target_modules=shared))
+        for part, weight in tuned.named_parameters():
+            if "lora_B" in part:
+                weight.data.normal_(0, 0.3)
+        tuned.save_pretrained(tmp_path / name)
+    for name in ("one", "two"):
+        beside.load(name, tmp_path / name)
+    ids, rows = torch.randint(384, (3, 5)), ("two", None, "one")
+    with torch.no_grad():
+        with beside.under(rows):
+            found = model(ids).logits
+        plain = model(ids).logits
+        right = []
+        for name in ("two", "one"):
+            with beside.alone(name):
+                right.append(model(ids).logits)
+    assert torch.allclose(found, torch.stack([right[0][0], plain[1], right[1][2]]), atol=1e-5)
+    assert not torch.allclose(found[0], plain[0], atol=1e-3)
+
+
 def test_an_adapter_whose_template_ends_turns_otherwise_ends_there(shelf, tokenizer, tmp_path):
     other = deepcopy(tokenizer)
     other.chat_template = "{% for m in messages %}{{ m.role + ':' + m.content + bos_token }}{% endfor %}"
     other.save_pretrained(adapter(tmp_path / "other", 1))
     server, says = Server(shelf, adapters=(f"other={tmp_path / 'other'}",)), {"logit_bias": ((0, 100.0),)}
-    [end], [goes_on] = (server.all_over(server.ask(PROMPTS[0], 3, name, how=says)[1]) for name in ("other", "tiny"))
+    [end], [goes_on] = (
+        server.all_over(server.ask(PROMPTS[0], 3, name, how=says, ignore_end=False)[1]) for name in ("other", "tiny")
+    )
     assert (end.finish, end.tokens, goes_on.finish) == ("stop", 1, "length")
