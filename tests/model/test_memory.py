@@ -1,4 +1,4 @@
-"""What rows remember that are written together: no row costs the others room, and where memory ends nothing is spoilt."""
+"""What rows remember that go on together: no row costs the others room, and where memory ends nothing is spoilt."""
 
 from copy import deepcopy
 

@@ -9,6 +9,7 @@ import torch
 from served import adapter
 
 from tunesmith.model.going import Together
+from tunesmith.model.load import hushed
 from tunesmith.model.side_by_side import Beside
 from tunesmith.rollout.each import Draw
 from tunesmith.serving import loop as module
@@ -151,8 +152,9 @@ def test_unlike_adapters_stand_beside_each_other_in_a_shared_expert(tmp_path):
     ).eval()
     beside = Beside(model)
     for name, rank in (("one", 2), ("two", 4)):
-        shared = rf".*shared_expert\.({'|'.join(('gate_proj', 'up_proj', 'down_proj'))})"
-        tuned = get_peft_model(deepcopy(model), LoraConfig(r=rank, target_modules=shared))
+        shared = r".*shared_expert\.(gate|up|down)_proj"
+        with hushed():
+            tuned = get_peft_model(deepcopy(model), LoraConfig(r=rank, target_modules=shared))
         for part, weight in tuned.named_parameters():
             if "lora_B" in part:
                 weight.data.normal_(0, 0.3)
@@ -177,7 +179,8 @@ def test_an_adapter_whose_template_ends_turns_otherwise_ends_there(shelf, tokeni
     other.chat_template = "{% for m in messages %}{{ m.role + ':' + m.content + bos_token }}{% endfor %}"
     other.save_pretrained(adapter(tmp_path / "other", 1))
     server, says = Server(shelf, adapters=(f"other={tmp_path / 'other'}",)), {"logit_bias": ((0, 100.0),)}
-    [end], [goes_on] = (
+    asked = [server.ask(PROMPTS[0], 3, name, how=says, ignore_end=False)[1] for name in ("other", "tiny")]
+    end, goes_on = server.all_over(*asked)
         server.all_over(server.ask(PROMPTS[0], 3, name, how=says, ignore_end=False)[1]) for name in ("other", "tiny")
     )
     assert (end.finish, end.tokens, goes_on.finish) == ("stop", 1, "length")

@@ -218,7 +218,7 @@ class Finder:
 
 
 def end_of_turn(tokenizer: Any) -> str | None:
-    """The special token that the chat template writes behind an answer; None where there is no template, or no token."""
+    """The special token that the chat template writes behind an answer; None where it writes none."""
     if not getattr(tokenizer, "chat_template", None):
         return None
     writer = Writer(tokenizer)
