@@ -181,6 +181,4 @@ def test_an_adapter_whose_template_ends_turns_otherwise_ends_there(shelf, tokeni
     server, says = Server(shelf, adapters=(f"other={tmp_path / 'other'}",)), {"logit_bias": ((0, 100.0),)}
     asked = [server.ask(PROMPTS[0], 3, name, how=says, ignore_end=False)[1] for name in ("other", "tiny")]
     end, goes_on = server.all_over(*asked)
-        server.all_over(server.ask(PROMPTS[0], 3, name, how=says, ignore_end=False)[1]) for name in ("other", "tiny")
-    )
     assert (end.finish, end.tokens, goes_on.finish) == ("stop", 1, "length")
