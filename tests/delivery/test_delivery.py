@@ -171,6 +171,8 @@ def test_ollama_is_given_the_template_that_the_model_has(tokenizer, source, tmp_
     Ollama(quantization="f16").write(source, tmp_path / "out")
     said = (tmp_path / "out/Modelfile").read_text()
     assert "FROM ./r-f16.gguf" in said and go in said and 'PARAMETER stop "<|im_end|>"' in said
+    fields = pytest.importorskip("gguf").GGUFReader(tmp_path / "out/r-f16.gguf").fields
+    assert fields["tokenizer.ggml.eot_token_id"].contents() == tokenizer.eos_token_id
 
 
 def test_a_template_without_a_system_turn_and_one_that_does_more(tokenizer):

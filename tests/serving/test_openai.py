@@ -117,18 +117,30 @@ def test_a_stop_ends_the_answer_and_is_not_in_it(client):
     assert "".join(one.delta.content or "" for one in found) == cut and found[-1].finish_reason == "stop"
 
 
-def test_penalties_and_biases_are_openais(client):
-    free = client.completions.create(model="tiny", prompt="one two", max_tokens=12, temperature=0, logprobs=1)
-    tokens = free.choices[0].logprobs.tokens
-    never = client.completions.create(
-        model="tiny", prompt="one two", max_tokens=24, temperature=0, logprobs=1, extra_body={"top_k": 50},
-        presence_penalty=2, frequency_penalty=2,
-    ).choices[0].logprobs.tokens  # fmt: skip
-    assert len(set(never)) > len(set(tokens)) or len(set(tokens)) == len(tokens)
-    forced = client.completions.create(
-        model="tiny", prompt="one two", max_tokens=3, logit_bias={"40": 100}, temperature=0, logprobs=0
-    )
-    assert len(set(forced.choices[0].logprobs.tokens)) == 1
+def test_penalties_and_biases_are_openais(client, tokenizer):
+    ids, model = tokenizer("one two")["input_ids"], make_tiny(max_position_embeddings=512).eval()
+
+    def right(presence, frequency, bias):
+        said = []
+        for _ in range(6):
+            with torch.no_grad():
+                logits = model(torch.tensor([ids + said])).logits[0, -1]
+            for token in set(said):
+                logits[token] -= presence + frequency * said.count(token)
+            for token, value in bias.items():
+                logits[int(token)] += value
+            said.append(int(logits.argmax()))
+        return [tokenizer.decode([one]) for one in said]
+
+    found, two = [], {"40": 100, "41": 99}
+    for asked in ((0, 0, {}), (0, 0, two), (2, 0, two), (0, 2, two)):
+        made = client.completions.create(
+            model="tiny", prompt="one two", max_tokens=6, temperature=0, logprobs=0, logit_bias=asked[2],
+            presence_penalty=asked[0], frequency_penalty=asked[1], extra_body={"ignore_eos": True},
+        )  # fmt: skip
+        found.append(tuple(made.choices[0].logprobs.tokens))
+        assert found[-1] == tuple(right(*asked)), asked
+    assert len(set(found)) == len(found)  # each does something, and something else
 
 
 def test_completions_take_texts_and_tokens_and_give_them_back(client, tokenizer):

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ..data.rendering.turns import end_of_turn
 from ..errors import BadEnvironment, RecipeError
 
 KINDS = {
@@ -172,5 +173,7 @@ def words(writer: Any, tokenizer: Any, size: int) -> None:
         if number is not None:
             which(number)
     writer.add_add_bos_token(tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id])
+    if turn := end_of_turn(tokenizer):
+        writer.add_eot_token_id(tokenizer.convert_tokens_to_ids(turn))
     if tokenizer.chat_template:
         writer.add_chat_template(tokenizer.chat_template)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..data.rendering.dialogue import Writer
+from ..data.rendering.turns import end_of_turn
 from ._go_template import around
 from .base import way
 from .gguf import Gguf
@@ -32,6 +33,6 @@ def modelfile(tokenizer, weights: str) -> str:
     """What `ollama create NAME -f Modelfile` reads."""
     writer = Writer(tokenizer)
     template = around(writer).in_go()
-    stops = [writer.tokenizer.eos_token] if writer.tokenizer.eos_token else []
+    stops = dict.fromkeys(filter(None, [tokenizer.eos_token, end_of_turn(tokenizer)]))
     lines = [f"FROM ./{weights}", f'TEMPLATE """{template}"""']
     return "\n".join([*lines, *(f'PARAMETER stop "{stop}"' for stop in stops), ""])

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
 from .attention import OURS
+from .ends import ends_by, ends_of
 from .going import Each, Going, Prefilled, Together, alike
 from .memory import Unsuited
 from .policy import same
@@ -42,8 +43,12 @@ class Engine:
 
     def stops(self) -> set[int]:
         """The tokens that end an answer."""
-        ends = self.model.generation_config.eos_token_id if self.model.generation_config else None
-        return {self.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
+        return self.told.union(ends_of(self.model))
+
+    @cached_property
+    def told(self) -> set[int]:
+        """Those that the tokenizer tells of."""
+        return ends_by(self.tokenizer)
 
     def write(self, prompts: Sequence[Ids], max_new_tokens: int, pick=None) -> list[str]:
         """An answer to each, up to a token that ends it: word after word the likeliest, or what `pick` takes."""

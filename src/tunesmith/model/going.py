@@ -113,11 +113,12 @@ class Together:
         return self.said
 
     def join(self, read: Prefilled, size: int = 1) -> None:
-        self.memory.join(read.cache, read.attend, size)
         logits, place = (one.repeat_interleave(size, 0) for one in (read.logits, read.place))
         had = self.logits
-        self.said = torch.cat([had, logits]) if len(had) else logits
-        self.place = torch.cat([self.place, place]) if len(had) else place
+        said = torch.cat([had, logits]) if len(had) else logits
+        places = torch.cat([self.place, place]) if len(had) else place
+        self.memory.join(read.cache, read.attend, size)  # where memory ends here, all is as it was
+        self.said, self.place = said, places
 
     def keep(self, stays: Sequence[int]) -> None:
         if len(stays) < len(self.place):

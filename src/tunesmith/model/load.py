@@ -264,7 +264,11 @@ def save_tuned(
 ) -> Path:
     """Write what was learnt: an adapter in PEFT's own format, or a whole model; beside it the tokenizer, and of an
     adapter how the weights were held that it was trained on."""
+    from .ends import stop_at_turns
+
     adapter = hasattr(model, "peft_config")
+    if not adapter:
+        stop_at_turns(model, tokenizer)
     folder = run / ("adapter" if adapter else "model")
     with whole(folder) as beside:
         if adapter:
@@ -283,6 +287,9 @@ def save_whole(model, tokenizer: PreTrainedTokenizerFast, folder: Path, numbers:
     """Write a whole model for others, its numbers in this format, with its tokenizer."""
     import torch
 
+    from .ends import stop_at_turns
+
+    stop_at_turns(model, tokenizer)
     with quiet():
         model.to(getattr(torch, FORMATS[numbers])).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -2,14 +2,18 @@
 
 A model's cache grows by a copy of itself with each token, and holds a prompt as often as it has answers. Here a row's
 own keys and values have a place that is written to, and attention to a prompt is one call for all of its rows. The two
-are put together by the softmax's normalisers, as in `attention.Apart`. Letters of shapes: B rows, S places for rows, P
+are put together by the softmax's normalisers, as in `attention.Apart`. A row that is far longer than the others has its
+tokens where a prompt would be, as all places have the same room. Letters of shapes: B rows, S places for rows, P
 tokens of a prompt, T own tokens, G query heads to one of keys, D width of a head.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -18,6 +22,9 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 BLOCK = 32
 """Tokens by which the room of each row grows."""
+FAR, USUAL = 4, 256
+"""A row of more than so many times the average and so many tokens has them apart: all others would get room for as
+many."""
 FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 Part = tuple[Tensor, Tensor]
 """What attention to some of the keys comes to, and the logarithm of its normaliser."""
@@ -29,7 +36,7 @@ class Unsuited(Exception):
 
 @dataclass
 class Group:
-    """Rows side by side that go on from the same prompt; `keys` and `values` of each layer [1, heads, P, D]."""
+    """Rows side by side that go on from the same tokens; `keys` and `values` of each layer [1, heads, P, D]."""
 
     keys: list[Tensor]
     values: list[Tensor]
@@ -59,6 +66,7 @@ class Memory(Cache):
         self.lengths: list[int] = []  # of each row, how many these are
         self.keys: list[Tensor] = []  # a layer, [S, heads, room, D]
         self.values: list[Tensor] = []
+        self.room = 0, 0  # places that all layers have, and tokens that fit into each
 
     # what models ask of a cache
 
@@ -77,19 +85,22 @@ class Memory(Cache):
     def join(self, cache: Any, attend: Tensor, size: int) -> None:
         """Let `size` rows go on from each of the prompts that a cache holds; [N, P] which tokens are a prompt's."""
         layers = layers_of(cache, attend.shape[1])
-        lengths, first = attend.sum(-1).tolist(), len(self.places)
+        prompts, first = attend.sum(-1).tolist(), len(self.places)
         self.make_room(layers)
-        self.reserve(len(lengths) * size, BLOCK + (max(lengths) if size == 1 else 0))
+        most = self.settle([length if size == 1 else 0 for length in prompts for _ in range(size)])
+        groups, lengths = list[Group](), list[int]()  # of those that join, once all of them have room
         for number, there in enumerate(attend.bool()):
             keys, values = ([one[number : number + 1, :, there] for one in held] for held in both(layers))
-            shares = size > 1
-            self.groups.append(Group(keys, values, size) if shares else Group([], [], 1))
-            self.lengths += [0] * size if shares else [lengths[number]]
-            if not shares:  # then the prompt is a row's own
+            apart = size > 1 or prompts[number] > most
+            groups.append(Group(keys, values, size) if apart else Group([], [], 1))
+            lengths += [0] * size if apart else [prompts[number]]
+            if not apart:  # then the prompt is a row's own
                 for held, given in ((self.keys, keys), (self.values, values)):
                     for layer, one in enumerate(given):
-                        held[layer][first + number, :, : lengths[number]] = one[0]
-        self.places += range(first, first + len(lengths) * size)
+                        held[layer][first + number, :, : prompts[number]] = one[0]
+        self.groups += groups
+        self.lengths += lengths
+        self.places += range(first, first + len(lengths))
 
     def make_room(self, layers: Sequence[Any]) -> None:
         """Find out how large an entry is."""
@@ -98,16 +109,52 @@ class Memory(Cache):
                 [one.new_empty(0, one.shape[1], 0, one.shape[3]) for one in held] for held in both(layers)
             )
 
-    def reserve(self, more: int, room: int) -> None:
-        """Have places for so many more rows, each for so many tokens."""
-        count, had = len(self.places) + more, self.keys[0].shape
-        if count <= had[0] and room <= had[2]:
-            return
-        room, rows = max(room, had[2]), max(count, had[0])
+    def settle(self, more: Sequence[int] = ()) -> int:
+        """Have room for rows of so many tokens beside those that are here; how many tokens a row may have here. Those
+        that have more are set apart."""
+        most = usual([*self.lengths, *more])
+        for row, length in enumerate(self.lengths):
+            if length > most:
+                self.set_apart(row)
+        self.reserve(len(more), max([*self.lengths, *(length for length in more if length <= most)], default=0))
+        return most
+
+    def set_apart(self, row: int) -> None:
+        """Give a row a memory of its own, unless it shares its prompt with others."""
+        group = self.group(row)
+        if group.count == 1:
+            made = [[one if group.keys else one.clone() for one in held] for held in self.of_row(row)]
+            group.keys, group.values = map(list, zip(*made, strict=True))
+            self.lengths[row] = 0
+
+    def group(self, row: int) -> Group:
+        return self.groups[bisect_right(list(accumulate(group.count for group in self.groups)), row)]
+
+    def of_row(self, row: int) -> list[list[Tensor]]:
+        """Keys and values of each layer: those that it shares or has apart, and the others."""
+        group, place, own = self.group(row), self.places[row], self.lengths[row]
+        made = []
+        for layer, held in enumerate(zip(self.keys, self.values, strict=True)):
+            parts = [one[place : place + 1, :, :own] for one in held]
+            before = [group.keys[layer], group.values[layer]] if group.keys else []
+            made.append([torch.cat(pair, 2) for pair in zip(before, parts, strict=True)] if before else parts)
+        return made
+
+    def reserve(self, more: int, longest: int) -> None:
+        """Have places for so many more rows, each for so many tokens and some to come; give back what is too much."""
+        rows, room = len(self.places) + more, longest + BLOCK
+        (places, tokens), had = self.room, self.room
+        if places * tokens <= 2 * rows * (room + USUAL):
+            if rows <= places and longest < tokens:
+                return
+            rows, room = max(rows, places), max(room, tokens)
+        self.room = min(rows, places), min(room, tokens)  # as long as not all layers are alike: memory may end half-way
         for held in (self.keys, self.values):
             for layer, old in enumerate(held):
-                held[layer] = old.new_zeros(rows, old.shape[1], room, old.shape[3])
-                held[layer][: had[0], :, : had[2]] = old
+                new = old.new_zeros(rows, old.shape[1], room, old.shape[3])
+                new[: had[0], :, : had[1]] = old[:rows, :, :room][: had[0], :, : had[1]]
+                held[layer] = new
+        self.room = rows, room
 
     def keep(self, stays: Sequence[int]) -> None:
         """Forget all other rows; those that stand behind take the places of those that went."""
@@ -126,14 +173,16 @@ class Memory(Cache):
             for held in (*self.keys, *self.values):
                 held[to, :, :most] = held[origin, :, :most]
             self.places = [moved.get(place, place) for place in self.places]
+        with suppress(RuntimeError, MemoryError):  # no room to move into: another time
+            self.reserve(0, max(self.lengths, default=0))
 
     # a step
 
     def begin(self) -> None:
         """Get ready for one more token of each row."""
+        if max(self.lengths) >= self.room[1]:
+            self.settle()
         device, seen = self.keys[0].device, max(self.lengths) + 1
-        if seen > self.keys[0].shape[2]:
-            self.reserve(0, seen + BLOCK)
         self.at = torch.tensor([self.places, self.lengths], device=device)
         self.order = None  # rows by place
         if self.places != sorted(self.places):
@@ -174,6 +223,16 @@ class Memory(Cache):
             spans.append((span, (group.keys[layer], group.values[layer]) if group.keys else None))
             start += group.count
         return spread(query, spans, scale)
+
+
+def usual(lengths: Sequence[int]) -> int:
+    """The longest that is no more than FAR times the average and USUAL; what those that are longer have counts as 0."""
+    left = sum(lengths)
+    for length in sorted(lengths, reverse=True):
+        if length <= FAR * left / len(lengths) + USUAL:
+            return length
+        left -= length
+    return 0
 
 
 def part(query: Tensor, key: Tensor, value: Tensor, scale: float | None, mask: Tensor | None = None) -> Part:

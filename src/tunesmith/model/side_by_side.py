@@ -152,7 +152,7 @@ class Beside:
             return None
         low = linear(given[0].to(stack.down.dtype), stack.down)
         if len(self.among) > 1 or None in self.rows:
-            low = low * self.mask(stack).view(len(self.rows), *[1] * (low.dim() - 2), -1)
+            low = low * self.spread(self.mask(stack), low)
         return out + linear(low, stack.up).to(out.dtype)
 
     def stack(self, layer: Any) -> Stack | None:
@@ -175,6 +175,13 @@ class Beside:
             kept = [[float(name == row) for name in owner] for row in self.rows]
             self.masks[stack.ranks] = torch.tensor(kept, dtype=stack.down.dtype, device=stack.down.device)
         return self.masks[stack.ranks]
+
+    def spread(self, mask: Tensor, low: Tensor) -> Tensor:
+        """A mask of rows for what a layer made of their tokens; a shared expert is given those of all, one row after
+        another."""
+        if low.dim() == 2:
+            return mask.repeat_interleave(len(low) // len(mask), 0)
+        return mask.view(len(mask), *[1] * (low.dim() - 2), -1)
 
     @contextmanager
     def under(self, rows: Sequence[str | None]) -> Iterator[None]:

@@ -102,6 +102,7 @@ class Asking:
             min(most or self.settings.max_tokens, room),
             n=n,
             seed=None if said.seed is None else str(said.seed),
+            ends=served.ends,
             stop_ids=frozenset(said.stop_token_ids or ()),
             ignore_end=bool(said.ignore_eos),
             logprobs=logprobs,

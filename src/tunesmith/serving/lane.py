@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from ..model.engine import Engine, Ids, reading
 from ..model.going import Going, Prefilled
@@ -16,6 +17,8 @@ from .fault import Fault, bad
 from .memory import WORTHWHILE, Begun, Kept, alike, new_memory, remembered
 from .row import Ask, Piece, Row, rows_of, told
 
+FAILED = "failed"
+"""Why an answer ended that could not be written on."""
 Under = Callable[[Sequence[str]], AbstractContextManager[None]]
 """A context in which each row of a batch is under its adapter."""
 
@@ -103,42 +106,49 @@ class Lane:
         """Let the answers to what was read go on with the others."""
         rows = [row for ask in asks for row in rows_of(ask, self.engine.tokenizer)]
         size = asks[0].n  # a request for several answers is read by itself
-        if not (self.together and self.batches):
-            self.batches.append(Batch(self.engine.going(), []))
-        batch = self.batches[0 if self.together else -1]
+        fresh = not (self.together and self.batches)
+        batch = Batch(self.engine.going(), []) if fresh else self.batches[0]
         batch.going.join(read, size)
         batch.rows += rows
+        if fresh:
+            self.batches.append(batch)
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
-    def step(self, batch: Batch) -> list[tuple[Row, Piece | Fault]]:
-        """A token for each row; rows that have ended leave."""
-        heard: list[tuple[Row, Piece | Fault]] = []
+    def step(self, batch: Batch, heard: list[tuple[Row, Piece | Exception]]) -> None:
+        """A token for each row; rows that have ended leave. What is heard of them is so also where the pass fails."""
         logits = batch.going.logits
         tokens = draw_each(logits, batch.rows)
         for at, (row, token) in enumerate(zip(batch.rows, tokens, strict=True)):
-            most = row.ask.logprobs
-            ended = token in self.ends and not row.ask.ignore_end
-            likely = None if most is None or ended else told(self.engine.tokenizer, logits[at], token, most)
-            piece = row.take(token, self.ends, likely)
-            if row.grammar and row.grammar.broken:
-                heard.append((row, bad(f"the schema asks for too much: {row.grammar.broken}", "response_format")))
-            elif piece:
-                heard.append((row, piece))
+            try:
+                said = self.take(row, token, logits[at])
+            except Exception as error:  # noqa: BLE001 - who asked for this row is told, and the others go on
+                said, row.finish = error, FAILED
+            if said:
+                heard.append((row, said))
         stays = [at for at, row in enumerate(batch.rows) if row.finish is None]
         tokens = [tokens[at] for at in stays]
         self.leave(batch, stays)
         if stays:
             with reading(self.engine.model), self.under([row.ask.model for row in batch.rows]):
                 batch.going.go_on(torch.tensor(tokens, device=self.engine.device))
-        return heard
+
+    def take(self, row: Row, token: int, logits: Tensor) -> Piece | Fault | None:
+        """Let a row go on by a token; what there is to say of it."""
+        most, ends = row.ask.logprobs, self.ends | row.ask.ends
+        ended = token in ends and not row.ask.ignore_end
+        likely = None if most is None or ended else told(self.engine.tokenizer, logits, token, most)
+        piece = row.take(token, ends, likely)
+        if row.grammar and row.grammar.broken:
+            return bad(f"the schema asks for too much: {row.grammar.broken}", "response_format")
+        return piece
 
     def leave(self, batch: Batch, stays: list[int]) -> None:
         """Only these rows stay; what was read of the others is kept for a while."""
         if len(stays) == len(batch.rows):
             return
         gone = set(range(len(batch.rows))) - set(stays)
-        self.keep(batch, [at for at in gone if batch.rows[at].finish and not batch.rows[at].ask.seen])
+        self.keep(batch, [at for at in gone if batch.rows[at].finish in ("stop", "length")])
         batch.rows = [batch.rows[at] for at in stays]
         if batch.rows:
             batch.going.keep(stays)
@@ -149,16 +159,16 @@ class Lane:
         for at in gone:
             row = batch.rows[at]
             ids: Ids = [*self.engine.begun(row.prompt), *row.ids[:-1]]
-            if row.index > 0 or not WORTHWHILE <= len(ids) <= self.kept.tokens:
+            if row.ask.seen or row.index > 0 or not WORTHWHILE <= len(ids) <= self.kept.tokens:
                 continue
-            if (cache := remembered(batch.going, at, len(ids))) is not None:
+            try:
+                cache = remembered(batch.going, at, len(ids))
+            except (RuntimeError, MemoryError):  # no room: it would be read again
+                return
+            if cache is not None:
                 self.kept.put(row.ask.model, ids, cache)
 
-    def drop(self, over: Callable[[Row], Any]) -> list[Row]:
-        """Have rows leave that nobody waits for any longer."""
-        dropped = []
-        for batch in list(self.batches):
-            stays = [at for at, row in enumerate(batch.rows) if not over(row)]
-            dropped += [row for row in batch.rows if over(row)]
-            self.leave(batch, stays)
-        return dropped
+    def lose(self, batch: Batch) -> None:
+        """Let go of a batch, what is remembered of which is not to be relied on any more."""
+        if batch in self.batches:
+            self.batches.remove(batch)

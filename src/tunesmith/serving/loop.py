@@ -16,7 +16,7 @@ from .fault import Fault, broken, late
 from .lane import Batch, Lane
 from .memory import Begun
 from .metrics import Metrics
-from .row import Ask, Row
+from .row import Ask, Piece, Row
 
 log = logging.getLogger("tunesmith")
 T = TypeVar("T")
@@ -102,14 +102,18 @@ class Loop(Thread):
 
     def run(self) -> None:
         while self.next():
-            self.work()
-            self.drop_all()
-            self.read()
-            for lane in self.lanes:
-                for batch in list(lane.batches):
-                    self.write(lane, batch)
-            self.flush()
+            self.turn()
         self.over = True
+
+    def turn(self) -> None:
+        """All that is done between two looks at what waits: a part of the prompts is read, a token written for all."""
+        self.work()
+        self.drop_all()
+        self.read()
+        for lane in self.lanes:
+            for batch in list(lane.batches):
+                self.write(lane, batch)
+        self.flush()
 
     def next(self) -> bool:
         """Wait until there is something to do; whether there will be."""
@@ -135,17 +139,30 @@ class Loop(Thread):
 
     def drop_all(self) -> None:
         """Let go of what nobody waits for, and of what has taken too long."""
-        for row in [row for lane in self.lanes for row in lane.drop(lambda row: gone(row.ask))]:
-            self.gone(row.ask)
+        for lane in self.lanes:
+            for batch in list(lane.batches):
+                if left := {row for row in batch.rows if gone(row.ask)}:
+                    self.part(lane, batch, left)
         with self.news:
-            left = [ask for ask in self.waiting if gone(ask)]
-            self.waiting = deque(ask for ask in self.waiting if not gone(ask))
-        for ask in left:
+            over = [ask for ask in self.waiting if gone(ask)]  # asked once: another time it is later
+            self.waiting = deque(ask for ask in self.waiting if ask not in over)
+        for ask in over:
             self.gone(ask)
         if self.reading and all(gone(ask) for ask in self.reading.asks):
             for ask in self.reading.asks:
                 self.gone(ask)
             self.reading = None
+
+    def part(self, lane: Lane, batch: Batch, left: set[Row]) -> None:
+        """Have rows leave that nobody waits for any longer."""
+        for row in left:
+            self.gone(row.ask)
+        others = [row for row in batch.rows if row not in left]
+        try:
+            lane.leave(batch, [at for at, row in enumerate(batch.rows) if row not in left])
+        except Exception as error:  # noqa: BLE001 - who asked is told, and the others go on
+            lane.lose(batch)
+            self.fail([row.ask for row in others], error)
 
     def gone(self, ask: Ask) -> None:
         if not ask.cancelled:
@@ -155,35 +172,38 @@ class Loop(Thread):
 
     def read(self) -> None:
         """Read a part of what waits."""
-        if self.reading is None:
-            self.reading = self.group()
-        if self.reading is None:
-            return
-        part, lane, asks = self.reading, self.reading.lane, self.reading.asks
+        asks = self.reading.asks if self.reading else []
         began = time.perf_counter()
         try:
-            most = BETWEEN if self.busy() else AT_ONCE
-            ahead = len(lane.engine.begun(asks[0].prompt)) - len(part.begun.ids)
-            if len(asks) == 1 and ahead > most and not asks[0].seen:
-                upto = len(part.begun.ids) + most
-                read = lane.read(asks, part.begun, upto)
-                part.begun = Begun(lane.engine.begun(asks[0].prompt)[:upto], read.cache)
-                return
-            lane.join(asks, lane.read(asks, part.begun))
-            self.reading = None
+            self.reading = self.reading or self.group(asks)
+            if self.reading and self.read_on(self.reading):
+                self.reading = None
         except Exception as error:  # noqa: BLE001 - who asked is told, and the others go on
             self.reading = None
             self.fail(asks, error)
         finally:
             self.metrics.reading += time.perf_counter() - began
 
-    def group(self) -> Reading | None:
-        """The next prompts that can be read in one pass."""
+    def read_on(self, part: Reading) -> bool:
+        """As much as may be read at once; whether it was the last of it."""
+        lane, asks = part.lane, part.asks
+        most = BETWEEN if self.busy() else AT_ONCE
+        ahead = len(lane.engine.begun(asks[0].prompt)) - len(part.begun.ids)
+        if len(asks) == 1 and ahead > most and not asks[0].seen:
+            upto = len(part.begun.ids) + most
+            read = lane.read(asks, part.begun, upto)
+            part.begun = Begun(lane.engine.begun(asks[0].prompt)[:upto], read.cache)
+            return False
+        lane.join(asks, lane.read(asks, part.begun))
+        return True
+
+    def group(self, asks: list[Ask]) -> Reading | None:
+        """The next prompts that can be read in one pass, put into `asks`: whatever fails, they are known."""
         with self.news:
             room = self.limits.max_rows - self.busy()
             if not self.waiting or self.waiting[0].n > max(room, 0):
                 return None
-            asks = [self.waiting.popleft()]
+            asks.append(self.waiting.popleft())
             try:
                 lane = self.lane_of(asks[0].model)
             except Fault as fault:
@@ -212,23 +232,29 @@ class Loop(Thread):
         """Whether a prompt can be read with others of a lane, nothing of which has been read before."""
         try:
             return self.lane_of(ask.model) is lane and not lane.known(ask).length
-        except Fault:
+        except Exception:  # noqa: BLE001 - it is told so when its turn comes
             return False
 
     def write(self, lane: Lane, batch: Batch) -> None:
         began = time.perf_counter()
-        rows = list(batch.rows)
+        rows, heard = list(batch.rows), list[tuple[Row, Piece | Exception]]()
+        failed: Exception | None = None
         try:
-            heard = lane.step(batch)
+            lane.step(batch, heard)
         except Exception as error:  # noqa: BLE001 - who asked is told, and the others go on
-            if batch in lane.batches:
-                lane.batches.remove(batch)
-            self.fail([row.ask for row in rows if not row.finish], error)
-            heard = []
+            failed = error
         self.metrics.wrote(time.perf_counter() - began, len(rows))
         for row in rows:
             self.time(row)
-        self.out += [(row.ask.hear, piece) for row, piece in heard]
+        for row, said in heard:
+            if isinstance(said, Piece | Fault):
+                self.out.append((row.ask.hear, said))
+            else:
+                self.fail([row.ask], said)
+        if failed:
+            whole = {row for row, _ in heard if row.finish}
+            lane.lose(batch)
+            self.fail([row.ask for row in rows if row not in whole], failed)
 
     def time(self, row: Row) -> None:
         now = time.monotonic()
@@ -244,6 +270,8 @@ class Loop(Thread):
         if memory_error(error):
             fault = Fault(503, "out of memory; ask for less, or later", code="overloaded", headers={"Retry-After": "5"})
         for ask in dict.fromkeys(asks):
+            if ask.cancelled:  # and has been told, or waits for nothing
+                continue
             ask.cancelled = True
             self.metrics.failed += 1
             self.out.append((ask.hear, fault))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +12,6 @@ from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingW
 
 from ..model.engine import Engine, Ids
 from ..model.going import Each, Going, Together
-from ..model.memory import Memory
 
 WORTHWHILE = 16
 """A beginning of fewer tokens is read again."""
@@ -32,26 +29,13 @@ def new_memory(engine: Engine) -> tuple[DynamicCache | None, bool]:
 def remembered(going: Going, at: int, length: int) -> DynamicCache | None:
     """What is remembered of the first tokens of one row, by itself; None where that cannot be told apart."""
     if isinstance(going, Together):
-        return made_of(of_row(going.memory, at), length)
+        return made_of(going.memory.of_row(at), length)
     parts = going.parts if isinstance(going, Each) else []
     layers: list[Any] = parts[0].cache.layers if len(parts) == 1 and type(parts[0].cache) is DynamicCache else []
     if not layers or any(type(layer) is not DynamicLayer for layer in layers):
         return None
     first = int(parts[0].attend[at].argmax())
     return made_of([[one[at : at + 1, :, first:] for one in (layer.keys, layer.values)] for layer in layers], length)
-
-
-def of_row(memory: Memory, at: int) -> list[list[Tensor]]:
-    """Keys and values of each layer: the prompt's, if several rows go on from it, and the row's own."""
-    ends = list(accumulate(group.count for group in memory.groups))
-    group = memory.groups[bisect_right(ends, at)]
-    place, own = memory.places[at], memory.lengths[at]
-    made = []
-    for layer, (keys, values) in enumerate(zip(memory.keys, memory.values, strict=True)):
-        parts = [held[place : place + 1, :, :own] for held in (keys, values)]
-        before = [group.keys[layer], group.values[layer]] if group.keys else []
-        made.append([torch.cat(pair, 2) for pair in zip(before, parts, strict=True)] if before else parts)
-    return made
 
 
 def made_of(layers: Sequence[Sequence[Tensor]], length: int) -> DynamicCache:

@@ -18,6 +18,7 @@ from ..errors import CheckpointError, RecipeError, Refusal
 from ..files import sha256
 from ..model.adapter import locate_adapter, refuse_strangers, under_adapter
 from ..model.attention import keep_apart
+from ..model.ends import ends_by
 from ..model.engine import Engine
 from ..model.hub import locate
 from ..model.load import hushed, load_model, load_tokenizer, load_tuned
@@ -51,6 +52,11 @@ class Served:
     tuned: Tuned | None = None
     """A run whose model scores or tells classes apart, and writes nothing."""
     created: int = field(default_factory=lambda: int(time.time()))
+    ends: frozenset[int] = field(init=False)
+    """The tokens that end an answer, as its tokenizer tells, which may be another than the model's."""
+
+    def __post_init__(self) -> None:
+        self.ends = frozenset(ends_by(self.renderer.tokenizer))
 
     @cached_property
     def made_of(self) -> dict[str, Any]:
@@ -250,9 +256,9 @@ class Models:
         head: Any = self.model.get_output_embeddings()
         return head.weight.shape[0]
 
-    @property
+    @cached_property
     def ends(self) -> frozenset[int]:
-        """The tokens that end an answer."""
+        """The tokens that end an answer, under whatever name."""
         return frozenset(Engine(self.model, self.tokenizer).stops())
 
     def length(self) -> int:

@@ -65,6 +65,8 @@ class Ask:
     """Tokens that an answer may have."""
     n: int = 1
     seed: str | None = None
+    ends: frozenset[int] = frozenset()
+    """The tokens that end an answer, beside those of the model."""
     stop_ids: frozenset[int] = frozenset()
     ignore_end: bool = False
     logprobs: int | None = None

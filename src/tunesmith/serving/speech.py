@@ -13,6 +13,7 @@ from ..data.rendering.render import Renderer
 from ..data.rendering.tooling import name_of
 from ..data.rendering.turns import absent
 from ..errors import DataError
+from ..model.ends import ends_by
 from .fault import bad
 from .grammar import form, held, schema_grammar
 from .row import Grammar
@@ -121,6 +122,7 @@ class Speech:
             asked = {"anyOf": options}, "tools"
         if asked is None:
             return None
+        ends = ends.union(ends_by(self.renderer.tokenizer))
         return held(self.tokenizer, words, ends, schema_grammar(*asked), asked[1])
 
     def schema(self, tool: dict[str, Any]) -> dict[str, Any]:

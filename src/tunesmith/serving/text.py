@@ -16,6 +16,8 @@ class Text:
 
         self.tokenizer, self.stops = tokenizer, stops
         self.stream = DecodeStream(skip_special_tokens=True)
+        self.waiting: Ids = []
+        """Tokens that are no text yet."""
         self.said = ""
         self.shown = 0
         self.starts: list[int] = []
@@ -24,7 +26,23 @@ class Text:
     def add(self, token: int) -> None:
         """One token more."""
         self.starts.append(len(self.said))
-        self.said += self.stream.step(self.tokenizer.backend_tokenizer, token) or ""
+        if piece := self.step(token):
+            self.said += piece
+            self.waiting.clear()
+        else:
+            self.waiting.append(token)
+
+    def step(self, token: int) -> str | None:
+        """What a token adds. Of a tokenizer whose tokens may be bytes, some that make no character change how those
+        before them read, and what is shown stays: then it goes on behind that."""
+        from tokenizers.decoders import DecodeStream
+
+        core = self.tokenizer.backend_tokenizer
+        try:
+            return self.stream.step(core, token)
+        except Exception:  # noqa: BLE001 - tokenizers has no other kind
+            self.stream = DecodeStream(list(self.waiting), skip_special_tokens=True)
+            return self.stream.step(core, token)
 
     def stopped(self) -> bool:
         """Whether a stop stands in the text, which then ends before it."""

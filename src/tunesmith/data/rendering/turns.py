@@ -13,8 +13,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 from os.path import commonprefix
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from ...errors import DataError
 from ..example import Message
 from .dialogue import OPENED, THOUGHT, Dialogue, Refused, Tools, Writer, spoken, thought_of
 from .tokens import NoTarget
@@ -22,6 +23,8 @@ from .tokens import NoTarget
 KNOWN = 8
 """Shapes of turns that are kept; a template has one or two."""
 THINKING = "\0"
+ENDINGS: dict[tuple[str, ...], str | None] = {}
+"""What templates write behind an answer, so that none is run a second time for it."""
 
 
 class Span(NamedTuple):
@@ -212,6 +215,23 @@ class Finder:
             f"the chat template of {self.writer.name} rewrites earlier turns, so the answer cannot be told apart"
             f" from its prompt, which ends with {before[-30:]!r}"
         )
+
+
+def end_of_turn(tokenizer: Any) -> str | None:
+    """The special token that the chat template writes behind an answer; None where it writes none."""
+    if not getattr(tokenizer, "chat_template", None):
+        return None
+    writer = Writer(tokenizer)
+    key = str(tokenizer.chat_template), writer.special.pattern, str(writer.specials)
+    if key not in ENDINGS:
+        word = absent("")
+        try:
+            _, _, behind = writer.text((Message("user", "?"), Message("assistant", word))).partition(word)
+        except DataError:  # a template of another kind of dialogue
+            behind = ""
+        found = Finder(writer).stop(behind, calls=False)
+        ENDINGS[key] = found[0] if found else None
+    return ENDINGS[key]
 
 
 def absent(text: str) -> str:
