@@ -87,16 +87,18 @@ class Loop(Thread):
             self.news.notify()
 
     def call(self, work: Callable[[], T]) -> Future[T]:
-        """Have something done between two passes, for a request that has been admitted."""
+        """Have something done between two passes. Raises Fault where there will be none."""
         done: Future[T] = Future()
         with self.news:
+            if self.over:
+                raise closing()
             self.jobs.append((work, done))
             self.news.notify()
         return done
 
     def refuse_more(self, count: int) -> None:
         if self.draining or self.over:
-            raise Fault(503, "the server is shutting down", code="shutting_down", headers={"Retry-After": "10"})
+            raise closing()
         if self.coming + len(self.waiting) + count > self.limits.queue + self.room():
             self.metrics.refused += 1
             wait = {"Retry-After": str(self.metrics.wait())}
@@ -135,6 +137,7 @@ class Loop(Thread):
         with self.news:
             while not (self.waiting or self.jobs or self.reading or self.busy()):
                 if self.draining and not self.coming:
+                    self.over = True
                     return False
                 self.news.wait()
         return True
@@ -271,6 +274,10 @@ class Loop(Thread):
         if self.out:
             out, self.out = self.out, []
             self.post(out)
+
+
+def closing() -> Fault:
+    return Fault(503, "the server is shutting down", code="shutting_down", headers={"Retry-After": "10"})
 
 
 def gone(ask: Ask) -> bool:

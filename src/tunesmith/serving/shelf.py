@@ -48,9 +48,8 @@ class Shelf:
         served = self.models.leaving.get(name) or self.models.find(name)
         if not served.adapter or served.adapter == "soft" or name == self.models.name:
             raise bad(f"'{name}' is what this server was started for, and stays", "lora_name")
-        with self.loop.admitted():  # to its end, whether or not who asked for it still waits
-            while not await asyncio.wrap_future(self.loop.call(lambda: self.released(name, served))):
-                await asyncio.sleep(0.05)
+        while not await asyncio.wrap_future(self.loop.call(lambda: self.released(name, served))):
+            await asyncio.sleep(0.05)  # to the end, whether or not who asked for it still waits
         return f"Success: LoRA adapter '{name}' removed successfully."
 
     def released(self, name: str, served: Served) -> bool:
