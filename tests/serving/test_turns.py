@@ -22,8 +22,8 @@ from tunesmith.serving.pieces import Vectors
 CHAT = {"model": "slow", "messages": [{"role": "user", "content": "yes?"}], "max_tokens": 4}
 TOOLS = [{"type": "function", "function": {"name": "rate", "parameters": {"type": "object"}}}]
 SLOW = (
-    "{% if messages[0].content | length > 500 %}"
-    "{% for i in range(1000) %}{% for j in range(1500) %}{% endfor %}{% endfor %}{% endif %}"
+    "{% if messages[0].content | length > 200 %}"
+    "{% for i in range(1000) %}{% for j in range(3000) %}{% endfor %}{% endfor %}{% endif %}"
     "{% if tools and write_tools %}{{ tools | tojson }}{% endif %}"
     "{% if enable_thinking is defined and not enable_thinking %}{{ 'one two three ' }}{% endif %}"
 )
@@ -54,9 +54,13 @@ def figures(site):
 def quiet(site, **more):
     """Waits until nothing waits or is written."""
     wanted = {"requests_waiting": "0", "requests_running": "0", **more}
+    soon(lambda: wanted.items() <= figures(site).items())
+
+
+def soon(there):
     until = time.monotonic() + 30
-    while not wanted.items() <= figures(site).items():
-        assert time.monotonic() < until, (wanted, figures(site))
+    while not there():
+        assert time.monotonic() < until
         time.sleep(0.02)
 
 
@@ -68,7 +72,7 @@ def beside(*works):
 
 
 def test_who_waits_for_a_template_is_counted_and_waits_no_longer_than_one_may(slow):
-    long = [{"role": "user", "content": "x " * 300}]
+    long = [{"role": "user", "content": "x " * 150}]
     with beside(lambda: chat(slow, messages=long)) as [first]:
         time.sleep(0.3)
         with beside(lambda: chat(slow)) as [second]:
@@ -162,12 +166,11 @@ def test_an_adapter_leaves_for_good_when_it_has_answered(shelf, tmp_path):
         stream = link.getresponse()
         stream.read(10)
         with beside(unload, unload) as works:
-            while chat(site, model="wave")[0] != 404:
-                time.sleep(0.01)
+            soon(lambda: models.leaving)
+            assert chat(site, model="wave")[0] == 404
             assert load()[1]["error"]["code"] == "name_taken" and set(models.leaving) == {"wave"}
             with beside(lambda: chat(site, model="tiny")) as [other]:
-                while not loop.waiting:
-                    time.sleep(0.01)
+                soon(lambda: loop.waiting)
                 assert chat(site, model="tiny")[0] == 429  # and what lets go of the adapter asks all the same
                 assert stream.read().endswith(b"data: [DONE]\n\n")
         assert [one.result()[0][0] for one in (*works, other)] == [200, 200, 200]
