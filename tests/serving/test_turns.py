@@ -161,7 +161,7 @@ def test_an_adapter_leaves_for_good_when_it_has_answered(shelf, tmp_path):
         unload = lambda: send(site, "/v1/unload_lora_adapter", {"lora_name": "wave"})  # noqa: E731
         assert load()[0] == 200
         link = http.client.HTTPConnection(urlsplit(site).netloc, timeout=60)
-        body = {**CHAT, "model": "wave", "max_tokens": 450, "ignore_eos": True, "stream": True}
+        body = {**CHAT, "model": "wave", "max_tokens": 250, "ignore_eos": True, "stream": True}
         link.request("POST", "/v1/chat/completions", json.dumps(body))
         stream = link.getresponse()
         stream.read(10)
@@ -173,6 +173,7 @@ def test_an_adapter_leaves_for_good_when_it_has_answered(shelf, tmp_path):
                 soon(lambda: loop.waiting)
                 assert chat(site, model="tiny")[0] == 429  # and what lets go of the adapter asks all the same
                 assert stream.read().endswith(b"data: [DONE]\n\n")
+        link.close()
         assert [one.result()[0][0] for one in (*works, other)] == [200, 200, 200]
         assert not models.leaving and set(loop.lanes) <= {*models.lanes.values()}
         assert not any(name.startswith("a") for name in models.beside.names)

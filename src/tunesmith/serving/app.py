@@ -215,7 +215,8 @@ class Site:
             return await self.desk.encode(visit, lambda: served.renderer.text_begun(prompt), where, prompt), prompt
         if any(token >= self.asking.words for token in prompt):
             raise bad(f"'{where}': holds a number that is no token of this model", where)
-        return prompt, await self.desk.encode(visit, lambda: served.renderer.tokenizer.decode(prompt), where)
+        tokenizer: Any = served.renderer.tokenizer
+        return prompt, await self.desk.encode(visit, lambda: str(tokenizer.decode(prompt)), where)
 
     async def wait(self, request: Request, answers: Answers) -> None:
         """Until all is written, or the client has left."""

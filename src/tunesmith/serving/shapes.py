@@ -28,9 +28,17 @@ def text_logprobs(likely: Sequence[Likely], offset: int = 0) -> dict[str, Any]:
     return {
         "tokens": [one.token for one in likely],
         "token_logprobs": [one.logprob for one in likely],
-        "top_logprobs": [None if one.logprob is None else {text: logp for text, _, logp in one.top} for one in likely],
+        "top_logprobs": [None if one.logprob is None else by_text(one) for one in likely],
         "text_offset": starts[:-1],
     }
+
+
+def by_text(one: Likely) -> dict[str, float]:
+    """The likeliest tokens; of those that are written alike, as halves of characters are, the first."""
+    found: dict[str, float] = {}
+    for text, _, logp in one.top:
+        found.setdefault(text, logp)
+    return found
 
 
 def head(answers: Answers, kind: str, model: str) -> dict[str, Any]:
