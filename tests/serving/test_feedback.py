@@ -160,23 +160,25 @@ def test_what_was_said_counts_and_not_under_which_id(tmp_path):
 
 
 COURSE = (
-    "method=full", "train.learning_rate=3e-3", "train.max_steps=30", "train.per_device_train_batch_size=16",
+    "method=full", "train.learning_rate=1e-2", "train.max_steps=40", "train.per_device_train_batch_size=16",
     "data.eval_size=0", "data.on_lint=warn", "eval.enabled=false",
 )  # fmt: skip
 
 
-def test_a_person_who_rates_is_heard(shelf, tmp_path, capsys):
+def test_a_person_who_rates_is_heard(shelf, tokenizer, tmp_path, capsys):
     """The whole circle: serve, rate 200 answers by a rule, learn by KTO, serve again, and ask by other seeds."""
     texts = [f"{one} {other}" for one in ("one", "two", "three", "four", "five") for other in "abcde"]
-    like = lambda text: text[:1].isascii() and (text[:1].isalpha() or text[:1] == " ")  # noqa: E731
+    halves = [n for n in range(len(tokenizer)) if "\ufffd" in tokenizer.decode([n])]  # no text tells them apart
+    more = {"max_tokens": 2, "n": 8, "logit_bias": {str(n): -100 for n in halves}}
     file = tmp_path / "said.sqlite"
 
     def talk(site, model, seed):
         for n, text in enumerate(texts):
-            body = {"model": model, "messages": [{"role": "user", "content": text}], "max_tokens": 2, "n": 8}
-            status, made, _ = send(site, "/v1/chat/completions", {**body, "seed": seed + n})
+            body = {"model": model, "messages": [{"role": "user", "content": text}], "seed": seed + n, **more}
+            status, made, _ = send(site, "/v1/chat/completions", body)
             assert status == 200, made
-            yield from ((made["id"], one["index"], like(one["message"]["content"])) for one in made["choices"])
+            for one in made["choices"]:
+                yield made["id"], one["index"], one["message"]["content"][:1].isalpha()
 
     with running(shelf, feedback=str(file)) as site:
         before = [liked for _, _, liked in talk(site, "tiny", 1000)]
