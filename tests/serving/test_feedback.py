@@ -160,7 +160,7 @@ def test_what_was_said_counts_and_not_under_which_id(tmp_path):
 
 
 COURSE = (
-    "method=full", "train.learning_rate=1e-2", "train.max_steps=40", "train.per_device_train_batch_size=16",
+    "method=full", "train.learning_rate=3e-2", "train.max_steps=40", "train.per_device_train_batch_size=16",
     "data.eval_size=0", "data.on_lint=warn", "eval.enabled=false",
 )  # fmt: skip
 
