@@ -67,4 +67,4 @@ def send(site, path, body=None, headers=None, method=None):
     text = answer.read()
     link.close()
     known = "json" in (answer.headers["content-type"] or "")
-    return answer.status, json.loads(text) if known else text.decode(), answer.headers
+    return answer.status, json.loads(text) if known and text else text.decode(), answer.headers

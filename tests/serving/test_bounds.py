@@ -118,7 +118,7 @@ def test_pages_of_others_and_other_names_are_not_let_in(site):
     assert send(site, "/v1/models", headers={"Host": "evil.example"})[0] == 403
     assert send(site, "/v1/models", headers={"Host": "192.168.0.9"})[0] == 403  # it listens on this machine alone
     assert send(site, "/v1/models", headers={"Host": f"localhost:{port}"})[0] == 200
-    for origin in ("https://evil.example", "null", f"http://127.0.0.1:{port + 1}"):
+    for origin in ("https://evil.example", "null", f"http://127.0.0.1:{port + 1}", "http://[", "http://[::1"):
         assert send(site, "/v1/models", headers={"Origin": origin})[0] == 403
     assert send(site, "/v1/models", headers={"Origin": site})[0] == 200
     assert "access-control-allow-origin" not in send(site, "/v1/models", headers={"Origin": site})[2]
@@ -169,6 +169,11 @@ def test_a_key_a_small_body_and_a_short_queue(shelf, monkeypatch, caplog):
         assert send(site, "/v1/models", headers=key)[0] == 200
         good = send(site, "/v1/models", headers={**key, "Origin": "https://good.example"})
         assert good[0] == 200 and good[2]["access-control-allow-origin"] == "https://good.example"
+        asked = "Authorization, content-type, x-stainless-os, openai-project, x-evil, x-stainless-\t"
+        wanted = {"Origin": "https://good.example", "Access-Control-Request-Headers": asked}
+        status, _, headers = send(site, "/v1/chat/completions", headers=wanted, method="OPTIONS")
+        names = headers["access-control-allow-headers"].split(", ")
+        assert (status, names) == (204, [one.lower() for one in asked.split(", ")[:4]])
         large = {**CHAT, "messages": [{"role": "user", "content": "secret words " * 300}]}
         assert send(site, "/v1/chat/completions", large, key)[0] == 413
         chunked = [json.dumps(large).encode()]

@@ -125,6 +125,76 @@ def test_conflicts_floods_and_what_is_no_feedback_are_named(tmp_path, capsys):
             Store(wrong, create=False)
 
 
+def test_what_was_said_counts_and_not_under_which_id(tmp_path):
+    """Four answers to one prompt, each given twice; a second prompt as a text, which is the same to who learns."""
+    from tunesmith.serving.store import Answered, Verdict
+
+    with closing(Store(tmp_path / "said.sqlite")) as store:
+        for n, word in enumerate("abcdabcd"):
+            prompt = {"messages": ASKED} if n < 4 else {"prompt": ASKED[0]["content"]}
+            store.answered([Answered(f"{word}{n // 4}", 0, prompt, {"role": "assistant", "content": word})])
+        thumbs = (
+            ("a0", "up", "ann"), ("a1", "down", "bob"),  # two who disagree
+            ("b0", "up", ""), ("b1", "down", ""),  # as may two without a name
+            ("c0", "up", "ann"), ("c1", "down", "ann"),  # one who has changed their mind
+            ("d0", "up", "ann"), ("d1", "up", "bob"),
+        )  # fmt: skip
+        store.say([Verdict(id, 0, "thumb", value, rater) for id, value, rater in thumbs])
+        store.say([
+            Verdict(one, 0, "better_than", {"id": other, "place": 0}, rater)
+            for one, other, rater in (
+                ("a0", "b0", "ann"), ("b1", "a1", "ann"),  # changed, and b is better
+                ("c0", "d0", "ann"), ("d1", "c1", "bob"),  # a circle
+                ("a0", "a1", "ann"),  # no difference
+            )
+        ])  # fmt: skip
+        store.say([Verdict("c1", 0, "edit", "d", "eve"), Verdict("d0", 0, "edit", "a", "eve")])
+        heard = hear(store)
+    figures = heard.figures()
+    assert (figures["conflicts"], figures["changed"], figures["circles"]) == (2, 2, 1)
+    found = [(row["completion"][0]["content"], row["label"]) for row in rows(heard, "kto")]
+    assert sorted(found) == [("c", False), ("d", True)]
+    pairs = {(row["chosen"][0]["content"], row["rejected"][0]["content"]) for row in rows(heard, "preference")}
+    assert pairs == {("b", "a"), ("a", "d")}
+    assert rows(heard, "sft") == [{"messages": [*ASKED, {"role": "assistant", "content": "d"}]}]
+
+
+COURSE = (
+    "method=full", "train.learning_rate=3e-2", "train.max_steps=40", "train.per_device_train_batch_size=16",
+    "data.eval_size=0", "data.on_lint=warn", "eval.enabled=false",
+)  # fmt: skip
+
+
+def test_a_person_who_rates_is_heard(shelf, tokenizer, tmp_path, capsys):
+    """The whole circle: serve, rate 200 answers by a rule, learn by KTO, serve again, and ask by other seeds."""
+    texts = [f"{one} {other}" for one in ("one", "two", "three", "four", "five") for other in "abcde"]
+    halves = [n for n in range(len(tokenizer)) if "\ufffd" in tokenizer.decode([n])]  # no text tells them apart
+    more = {"max_tokens": 2, "n": 8, "logit_bias": {str(n): -100 for n in halves}}
+    file = tmp_path / "said.sqlite"
+
+    def talk(site, model, seed):
+        for n, text in enumerate(texts):
+            body = {"model": model, "messages": [{"role": "user", "content": text}], "seed": seed + n, **more}
+            status, made, _ = send(site, "/v1/chat/completions", body)
+            assert status == 200, made
+            for one in made["choices"]:
+                yield made["id"], one["index"], one["message"]["content"][:1].isalpha()
+
+    with running(shelf, feedback=str(file)) as site:
+        before = [liked for _, _, liked in talk(site, "tiny", 1000)]
+        for id, index, liked in talk(site, "tiny", 0):
+            said = {"response_id": id, "index": index, "thumb": "up" if liked else "down", "rater": "person"}
+            assert say(site, **said)[0] == 200
+    words = ["--base", shelf / "tiny", "--to", tmp_path / "next", "--as", "kto", f"output={tmp_path / 'run'}", *COURSE]
+    code, said = run(capsys, "feedback", "train", file, *words)
+    assert code == 0, said
+    with running(tmp_path, model=str(tmp_path / "run"), queue=0) as site:  # which lets in what there is room for
+        after = [liked for _, _, liked in talk(site, "run", 1000)]
+    assert len(before) == len(after) == 200
+    share, rise = (sum(before) + sum(after)) / 400, (sum(after) - sum(before)) / 200
+    assert rise / (share * (1 - share) * 2 / 200) ** 0.5 > 3, (sum(before), sum(after))
+
+
 def test_a_full_disk_costs_the_feedback_and_no_answer(shelf, tmp_path):
     file = tmp_path / "said.sqlite"
     with running(shelf, adapters=(f"red={shelf / 'red'}",), feedback=str(file)) as site:

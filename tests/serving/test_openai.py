@@ -155,6 +155,39 @@ def test_completions_take_texts_and_tokens_and_give_them_back(client, tokenizer)
     assert "".join(one.choices[0].text for one in chunks) == by_ids.choices[0].text
 
 
+def test_what_is_given_back_says_how_likely_it_was(client, tokenizer, monkeypatch):
+    """As lm-eval's local-completions asks: echo, logprobs and one token or none."""
+    from tunesmith.serving.pieces import Chances
+
+    monkeypatch.setattr(Chances, "largest", 5)
+    texts = ["the quick brown fox jumps over a lazy dog", "yes no"]
+    prompts = [tokenizer(text)["input_ids"] for text in texts]
+    ask = {"model": "tiny", "temperature": 0, "echo": True, "logprobs": 2}
+    none = client.completions.create(prompt=texts, max_tokens=0, **ask)
+    one = client.completions.create(prompt=prompts, max_tokens=1, **ask)
+    model = make_tiny(max_position_embeddings=512).eval()
+    for ids, text, alone, more in zip(prompts, texts, none.choices, one.choices, strict=True):
+        assert alone.text == text and alone.finish_reason == "length" and more.text.startswith(text)
+        with torch.no_grad():
+            logp = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        for found, count in ((alone.logprobs, len(ids)), (more.logprobs, len(ids) + 1)):
+            assert found.token_logprobs[0] is None and found.top_logprobs[0] is None
+            assert len(found.tokens) == len(found.text_offset) == len(found.token_logprobs) == count
+            right = [float(logp[at, token]) for at, token in enumerate(ids[1:])]
+            assert found.token_logprobs[1 : len(ids)] == pytest.approx(right, abs=1e-4)
+            best = logp[:-1].max(-1).values.tolist()
+            assert [max(top.values()) for top in found.top_logprobs[1 : len(ids)]] == pytest.approx(best, abs=1e-4)
+            assert "".join(found.tokens[: len(ids)]) == text
+        assert more.logprobs.token_logprobs[-1] == pytest.approx(float(logp[-1].max()), abs=1e-4)
+    assert none.usage.completion_tokens == 0 and one.usage.completion_tokens == 2
+    for most in (0, 3):
+        whole = client.completions.create(prompt=texts[0], max_tokens=most, **ask).choices[0]
+        chunks = list(client.completions.create(prompt=texts[0], max_tokens=most, stream=True, **ask))
+        parts = [part.choices[0] for part in chunks]
+        assert "".join(part.text for part in parts) == whole.text and parts[-1].finish_reason == whole.finish_reason
+        assert sum((part.logprobs.token_logprobs for part in parts), []) == whole.logprobs.token_logprobs
+
+
 def test_embeddings_are_the_mean_of_the_last_states(client, tokenizer):
     packed = client.embeddings.create(model="tiny", input=["a warm film", "paris"], encoding_format="base64")
     plain = client.embeddings.create(model="tiny", input=["a warm film", "paris"], encoding_format="float")

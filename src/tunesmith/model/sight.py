@@ -54,14 +54,19 @@ class Sight:
         if not isinstance(self.template, str):
             raise ValueError("its folder has no chat template, or several")
 
-    def prompt(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any], images: Sequence[Image]) -> Looked:
+    def prompt(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Any],
+        images: Sequence[Image],
+        more: Mapping[str, Any] | None = None,
+    ) -> Looked:
         """Turns whose content is a list of parts, as templates of such models read them, up to where the assistant
-        would speak. Raises DataError."""
+        would speak. The template is given `more` beside. Raises DataError."""
         given = {"tools": list(tools) or None, "documents": None, "add_generation_prompt": True}
+        given |= {**self.tokenizer.special_tokens_map, **(more or {})}
         try:
-            text, _ = chat_template(self.template).render(
-                messages=messages, **given, **self.tokenizer.special_tokens_map
-            )
+            text, _ = chat_template(self.template).render(messages=messages, **given)
         except TooMuch as error:
             raise DataError(f"the chat template {error}; take a model that you trust") from None
         except MemoryError:

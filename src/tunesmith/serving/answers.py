@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from uuid import uuid4
 
 from ..data.example import Message
 from ..data.formats.messages import Messages
+from ..data.rendering.render import Renderer
 from ..errors import DataError
 from ..model.engine import Ids
 from ..rollout.each import Draw
@@ -55,6 +57,27 @@ READ = {"role", "content", "name", "tool_calls", "tool_call_id", "reasoning_cont
 TURN = READ | {"refusal", "audio", "annotations", "function_call"}
 
 
+TAKEN = {
+    "messages", "tools", "documents", "add_generation_prompt", "continue_final_message", "chat_template", "tokenize",
+    "self", "covering",
+}  # fmt: skip
+"""Names under which a chat template is given what the server alone says, or which are no template's."""
+LARGEST = 1 << 14
+"""Letters of what a template is given beside the dialogue."""
+
+
+def rendering(said: Chat, served: Served) -> Renderer:
+    """What writes a dialogue for a model, its template given what the client says beside. Raises Fault."""
+    where, more = "chat_template_kwargs", said.chat_template_kwargs
+    if not more:
+        return served.renderer
+    if taken := more.keys() & (TAKEN | served.renderer.writer.specials.keys()):
+        raise bad(f"'{where}': {', '.join(sorted(taken))} is what the server says; leave it out", where)
+    if len(json.dumps(more)) > LARGEST:
+        raise bad(f"'{where}': at most {LARGEST} letters of JSON here", where)
+    return served.renderer.knowing(more)
+
+
 def part_text(part: Any, where: str) -> str:
     kind = part.get("type") if isinstance(part, dict) else None
     if kind in ("image_url", "input_audio", "file"):
@@ -85,28 +108,26 @@ class Asking:
             raise bad(f"'n': at most {self.most_answers} here (got {n})", "n")
         if most and most > self.settings.max_tokens:
             raise bad(f"'max_tokens': at most {self.settings.max_tokens} here (got {most})", "max_tokens")
-        room = self.length - len(prompt)
+        room, least = self.length - len(prompt), 1 if most is None else most
         if not prompt:
             raise bad("the prompt is empty", "prompt")
-        if room < (most or 1):
+        if room < least:
             raise bad(
-                f"the context is {self.length} tokens; the prompt has {len(prompt)}, {most or 1} more are asked for",
+                f"the context is {self.length} tokens; the prompt has {len(prompt)}, {least} more are asked for",
                 "messages" if isinstance(said, Chat) else "prompt",
                 "context_length_exceeded",
             )
-        now = time.monotonic()
         return Ask(
             served.adapter,
             prompt,
             self.draw(said),
-            min(most or self.settings.max_tokens, room),
+            min(self.settings.max_tokens if most is None else most, room),
             n=n,
             seed=None if said.seed is None else str(said.seed),
             ends=served.ends,
             stop_ids=frozenset(said.stop_token_ids or ()),
             ignore_end=bool(said.ignore_eos),
             logprobs=logprobs,
-            until=now + self.settings.timeout,
         )
 
     def draw(self, said: Sampled) -> Draw:
@@ -152,13 +173,12 @@ class Answers:
         return lambda heard: self.queue.put_nowait((first, heard))
 
     def begin(self) -> None:
-        """Have the model asked. Raises Fault where too much waits."""
-        try:
-            for ask in self.asks:
+        """Have the model asked, unless nothing is to be written."""
+        for ask in self.asks:
+            if ask.most:
                 self.loop.submit(ask)
-        except Fault:
-            self.leave()
-            raise
+        if not any(ask.most for ask in self.asks):
+            self.finish = ["length"] * len(self.texts)
 
     async def pieces(self) -> AsyncIterator[tuple[int, Piece]]:
         """Each piece with the number of its choice. Raises Fault."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -13,29 +13,29 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from ..data.rendering.tokens import NoTarget
-from ..errors import DataError, Refusal
+from ..model.engine import Ids
 from ..model.sight import Looked
 from . import judged, texts
-from .answers import Answers, Asking, check_letters, dialogue, prompts_of, turn
+from .answers import Answers, Asking, dialogue, prompts_of, rendering, turn
 from .door import Door
-from .events import Events, json_response, left
+from .events import Events, json_response, watched
 from .fault import Fault, bad
 from .judged import Keep, keeper
-from .loop import Loop, deliver
+from .loop import AT_ONCE, BETWEEN, Loop, deliver
 from .models import Models, Served
 from .openapi import document
 from .pictures import laid_out, pictures
-from .row import Ask
+from .pieces import Chances, Pieces, Vectors
 from .settings import Serving
-from .shapes import chat_logprobs, chunk, head, text_logprobs, whole_chat, whole_text
+from .shapes import Before, chat_logprobs, chunk, head, text_logprobs, whole_chat, whole_text
+from .shelf import Shelf
 from .speech import Speech
 from .store import Store
-from .wire import Chat, Completion, Embedding, Load, Score, Unload, parsed
+from .visit import Desk, Visit, visiting
+from .wire import Chat, Completion, Embedding, Score, parsed
 from .wire import Said as Feedback
 
 Chunks = AsyncIterator[dict[str, Any]]
-T = TypeVar("T")
 
 
 class Site:
@@ -44,9 +44,7 @@ class Site:
     def __init__(self, settings: Serving, models: Models, loop: Loop, store: Store | None) -> None:
         self.settings, self.models, self.loop, self.store = settings, models, loop, store
         self.asking = Asking(settings, loop, models.length(), len(models.tokenizer))
-        self.rendering = asyncio.Lock()
-        """A tokenizer takes one text at a time."""
-        self.loading = asyncio.Lock()
+        self.desk, self.shelf = Desk(), Shelf(models, loop)
 
     def app(self, key: str) -> Door:
         """The application, behind its door."""
@@ -101,7 +99,7 @@ class Site:
 
     async def metrics(self, _: Request) -> Response:
         loop = self.loop
-        text = loop.metrics.text(loop.busy(), len(loop.waiting), len(self.models.served))
+        text = loop.metrics.text(loop.busy(), loop.coming + len(loop.waiting), len(self.models.served))
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
     async def openapi(self, _: Request) -> Response:
@@ -129,42 +127,52 @@ class Site:
             raise bad("'stream_options': is for streams; set stream=true", "stream_options")
         if said.top_logprobs is not None and not said.logprobs:
             raise bad("'top_logprobs': needs logprobs=true", "top_logprobs")
-        speech = Speech(said, served.renderer, self.models.tokenizer)
-        turns, prompt = await self.asked(said, served, speech)
-        most = said.max_completion_tokens or said.max_tokens
-        logprobs = (said.top_logprobs or 0) if said.logprobs else None
-        ask = self.asking.ask(said, served, prompt.ids, most, logprobs)
-        ask.seen = prompt.seen
-        ask.grammar = await asyncio.to_thread(speech.grammar, self.models.words, self.models.ends)
-        answers = Answers(self.loop, [ask])
-        asked = {"messages": turns, "tools": said.tools or ()}
-        store = None if ask.seen else self.store  # feedback is rows of text, and images would be left out of them
-        keep = keeper(self.settings, store, (said, served), [asked] * ask.n, answers)
+        async with self.visit(request) as visit:
+            turns, speech, prompt = await self.asked(visit, said, served)
+            most = said.max_completion_tokens or said.max_tokens
+            logprobs = (said.top_logprobs or 0) if said.logprobs else None
+            ask = visit.timed(self.asking.ask(said, served, prompt.ids, most, logprobs))
+            ask.seen = prompt.seen
+            ask.grammar = await asyncio.to_thread(speech.grammar, self.models.words, self.models.ends)
+            answers = Answers(self.loop, [ask])
+            asked = {"messages": turns, "tools": said.tools or ()}
+            store = None if ask.seen else self.store  # feedback is rows of text, and images would be left out of them
+            keep = keeper(self.settings, store, (said, served), [asked] * ask.n, answers)
+            answers.begin()
         if said.stream:
             usage = bool(said.stream_options and said.stream_options.include_usage)
-            return self.stream(request, answers, self.chat_chunks(said, answers, speech, keep), usage)
+            return Events(request, answers, self.chat_chunks(said, answers, speech, keep), usage)
         await self.wait(request, answers)
         spoken = [speech.message(text, answers.finish[n]) for n, text in enumerate(answers.texts)]
         await keep(spoken)
         return json_response(whole_chat(answers, said.model, spoken, bool(said.logprobs)))
 
-    async def asked(self, said: Chat, served: Served, speech: Speech) -> tuple[list[dict[str, Any]], Looked]:
-        """The turns of a dialogue without its images, and what the model is given. Raises Fault."""
-        sight, shown = self.models.sight, speech.shown
+    async def asked(self, visit: Visit, said: Chat, served: Served) -> tuple[list[dict[str, Any]], Speech, Looked]:
+        """The turns of a dialogue without its images, what is wanted of answers, and what the model is given.
+
+        Raises Fault.
+        """
+        sight, tokenizer = self.models.sight, self.models.tokenizer
         if sight is None:
-            turns = [turn(one, n) for n, one in enumerate(said.messages)]
-            messages = dialogue(turns, speech.tools)
-            ids = await self.encode(lambda: served.renderer.prompt(messages, shown), "messages")
-            return turns, Looked(ids)
+
+            def written() -> tuple[list[dict[str, Any]], Speech, Looked]:
+                renderer = rendering(said, served)
+                speech = Speech(said, renderer, tokenizer)
+                turns = [turn(one, n) for n, one in enumerate(said.messages)]
+                return turns, speech, Looked(renderer.prompt(dialogue(turns, speech.tools), speech.shown))
+
+            return await self.desk.encode(visit, written, "messages")
         turns, parts, addresses = laid_out(said.messages, self.settings)
-        messages, images = dialogue(turns, speech.tools), await pictures(addresses, self.settings)
+        images = await visit.within(pictures(addresses, self.settings))
 
-        def looked() -> Looked:
-            told = zip(served.renderer.told(messages), parts, strict=True)
-            laid = [{**served.renderer.writer.turn(one), "content": part} for one, part in told]
-            return sight.prompt(laid, shown, images)
+        def looked() -> tuple[list[dict[str, Any]], Speech, Looked]:
+            renderer = rendering(said, served)
+            speech = Speech(said, renderer, tokenizer)
+            told = zip(renderer.told(dialogue(turns, speech.tools)), parts, strict=True)
+            laid = [{**renderer.writer.turn(one), "content": part} for one, part in told]
+            return turns, speech, sight.prompt(laid, speech.shown, images, said.chat_template_kwargs)
 
-        return turns, await self.encode(looked, "messages")
+        return await self.desk.encode(visit, looked, "messages")
 
     async def complete(self, request: Request) -> Response:
         said = parsed(Completion, await request.body())
@@ -172,57 +180,52 @@ class Site:
         prompts = prompts_of(said)
         if len(prompts) > self.settings.queue + 1:
             raise bad(f"'prompt': at most {self.settings.queue + 1} at once here (got {len(prompts)})", "prompt")
-        if said.echo and said.logprobs is not None:
-            raise bad("'echo': logprobs of a prompt are not told; leave one of the two out", "echo")
-        asks, before = [], []
-        for prompt in prompts:
-            ids = await self.ids(served, prompt, "prompt")
-            asks.append(self.asking.ask(said, served, ids, said.max_tokens or 16, said.logprobs))
-            shown = prompt if isinstance(prompt, str) else served.renderer.tokenizer.decode(ids)
-            before += [shown] * asks[-1].n
-        answers = Answers(self.loop, asks)
-        keep = keeper(self.settings, self.store, (said, served), [{"prompt": shown} for shown in before], answers)
-        before = before if said.echo else [""] * len(before)
+        most = 16 if said.max_tokens is None else said.max_tokens
+        async with self.visit(request, len(prompts)) as visit:
+            found = [await self.begun(visit, served, prompt, "prompt") for prompt in prompts]
+            asks = [visit.timed(self.asking.ask(said, served, ids, most, said.logprobs)) for ids, _ in found]
+            answers = Answers(self.loop, asks)
+            before = await self.before(visit, said, served, found)
+            shown = [{"prompt": text} for ask, (_, text) in zip(asks, found, strict=True) for _ in range(ask.n)]
+            keep = keeper(self.settings, self.store if most else None, (said, served), shown, answers)
+            answers.begin()
         if said.stream:
             usage = bool(said.stream_options and said.stream_options.include_usage)
-            return self.stream(request, answers, self.text_chunks(said, answers, before, keep), usage)
+            return Events(request, answers, self.text_chunks(said, answers, before, keep), usage)
         await self.wait(request, answers)
         await keep([({"content": text}, None) for text in answers.texts])
         return json_response(whole_text(answers, said.model, before, said.logprobs is not None))
 
-    async def ids(self, served: Served, prompt: str | list[int], where: str) -> list[int]:
-        """The tokens of a text, or those that are given."""
-        if not isinstance(prompt, str):
-            if any(token >= self.asking.words for token in prompt):
-                raise bad(f"'{where}': holds a number that is no token of this model", where)
-            return prompt
-        return await self.encode(lambda: served.renderer.text_begun(prompt), where, prompt)
+    async def before(
+        self, visit: Visit, said: Completion, served: Served, found: Sequence[tuple[Ids, str]]
+    ) -> list[Before]:
+        """What stands before each answer."""
+        made = [Before()] * len(found)
+        if said.echo:
+            made = [Before(text) for _, text in found]
+        if said.echo and said.logprobs is not None:
+            chances = Chances([ids for ids, _ in found], said.logprobs)
+            await self.read(visit, served, chances)
+            made = [Before(one.text, tuple(likely)) for one, likely in zip(made, chances.made, strict=True)]
+        return [one for one in made for _ in range(said.n or 1)]
 
-    async def encode(self, work: Callable[[], T], where: str, text: str = "") -> T:
-        """Tokens, made aside so that others are answered meanwhile. Raises Fault where the template refuses."""
-        check_letters(text, where)
-        async with self.rendering:
-            try:
-                return await asyncio.to_thread(work)
-            except (DataError, NoTarget) as error:
-                raise bad(f"'{where}': {error}", where) from None
-            except UnicodeEncodeError:
-                raise bad(f"'{where}': holds half of a character, for which there is no token", where) from None
+    async def begun(self, visit: Visit, served: Served, prompt: str | Ids, where: str) -> tuple[Ids, str]:
+        """The tokens of a text, or those that are given, and the text."""
+        if isinstance(prompt, str):
+            return await self.desk.encode(visit, lambda: served.renderer.text_begun(prompt), where, prompt), prompt
+        if any(token >= self.asking.words for token in prompt):
+            raise bad(f"'{where}': holds a number that is no token of this model", where)
+        tokenizer: Any = served.renderer.tokenizer
+        return prompt, await self.desk.encode(visit, lambda: str(tokenizer.decode(prompt)), where)
 
     async def wait(self, request: Request, answers: Answers) -> None:
         """Until all is written, or the client has left."""
-        watch = asyncio.create_task(left(request, answers))
+        watch = asyncio.create_task(watched(request, answers))
         try:
-            answers.begin()
             async for _ in answers.pieces():
                 pass
         finally:
             watch.cancel()
-
-    def stream(self, request: Request, answers: Answers, chunks: Any, usage: bool) -> Response:
-        """Server-sent events; where too many wait, that is said first, with a status of its own."""
-        answers.begin()
-        return Events(request, answers, chunks, usage)
 
     async def chat_chunks(self, said: Chat, answers: Answers, speech: Speech, keep: Keep) -> Chunks:
         start = head(answers, "chat.completion.chunk", said.model)
@@ -239,12 +242,13 @@ class Site:
                 yield chunk(start, n, spoken[n].finish(piece.finish), delta={}, logprobs=None)
         await keep([speech.message(text, answers.finish[n]) for n, text in enumerate(answers.texts)])
 
-    async def text_chunks(self, said: Completion, answers: Answers, before: list[str], keep: Keep) -> Chunks:
+    async def text_chunks(self, said: Completion, answers: Answers, before: list[Before], keep: Keep) -> Chunks:
         start = head(answers, "text_completion", said.model)
-        told, sent = said.logprobs is not None, [0] * len(before)
-        for n, text in enumerate(before):
-            if text:
-                yield chunk(start, n, None, text=text, logprobs=None)
+        told, sent = said.logprobs is not None, [sum(len(token.token) for token in one.likely) for one in before]
+        for n, one in enumerate(before):
+            if one.text or answers.finish[n]:
+                likely = text_logprobs(one.likely) if one.likely else None
+                yield chunk(start, n, answers.finish[n], text=one.text, logprobs=likely)
         async for n, piece in answers.pieces():
             yield chunk(
                 start, n, piece.finish, text=piece.text, logprobs=text_logprobs(piece.likely, sent[n]) if told else None
@@ -254,70 +258,47 @@ class Site:
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
+    def visit(self, request: Request, count: int = 1) -> AbstractAsyncContextManager[Visit]:
+        """Let a request in. Raises Fault where too many wait."""
+        return visiting(request, self.loop, count)
+
+    async def read(self, visit: Visit, served: Served, pieces: Pieces) -> None:
+        """Have texts read, each piece when others have had a token."""
+
+        def go_on() -> bool:
+            most = BETWEEN if self.loop.busy() else AT_ONCE
+            return pieces.go_on(self.models.lane(served.adapter), served.adapter, most)
+
+        while not await visit.done(go_on):
+            pass
+
     async def embed(self, request: Request) -> Response:
         said = parsed(Embedding, await request.body())
         served = self.writer(said.model)
-        prompts = [await self.ids(served, one, "input") for one in texts.inputs(said)]
-        if any(not 0 < len(ids) <= self.asking.length for ids in prompts):
-            raise bad(f"'input': each must have 1 to {self.asking.length} tokens", "input", "context_length_exceeded")
-        work = lambda: texts.embed(self.models.lane(served.adapter), served.adapter, prompts)  # noqa: E731
-        vectors = await self.done(work)
-        return json_response(texts.embeddings(said, vectors, sum(map(len, prompts))))
+        async with self.visit(request) as visit:
+            prompts = [(await self.begun(visit, served, one, "input"))[0] for one in texts.inputs(said)]
+            if any(not 0 < len(ids) <= self.asking.length for ids in prompts):
+                why = f"'input': each must have 1 to {self.asking.length} tokens"
+                raise bad(why, "input", "context_length_exceeded")
+            vectors = Vectors(prompts)
+            await self.read(visit, served, vectors)
+        return json_response(texts.embeddings(said, vectors.made, sum(map(len, prompts))))
 
     async def score(self, request: Request) -> Response:
         said = parsed(Score, await request.body())
-        served = self.models.find(said.model)
-        work = texts.scoring(said, served)
-        async with self.rendering:
-            return json_response({**await self.done(work), "model": said.model})
-
-    async def done(self, work: Callable[[], Any]) -> Any:
-        """Something that the model's thread does between two passes."""
-        try:
-            return await asyncio.wait_for(asyncio.wrap_future(self.loop.call(work)), self.settings.timeout)
-        except DataError as error:
-            raise bad(str(error)) from None
+        jobs, data = texts.scoring(said, self.models.find(said.model)), []
+        async with self.visit(request) as visit:
+            for work in jobs:
+                data += await visit.done(work)
+        return json_response({"object": "list", "data": data, "model": said.model})
 
     # --- adapters -----------------------------------------------------------------------------------------------------
 
     async def load(self, request: Request) -> Response:
-        said = parsed(Load, await request.body())
-        name, path = said.lora_name, said.lora_path
-        folder = await asyncio.to_thread(self.models.named, name, path)
-        async with self.loading:
-            if name in self.models.served:
-                raise bad(f"the name '{name}' is taken; unload it first", "lora_name", "name_taken")
-            try:
-                await self.done(lambda: self.models.load(name, folder))
-            except Refusal as error:
-                why = self.models.without_paths(str(error), folder, path)
-                raise bad(why, "lora_path", "adapter_unusable") from None
-        return PlainTextResponse(f"Success: LoRA adapter '{name}' added successfully.")
+        return PlainTextResponse(await self.shelf.load(request))
 
     async def unload(self, request: Request) -> Response:
-        name = parsed(Unload, await request.body()).lora_name
-        if self.settings.adapter_root is None:
-            raise Fault(403, "adapters are not unloaded at run time; start the server with adapter_root=FOLDER")
-        served = self.models.find(name)
-        if not served.adapter or served.adapter == "soft" or name == self.models.name:
-            raise bad(f"'{name}' is what this server was started for, and stays", "lora_name")
-        async with self.loading:
-            while not await self.done(lambda: self.released(name)):
-                await asyncio.sleep(0.05)
-        return PlainTextResponse(f"Success: LoRA adapter '{name}' removed successfully.")
-
-    def released(self, name: str) -> bool:
-        """Take an adapter out, unless somebody is still answered with it; nobody new is."""
-        served = self.models.served.pop(name, None) or self.models.leaving.get(name)
-        if served is None:
-            return True
-        self.models.leaving[name] = served
-        asks: list[Ask] = [row.ask for lane in self.loop.lanes for row in lane.rows]
-        asks += [*self.loop.waiting, *(self.loop.reading.asks if self.loop.reading else ())]
-        if any(ask.model == served.adapter for ask in asks):
-            return False
-        self.models.unload(self.models.leaving.pop(name))
-        return True
+        return PlainTextResponse(await self.shelf.unload(request))
 
     # --- feedback -----------------------------------------------------------------------------------------------------
 

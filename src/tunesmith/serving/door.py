@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+import re
 import time
 from ipaddress import ip_address
 from typing import Any
@@ -17,6 +18,10 @@ from .settings import HOME, Serving
 log = logging.getLogger("tunesmith")
 OPEN = {"/health"}
 """What needs no key."""
+SENT = re.compile(
+    r"authorization|content-type|user-agent|openai-(organization|project|beta)|x-stainless-[a-z0-9-]{1,64}"
+)
+"""Headers that pages may send: what OpenAI's client for browsers does."""
 
 
 class Door:
@@ -92,7 +97,10 @@ class Door:
         """Whether a page is this server's own, or one that is let in."""
         if origin in self.settings.allowed_origins or "*" in self.settings.allowed_origins:
             return True
-        return origin != "null" and urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+        try:
+            return origin != "null" and urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+        except ValueError:  # no address at all
+            return False
 
     def allowed(self, headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
         """What a browser wants to hear."""
@@ -104,7 +112,7 @@ class Door:
             *sure,
             (b"access-control-allow-origin", origin.encode("latin-1")),
             (b"access-control-allow-methods", b"GET, POST"),
-            (b"access-control-allow-headers", b"authorization, content-type"),
+            (b"access-control-allow-headers", sendable(headers.get("access-control-request-headers", "")).encode()),
             (b"vary", b"origin"),
         ]
 
@@ -125,6 +133,12 @@ class Door:
             return message
 
         return bounded
+
+
+def sendable(asked: str) -> str:
+    """The headers that a page may send, of those that a browser asks for."""
+    names = [name for one in asked.split(",") if SENT.fullmatch(name := one.strip().lower())]
+    return ", ".join(dict.fromkeys(["authorization", "content-type", *names]))
 
 
 def name_of(host: str) -> str:

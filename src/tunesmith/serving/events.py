@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from .answers import Answers
 from .fault import CLOSED, Fault
+from .visit import left
 
 
 class Events(Response):
@@ -23,7 +24,7 @@ class Events(Response):
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"x-accel-buffering", b"no")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        watch = asyncio.create_task(left(self.request, self.answers))
+        watch = asyncio.create_task(watched(self.request, self.answers))
         last: dict[str, Any] = {}
         try:
             async for last in self.chunks:
@@ -46,10 +47,9 @@ class Events(Response):
         return {**made, "usage": None} if self.usage else made
 
 
-async def left(request: Request, answers: Answers) -> None:
+async def watched(request: Request, answers: Answers) -> None:
     """Tells the answers when the client has left."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+    await left(request)
     answers.gone()
 
 

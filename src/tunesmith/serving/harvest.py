@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import DataError
 from ..files import write
+from ..passport import digest
 from .store import Answered, Store, Verdict
 
 Kind = Literal["kto", "preference", "sft"]
@@ -19,6 +20,28 @@ FLOOD = 0.5
 FEW = 20
 """Of fewer verdicts nobody can have too many."""
 Place = tuple[str, int]
+Words = str
+"""A prompt with what was said to it, by their hash: the same in whichever response they stood."""
+Pair = frozenset[Words]
+
+
+class Votes:
+    """What raters say in the end: of each thing the last word of each."""
+
+    def __init__(self) -> None:
+        self.last: dict[Any, dict[str | int, Any]] = {}
+        self.changed = 0
+
+    def add(self, one: Verdict, about: Any, value: Any) -> None:
+        said = self.last.setdefault(about, {})
+        who = one.rater or one.number  # two without a name may be two people
+        self.changed += said.get(who, value) != value
+        said[who] = value
+
+    def agreed(self) -> dict[Any, Any]:
+        """What all say of a thing; None where they do not say the same."""
+        found = {about: set(said.values()) for about, said in self.last.items()}
+        return {about: values.pop() if len(values) == 1 else None for about, values in found.items()}
 
 
 @dataclass(frozen=True)
@@ -31,10 +54,10 @@ class Heard:
     """Verdicts that the same rater gave again."""
     changed: int = 0
     """Those that the rater has taken back for another."""
-    conflicts: frozenset[Place] = frozenset()
-    """Answers that some like and others do not."""
-    circles: int = 0
-    """Comparisons that another one turns round."""
+    likes: Mapping[Words, bool | None] = field(default_factory=dict)
+    """Whether an answer is liked; None where some like it and others do not."""
+    better: Mapping[Pair, Words | None] = field(default_factory=dict)
+    """Which of two answers is the better one; None where some turn round what others say."""
     raters: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -52,9 +75,18 @@ class Heard:
             "verdicts": len(self.said), "answers": len({place(one) for one in self.said}), "raters": len(self.raters),
             "liked": thumbs["up"], "disliked": thumbs["down"], "edits": kinds["edit"],
             "comparisons": kinds["better_than"], "tags": dict(tags.most_common()), "models": dict(models.most_common()),
-            "duplicates": self.duplicates, "changed": self.changed, "conflicts": len(self.conflicts),
-            "circles": self.circles, "floods": self.floods,
+            "duplicates": self.duplicates, "changed": self.changed,
+            "conflicts": sum(one is None for one in self.likes.values()),
+            "circles": sum(one is None for one in self.better.values()), "floods": self.floods,
         }  # fmt: skip
+
+    def words(self, about: Place) -> Words:
+        """An answer with what it was said to."""
+        return self.said_to(about, self.answers[about].answer)
+
+    def said_to(self, about: Place, turn: dict[str, Any]) -> Words:
+        """What an answer's prompt is, with another turn said to it."""
+        return digest([asked(self.answers[about]), turn])
 
 
 def place(verdict: Verdict) -> Place:
@@ -77,15 +109,30 @@ def hear(store: Store) -> Heard:
             duplicates, changed = duplicates + (last[key].value == one.value), changed + (last[key].value != one.value)
         last[key] = one
     said = tuple(sorted(last.values(), key=lambda one: one.number))
-    thumbs: dict[Place, set[str]] = {}
-    for one in said:
+    heard = Heard(answers, said, duplicates, changed, raters=dict(Counter(one.rater for one in said)))
+    likes, better = votes(heard)
+    changed += likes.changed + better.changed
+    return replace(heard, changed=changed, likes=likes.agreed(), better=better.agreed())
+
+
+def votes(heard: Heard) -> tuple[Votes, Votes]:
+    """What is said of answers, and of two beside each other. An edit is liked, and better than what it mends."""
+    likes, better = Votes(), Votes()
+    for one in heard.said:
         if one.kind == "thumb":
-            thumbs.setdefault(place(one), set()).add(one.value)
-    conflicts = frozenset(where for where, values in thumbs.items() if len(values) > 1)
-    pairs = {(place(one), worse(one)) for one in said if one.kind == "better_than"}
-    circles = sum((other, one) in pairs for one, other in pairs) // 2
-    raters = Counter(one.rater for one in said)
-    return Heard(answers, said, duplicates, changed, conflicts, circles, dict(raters))
+            likes.add(one, heard.words(place(one)), one.value == "up")
+        if one.kind == "edit":
+            likes.add(one, heard.said_to(place(one), edited(one)), True)
+        if one.kind in ("edit", "better_than"):
+            more, less = sides(heard, one)
+            better.add(one, frozenset((more, less)), more)
+    return likes, better
+
+
+def sides(heard: Heard, one: Verdict) -> tuple[Words, Words]:
+    """The better words and the worse ones of an edit or a comparison."""
+    mine = heard.words(place(one))
+    return (heard.said_to(place(one), edited(one)), mine) if one.kind == "edit" else (mine, heard.words(worse(one)))
 
 
 def worse(verdict: Verdict) -> Place:
@@ -103,38 +150,41 @@ def rows(heard: Heard, kind: Kind, model: str | None = None) -> list[dict[str, A
 
 
 def liked(heard: Heard, said: Iterable[Verdict]) -> Iterator[dict[str, Any]]:
-    """Answers with whether people liked them; one that was mended was not good as it was."""
-    thumbed = {place(one) for one in said if one.kind == "thumb"}
+    """Answers with whether people liked them; one that was mended was not good as it was, unless they say so."""
     for one in said:
-        answer = heard.answers[place(one)]
-        if one.kind == "thumb" and place(one) not in heard.conflicts:
-            yield {**asked(answer), "completion": [answer.answer], "label": one.value == "up"}
-        if one.kind == "edit":
+        answer, likes = heard.answers[place(one)], heard.likes.get(heard.words(place(one)), False)
+        if one.kind in ("thumb", "edit") and likes is not None:
+            yield {**asked(answer), "completion": [answer.answer], "label": likes}
+        if one.kind == "edit" and heard.likes[sides(heard, one)[0]]:
             yield {**asked(answer), "completion": [edited(one)], "label": True}
-            if place(one) not in thumbed:
-                yield {**asked(answer), "completion": [answer.answer], "label": False}
 
 
 def preferred(heard: Heard, said: Iterable[Verdict]) -> Iterator[dict[str, Any]]:
     """The better answer and the worse one: of two that were compared, and of one that was mended."""
-    pairs = {(place(one), worse(one)) for one in said if one.kind == "better_than"}
     for one in said:
-        answer = heard.answers[place(one)]
+        if one.kind not in ("edit", "better_than"):
+            continue
+        (more, less), answer = sides(heard, one), heard.answers[place(one)]
+        if more == less or heard.better[frozenset((more, less))] != more:
+            continue
         if one.kind == "edit":
             yield {**asked(answer), "chosen": [edited(one)], "rejected": [answer.answer]}
-        if one.kind == "better_than" and (worse(one), place(one)) not in pairs:
+        else:
             yield {**asked(answer), "chosen": [answer.answer], "rejected": [heard.answers[worse(one)].answer]}
 
 
 def shown(heard: Heard, said: Iterable[Verdict]) -> Iterator[dict[str, Any]]:
     """Dialogues to learn from: answers that were liked, and what others should have said."""
-    mended = {place(one) for one in said if one.kind == "edit"}
+    mended = {heard.words(place(one)) for one in heard.said if one.kind == "edit"}
     for one in said:
-        answer = heard.answers[place(one)]
-        good = one.kind == "thumb" and one.value == "up" and place(one) not in heard.conflicts | mended
-        if good or one.kind == "edit":
+        answer, mine = heard.answers[place(one)], heard.words(place(one))
+        turn = None
+        if one.kind == "thumb" and heard.likes[mine] and mine not in mended:
+            turn = answer.answer
+        if one.kind == "edit" and heard.likes[sides(heard, one)[0]]:
+            turn = edited(one)
+        if turn is not None:
             row = asked(answer)
-            turn = answer.answer if good else edited(one)
             yield {"messages": [*row.pop("prompt"), turn], **row}
 
 

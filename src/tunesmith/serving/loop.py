@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Condition, Thread
 from typing import Any, Protocol, TypeVar
@@ -57,6 +58,8 @@ class Loop(Thread):
         self.waiting: deque[Ask] = deque()
         self.jobs: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self.reading: Reading | None = None
+        self.coming = 0
+        """Requests that have been let in, and are not yet among those that wait."""
         self.news = Condition()
         self.draining = self.over = False
         self.out: list[tuple[Callable[[Any], None], Any]] = []
@@ -64,29 +67,47 @@ class Loop(Thread):
 
     # --- from other threads -------------------------------------------------------------------------------------------
 
-    def submit(self, ask: Ask) -> None:
-        """Have a request answered. Raises Fault where too many wait already."""
+    @contextmanager
+    def admitted(self, count: int = 1) -> Iterator[None]:
+        """Within it so many requests count as waiting, and may be submitted. Raises Fault where too many wait."""
         with self.news:
-            self.refuse_more()
+            self.refuse_more(count)
+            self.coming += count
+        try:
+            yield
+        finally:
+            with self.news:
+                self.coming -= count
+                self.news.notify()
+
+    def submit(self, ask: Ask) -> None:
+        """Have a request answered that has been admitted."""
+        with self.news:
             self.waiting.append(ask)
             self.news.notify()
 
     def call(self, work: Callable[[], T]) -> Future[T]:
-        """Have something done between two passes."""
+        """Have something done between two passes. Raises Fault where there will be none."""
         done: Future[T] = Future()
         with self.news:
-            self.refuse_more()
+            if self.over:
+                raise closing()
             self.jobs.append((work, done))
             self.news.notify()
         return done
 
-    def refuse_more(self) -> None:
+    def refuse_more(self, count: int) -> None:
         if self.draining or self.over:
-            raise Fault(503, "the server is shutting down", code="shutting_down", headers={"Retry-After": "10"})
-        if len(self.waiting) + len(self.jobs) >= self.limits.queue:
+            raise closing()
+        if self.coming + len(self.waiting) + count > self.limits.queue + self.room():
             self.metrics.refused += 1
             wait = {"Retry-After": str(self.metrics.wait())}
             raise Fault(429, "too many requests wait; ask again later", code="rate_limit_exceeded", headers=wait)
+
+    def room(self) -> int:
+        """Rows that could be begun at once: who comes to a server with nothing to do does not wait."""
+        part = self.reading
+        return max(0, self.limits.max_rows - self.busy() - (sum(ask.n for ask in part.asks) if part else 0))
 
     def wake(self) -> None:
         with self.news:
@@ -119,7 +140,8 @@ class Loop(Thread):
         """Wait until there is something to do; whether there will be."""
         with self.news:
             while not (self.waiting or self.jobs or self.reading or self.busy()):
-                if self.draining:
+                if self.draining and not self.coming:
+                    self.over = True
                     return False
                 self.news.wait()
         return True
@@ -280,6 +302,10 @@ class Loop(Thread):
         if self.out:
             out, self.out = self.out, []
             self.post(out)
+
+
+def closing() -> Fault:
+    return Fault(503, "the server is shutting down", code="shutting_down", headers={"Retry-After": "10"})
 
 
 def gone(ask: Ask) -> bool:

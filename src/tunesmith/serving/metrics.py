@@ -33,7 +33,7 @@ class Histogram:
 
 @dataclass
 class Metrics:
-    """What the loop counts. Its thread alone writes; what is refused or cancelled is counted by the other."""
+    """What the loop counts. Its thread alone writes; what ends before it comes there is counted by the other."""
 
     finished: Counter[str] = field(default_factory=Counter)
     failed: int = 0

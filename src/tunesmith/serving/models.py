@@ -197,7 +197,7 @@ class Models:
         assert self.beside is not None
         refuse_strangers({f"adapters: {name}": folder}, self.base, self.base_sums)
         adapter = f"a{next(self.numbers)}"
-        kinds = {kind for kind, _ in map(self.kind, self.served.values()) if kind}
+        kinds = {kind for kind, _ in map(self.kind, [*self.served.values(), *self.leaving.values()]) if kind}
         kind = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("peft_type")
         if kinds - {kind}:
             raise CheckpointError(

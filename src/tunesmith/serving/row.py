@@ -37,7 +37,8 @@ class Likely:
 
     token: str
     bytes: list[int] | None
-    logprob: float
+    logprob: float | None
+    """None of a prompt's first token, which follows nothing."""
     top: tuple[tuple[str, list[int] | None, float], ...] = ()
 
 

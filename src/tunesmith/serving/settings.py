@@ -44,9 +44,9 @@ class Serving:
     max_rows: Count = 32
     """Answers written at once."""
     queue: Natural = 64
-    """Requests that may wait; more are told to come again (429)."""
+    """Requests that may wait where there is no room for them; more are told to come again (429)."""
     timeout: Positive = 600.0
-    """Seconds that a request may take, waiting included."""
+    """Seconds that a request may take, from when it has come to its last token."""
     max_length: Count | None = None
     """Longest prompt with its answer, in tokens; the model's own length unless it is given."""
     max_tokens: Count = 4096

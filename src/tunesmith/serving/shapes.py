@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from .answers import Answers
@@ -27,9 +28,17 @@ def text_logprobs(likely: Sequence[Likely], offset: int = 0) -> dict[str, Any]:
     return {
         "tokens": [one.token for one in likely],
         "token_logprobs": [one.logprob for one in likely],
-        "top_logprobs": [{text: logp for text, _, logp in one.top} for one in likely],
+        "top_logprobs": [None if one.logprob is None else by_text(one) for one in likely],
         "text_offset": starts[:-1],
     }
+
+
+def by_text(one: Likely) -> dict[str, float]:
+    """The likeliest tokens; of those that are written alike, as halves of characters are, the first."""
+    found: dict[str, float] = {}
+    for text, _, logp in one.top:
+        found.setdefault(text, logp)
+    return found
 
 
 def head(answers: Answers, kind: str, model: str) -> dict[str, Any]:
@@ -50,13 +59,21 @@ def whole_chat(answers: Answers, model: str, messages: Sequence[tuple[dict[str, 
     return {**head(answers, "chat.completion", model), "choices": choices, "usage": answers.usage}
 
 
-def whole_text(answers: Answers, model: str, before: Sequence[str], told: bool) -> dict[str, Any]:
-    """`before` is what stands before each answer, where the prompt is given back."""
+@dataclass(frozen=True)
+class Before:
+    """What stands before an answer, where the prompt is given back."""
+
+    text: str = ""
+    likely: tuple[Likely, ...] = ()
+    """Its tokens, where it is asked how likely they were."""
+
+
+def whole_text(answers: Answers, model: str, before: Sequence[Before], told: bool) -> dict[str, Any]:
     choices = [
         {
             "index": n,
-            "text": before[n] + text,
-            "logprobs": text_logprobs(answers.likely[n], len(before[n])) if told else None,
+            "text": before[n].text + text,
+            "logprobs": text_logprobs([*before[n].likely, *answers.likely[n]]) if told else None,
             "finish_reason": answers.finish[n],
         }
         for n, text in enumerate(answers.texts)

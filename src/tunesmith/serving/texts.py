@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,14 +12,13 @@ from torch import Tensor
 
 from ..data.rendering.tokens import NoTarget
 from ..errors import Refusal
-from ..model.engine import Ids, reading
+from ..model.engine import Ids
 from .answers import dialogue, several
 from .fault import bad
-from .lane import Lane
 from .models import Served
 from .wire import Embedding, Score
 
-MOST = 256
+MOST = 2048
 """Texts of one request."""
 
 
@@ -27,19 +27,6 @@ def inputs(said: Embedding) -> list[str | Ids]:
     if len(found) > MOST or not all(found):
         raise bad(f"'input': must be 1 to {MOST} texts, none of them empty", "input")
     return found
-
-
-def embed(lane: Lane, adapter: str, prompts: Sequence[Ids]) -> list[Tensor]:
-    """The mean of the last states of each text's tokens, of length 1."""
-    made = []
-    with reading(lane.engine.model), lane.under([adapter]):
-        for prompt in prompts:
-            ids = torch.tensor([lane.engine.begun(prompt)], device=lane.engine.device)
-            place = torch.arange(ids.shape[1], device=lane.engine.device).unsqueeze(0)
-            out = lane.engine.read(ids, place, logits_to_keep=1, output_hidden_states=True)
-            states = out.hidden_states[-1][0, -len(prompt) :].float()
-            made.append(torch.nn.functional.normalize(states.mean(0), dim=0).cpu())
-    return made
 
 
 def embeddings(said: Embedding, vectors: Sequence[Tensor], tokens: int) -> dict[str, Any]:
@@ -59,44 +46,44 @@ def numbers(vector: Tensor, packed: bool) -> Any:
     return base64.b64encode(vector.numpy().astype("<f4").tobytes()).decode() if packed else vector.tolist()
 
 
-def scoring(said: Score, served: Served) -> Callable[[], dict[str, Any]]:
-    """What scores texts, or tells their classes. Raises Fault where the model does neither."""
+def scoring(said: Score, served: Served) -> list[Callable[[], list[Any]]]:
+    """What scores texts, or tells their classes, each by itself. Raises Fault where the model does neither."""
     tuned = served.tuned
     if tuned is None:
         raise bad(f"the model '{said.model}' writes; /v1/score is for runs of objective=reward or classify", "model")
     if tuned.scores:
-        return lambda: scores(said, tuned)
+        pairs = scored(said)
+        return [partial(score_of, tuned, n, pair) for n, pair in enumerate(pairs)]
     if said.input is None:
         raise bad("'input' is missing", "input")
     found = (said.input,) if isinstance(said.input, str) else said.input
-    return lambda: classes(found, tuned)
+    return [partial(classes, tuned, n, text) for n, text in enumerate(found)]
 
 
-def classes(found: Sequence[str], tuned: Any) -> dict[str, Any]:
-    """What a run tells of texts; of several tasks an entry each, with the task's name."""
-    data = []
-    for n, text in enumerate(found):
-        told = attempt(lambda text=text: tuned.tell(text))
-        for task, chances in told.items():
-            label = max(chances, key=chances.get)
-            one = {"object": "class", "index": n, "label": label, "score": chances[label], "probs": chances}
-            data.append(one | ({"task": task} if len(told) > 1 else {}))
-    return {"object": "list", "data": data}
+def classes(tuned: Any, number: int, text: str) -> list[Any]:
+    """What a run tells of a text; of several tasks an entry each, with the task's name."""
+    data, told = [], attempt(lambda: tuned.tell(text))
+    for task, chances in told.items():
+        label = max(chances, key=chances.get)
+        one = {"object": "class", "index": number, "label": label, "score": chances[label], "probs": chances}
+        data.append(one | ({"task": task} if len(told) > 1 else {}))
+    return data
 
 
-def scores(said: Score, tuned: Any) -> dict[str, Any]:
+def scored(said: Score) -> list[tuple[Any, str]]:
+    """Prompts with the answers that are scored. Raises Fault."""
     if said.messages is not None:
         turns = dialogue(said.messages)
         if len(turns) < 2 or turns[-1].role != "assistant":
             raise bad("'messages': must end with the assistant's turn, which is scored", "messages")
-        pairs: list[tuple[Any, str]] = [(turns[:-1], turns[-1].content)]
-    elif said.prompt is not None and said.answers is not None:
-        pairs = [(said.prompt, answer) for answer in said.answers]
-    else:
-        raise bad("'messages' is missing, or 'prompt' with 'answers'", "messages")
-    found = [attempt(lambda pair=pair: tuned.score(*pair)) for pair in pairs]
-    data = [{"object": "score", "index": n, "score": score} for n, score in enumerate(found)]
-    return {"object": "list", "data": data}
+        return [(turns[:-1], turns[-1].content)]
+    if said.prompt is not None and said.answers is not None:
+        return [(said.prompt, answer) for answer in said.answers]
+    raise bad("'messages' is missing, or 'prompt' with 'answers'", "messages")
+
+
+def score_of(tuned: Any, number: int, pair: tuple[Any, str]) -> list[Any]:
+    return [{"object": "score", "index": number, "score": attempt(lambda: tuned.score(*pair))}]
 
 
 def attempt(work: Callable[[], Any]) -> Any:

@@ -11,7 +11,7 @@ import orjson
 from annotated_types import Ge, Le, Len, Lt
 
 from ..config.load import door
-from ..config.record import Count, record
+from ..config.record import Count, Natural, record
 from .decoding import Penalty
 from .fault import bad
 
@@ -99,6 +99,8 @@ class Chat(Sampled):
     """none, auto, required, or the one that must be."""
     parallel_tool_calls: bool | None = None
     """Whether several tools may be called at once."""
+    chat_template_kwargs: Any_ | None = None
+    """What the chat template is given beside the dialogue, such as enable_thinking."""
     metadata: Any_ | None = None
     store: bool | None = None
     service_tier: str | None = None
@@ -117,10 +119,12 @@ class Completion(Sampled):
 
     prompt: Prompt
     """A text, tokens, or several of either."""
+    max_tokens: Natural | None = None
+    """Longest answer; 16 unless given, 0 for none, where the prompt alone is asked about (echo)."""
     logprobs: Annotated[int, Ge(0), Le(20)] | None = None
     """Tell how likely the tokens were, and so many of the likeliest."""
     echo: bool | None = None
-    """Give back the prompt before the answer."""
+    """Give back the prompt before the answer; with logprobs, how likely its tokens were."""
 
 
 @record

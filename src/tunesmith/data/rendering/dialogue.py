@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -64,6 +65,15 @@ class Writer:
         self.forms = Forms()
         self.as_text = False
         """Whether the template wants the arguments of calls as JSON text; found out when it fails at an object."""
+        self.more: Mapping[str, Any] = {}
+        """What the template is given beside the dialogue."""
+
+    def knowing(self, more: Mapping[str, Any]) -> Writer:
+        """The same writer, whose template is given more."""
+        made = copy(self)
+        made.__dict__.pop("opens", None)
+        made.more = more
+        return made
 
     @cached_property
     def opens(self) -> bool:
@@ -132,10 +142,10 @@ class Writer:
 
     def attempt(self, messages: tuple[Message, ...], tools: Tools, answer: bool) -> Written:
         given = {"tools": [*map(wrapped, tools)] or None, "documents": None, "add_generation_prompt": answer}
-        given |= self.specials
+        given |= {**self.specials, **self.more}
         try:
             template = chat_template(self.source(tools))
-            if not tools and (made := self.known(template, messages, given)):
+            if not tools and not self.more and (made := self.known(template, messages, given)):
                 return made
             return template.render(messages=[self.turn(message) for message in messages], **given)
         except TooMuch as error:

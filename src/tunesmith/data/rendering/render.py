@@ -6,7 +6,8 @@ The tokenizer's own chat template writes the text, and the targets are found in 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
@@ -19,7 +20,7 @@ from .dialogue import Dialogue, Refused, Tools, Writer, unthinking
 from .encoder import Encoded, Encoder, Job
 from .fidelity import Change, injected, unfaithful
 from .labels import in_tasks, told
-from .tokens import NoTarget, Tokens, TooLong, Turn, fit, lay
+from .tokens import NoTarget, Tokens, TooLong, Turn, check_letters, fit, lay
 from .tooling import Tooling
 from .turns import Finder, Span
 
@@ -91,6 +92,12 @@ class Renderer:
         self.writer, self.encoder = Writer(tokenizer), Encoder(tokenizer)
         self.finder, self.tooling = Finder(self.writer), Tooling(self.writer)
         self.name, self.plain = self.writer.name, self.writer.plain
+
+    def knowing(self, more: Mapping[str, Any]) -> Renderer:
+        """The same renderer, whose template is given more than the dialogue: Qwen3's enable_thinking, say."""
+        made, writer = copy(self), self.writer.knowing(more)
+        made.writer, made.finder, made.tooling = writer, Finder(writer), Tooling(writer)
+        return made
 
     def render(self, example: Example, targets: Targets) -> list[Tokens]:
         """An example as sequences: one, or for a long text as many as it takes. Raises NoTarget."""
@@ -323,16 +330,6 @@ class Renderer:
         """Which turn holds the text of a special token, in words; None if none does."""
         messages = [*example.prompt, *(message for answer in example.answers for message in answer.messages)]
         return injected(self.writer, messages)
-
-
-def check_letters(text: str) -> None:
-    """Raises NoTarget for half of a surrogate pair, which JSON can say and no encoding."""
-    try:
-        text.isascii() or text.encode()
-    except UnicodeEncodeError as error:
-        raise NoTarget(
-            f"holds half of a character (U+{ord(text[error.start]):04X}), for which there is no token; mend the text"
-        ) from None
 
 
 def refuse_media(example: Example) -> None:

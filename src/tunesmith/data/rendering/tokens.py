@@ -116,3 +116,13 @@ def part(whole: Tokens, window: range, turns: Sequence[Turn], goes_on: bool) -> 
     unstopped = sum(not turn.stops if turn.end <= window.stop else not goes_on for turn in inside)
     lost = int(window.start > 0 and learn[0])
     return replace(whole, ids=ids, learn=learn, weights=weights, unstopped=unstopped, lost=lost)
+
+
+def check_letters(text: str) -> None:
+    """Raises NoTarget for half of a surrogate pair, which JSON can say and no encoding."""
+    try:
+        text.isascii() or text.encode()
+    except UnicodeEncodeError as error:
+        raise NoTarget(
+            f"holds half of a character (U+{ord(text[error.start]):04X}), for which there is no token; mend the text"
+        ) from None
