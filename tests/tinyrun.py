@@ -21,7 +21,8 @@ from tunesmith.model.reference import Asker
 from tunesmith.model.teacher import Teacher
 from tunesmith.objectives.base import Beside
 from tunesmith.objectives.base import objective as objectives
-from tunesmith.rollout.buffer import Beginning, Buffer
+from tunesmith.rollout.beginning import Beginning
+from tunesmith.rollout.buffer import Buffer
 from tunesmith.run import Train
 from tunesmith.schedules.constant import Constant
 from tunesmith.training.loop import Loop

@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.dropout import _DropoutNd
 
 from ..data.batch import Batch, Layout
 from ..data.example import Example
 from ..data.rendering.tokens import Tokens
-from ..methods.base import Method
 from ..model.engine import Engine
 from ..model.policy import Policy
 from ..model.rows import Column, Rows
@@ -26,6 +25,7 @@ from ..objectives._online import Gaining, Online, Rolled
 from ..objectives.base import Tally
 from ..samplers.base import Drawer
 from .alarms import Alarms
+from .beginning import Beginning
 from .sample import Drawn, sample
 
 AT_ONCE = 1024
@@ -39,58 +39,6 @@ class Scorer(Protocol):
         self, examples: Sequence[Example], texts: Sequence[str], drawn: Sequence[Drawn]
     ) -> tuple[Tensor, dict[str, Tally]]: ...
     def close(self) -> None: ...
-
-
-class Beginning:
-    """What the policy was before it learnt anything, at any later time.
-
-    An adapter is switched off; of what cannot be, the weights that learn are kept a second time.
-    """
-
-    def __init__(self, policy: Policy, method: Method) -> None:
-        self.policy = policy
-        self.off = method.detachable and method.leaves_base and not method.adapter
-        self.weights = {} if self.off else {name: one.detach().clone() for name, one in self.learning().items()}
-
-    def learning(self) -> dict[str, nn.Parameter]:
-        """What of the policy learns; the reference has no critic."""
-        return {n: one for n, one in self.policy.trainable().items() if not n.startswith(("critic.", "value_head."))}
-
-    @contextmanager
-    def there(self) -> Iterator[None]:
-        """Within it, the policy is what it was."""
-        with self.policy.model.disable_adapter() if self.off else nullcontext():
-            self.swap()
-            try:
-                yield
-            finally:
-                self.swap()
-
-    @torch.no_grad()
-    def swap(self) -> None:
-        now = self.policy.trainable() if self.weights else {}
-        for name, then in self.weights.items():
-            held = now[name].detach().clone()
-            now[name].copy_(then)
-            then.copy_(held)
-
-
-class Reread(Beginning):
-    """The same of a model all of whose weights learn, and whose objective looks at no reference: they are read again
-    from its folder where they are asked for, and held a second time only that long."""
-
-    def __init__(self, policy: Policy, read: Callable[[], nn.Module]) -> None:
-        self.policy, self.read, self.off, self.weights = policy, read, False, {}
-
-    @contextmanager
-    def there(self) -> Iterator[None]:
-        began = dict(self.read().named_parameters())
-        self.weights = {name: began[name].detach() for name in self.learning()}
-        try:
-            with super().there():
-                yield
-        finally:
-            self.weights = {}
 
 
 @dataclass

@@ -18,7 +18,8 @@ from ..model.engine import Engine, positions
 from ..model.load import load_model, quiet
 from ..model.swift import halves
 from ..objectives._online import Online
-from ..rollout.buffer import Beginning, Buffer, Reread
+from ..rollout.beginning import Beginning, Reread
+from ..rollout.buffer import Buffer
 from ..rollout.rewarded import Rewarded
 from ..rollout.score import Scoring
 from ..rollout.tools import Models
