@@ -160,7 +160,7 @@ def test_what_was_said_counts_and_not_under_which_id(tmp_path):
 
 
 COURSE = (
-    "method=full", "train.learning_rate=3e-2", "train.max_steps=40", "train.per_device_train_batch_size=16",
+    "method=full", "train.learning_rate=3e-2", "train.max_steps=30", "train.per_device_train_batch_size=16",
     "data.eval_size=0", "data.on_lint=warn", "eval.enabled=false",
 )  # fmt: skip
 
@@ -181,8 +181,8 @@ def test_a_person_who_rates_is_heard(shelf, tokenizer, tmp_path, capsys):
                 yield made["id"], one["index"], one["message"]["content"][:1].isalpha()
 
     with running(shelf, feedback=str(file)) as site:
-        before = [liked for _, _, liked in talk(site, "tiny", 1000)]
-        for id, index, liked in talk(site, "tiny", 0):
+        talks = list(talk(site, "tiny", 0))
+        for id, index, liked in talks:
             said = {"response_id": id, "index": index, "thumb": "up" if liked else "down", "rater": "person"}
             assert say(site, **said)[0] == 200
     words = ["--base", shelf / "tiny", "--to", tmp_path / "next", "--as", "kto", f"output={tmp_path / 'run'}", *COURSE]
@@ -190,6 +190,7 @@ def test_a_person_who_rates_is_heard(shelf, tokenizer, tmp_path, capsys):
     assert code == 0, said
     with running(tmp_path, model=str(tmp_path / "run"), queue=0) as site:  # which lets in what there is room for
         after = [liked for _, _, liked in talk(site, "run", 1000)]
+    before = [liked for _, _, liked in talks]
     assert len(before) == len(after) == 200
     share, rise = (sum(before) + sum(after)) / 400, (sum(after) - sum(before)) / 200
     assert rise / (share * (1 - share) * 2 / 200) ** 0.5 > 3, (sum(before), sum(after))

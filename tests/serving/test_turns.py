@@ -111,7 +111,7 @@ def test_a_template_is_given_what_the_client_says_and_never_in_the_loop_of_event
     assert len(seen) > 5 and not any(seen)
 
 
-def test_long_lists_of_texts_take_turns_with_others(slow, monkeypatch):
+def test_long_lists_of_texts_take_turns_with_others(slow, site, monkeypatch):
     def embed(texts):
         return send(slow, "/v1/embeddings", {"model": "slow", "input": texts})
 
@@ -120,7 +120,7 @@ def test_long_lists_of_texts_take_turns_with_others(slow, monkeypatch):
     [cut] = embed([list(range(3, 43))])[1]["data"]
     assert cut["embedding"] == pytest.approx(whole["embedding"], abs=1e-5)
     monkeypatch.undo()
-    status, said, _ = embed(["one two"] * 300)
+    status, said, _ = send(site, "/v1/embeddings", {"model": "tiny", "input": ["one two"] * 300})
     assert status == 200 and len(said["data"]) == 300
     many = [[5] * 100] * 2048
     with beside(lambda: embed(many)) as [late]:
@@ -187,7 +187,7 @@ def test_a_crowd_of_which_many_leave_loses_and_mixes_up_nothing(shelf):
         {
             "model": draw.choice(("tiny", "red", "blue")),
             "messages": [{"role": "user", "content": " ".join(draw.choices(("one", "two", "yes", "no"), k=6))}],
-            "max_tokens": draw.randint(2, 16),
+            "max_tokens": draw.randint(2, 10),
             "seed": n,
         }
         for n in range(60)
@@ -210,7 +210,8 @@ def test_a_crowd_of_which_many_leave_loses_and_mixes_up_nothing(shelf):
         quiet(site, requests_cancelled_total=str(len(leaving)))
         assert not loop.waiting and loop.reading is None and loop.coming == 0
         assert loop.lanes and not any(lane.batches for lane in loop.lanes)
-        for n in set(range(60)) - leaving:
-            assert found[n][0] == 200, found[n]
+        stayed = sorted(set(range(60)) - leaving)
+        assert {found[n][0] for n in stayed} == {200}
+        for n in stayed[::2]:
             again = send(site, "/v1/chat/completions", jobs[n])[1]
             assert found[n][1]["choices"] == again["choices"], n
