@@ -4,6 +4,7 @@ import json
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from uuid import uuid4
 
 import pytest
 import torch
@@ -476,14 +477,14 @@ def test_who_refuses_in_the_middle_loses_nothing_and_it_goes_on_exactly(tmp_path
         return (401, {}, b"expired") if gone and number > gone[0] else json.dumps({"score": 1 + len(text) % 10})
 
     def run_of(name):
-        monkeypatch.setenv("TUNESMITH_HOME", str(tmp_path / f"{name} home"))  # which keeps what a judge has said
+        judge = f"{name}-{uuid4().hex}"  # whom nobody has asked before: what a judge has said is kept
         return load(
             Run,
             text=f"""
 model: {{path: {model_folder}}}
 data: {{path: asked.jsonl}}
 objective: {{name: grpo, num_generations: 4, max_completion_length: 5, num_mini_batches: 2}}
-rewards: [{{name: judge, judge: {{model: m, url: "{stub.url}", reason: false}}}}]
+rewards: [{{name: judge, judge: {{model: {judge}, url: "{stub.url}", reason: false}}}}]
 train: {{max_steps: 5, learning_rate: 0.01, per_device_train_batch_size: 4}}
 eval: {{enabled: false}}
 output: {name}
