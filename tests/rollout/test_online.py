@@ -300,7 +300,7 @@ def test_the_reference_is_the_model_as_it_began(tiny, name):
 # what goes astray
 
 
-@pytest.mark.parametrize("aim", ONLINE)
+@pytest.mark.parametrize("aim", PAID)
 def test_answers_that_say_nothing_and_cannot_be_scored_are_said_and_nothing_is_learnt_from_them(tiny, aim, capsys):
     judge = objective[aim](max_completion_length=2, num_iterations=2)
 
