@@ -181,6 +181,19 @@ def test_what_does_not_fit_is_made_to(tiny):
     assert plan(recipe, Setting(small), rows, found(tiny)).fits
 
 
+def test_where_measuring_takes_most_fewer_rows_are_measured_at_once(tiny):
+    run = run_of("lora", per_device_train_batch_size=1, save_strategy="no")
+    rows = guessed(run, [300] * 400, ())
+
+    def planned(run, setting):
+        return plan(run, setting, rows, found(tiny))
+
+    made = planned(run, Setting(CPU))
+    small = replace(CPU, memory=made.peak * 0.98, name="a small one")
+    first = ways(run, Setting(small), planned)[0]
+    assert first.words == ("eval.batch_size=1",) and first.fits
+
+
 @pytest.mark.parametrize(
     ("name", "blocks"),
     [("Qwen/Qwen2-1.5B-Instruct", 28), ("meta-llama/Meta-Llama-3-8B", 32), ("mistralai/Mistral-7B-Instruct-v0.3", 32)],

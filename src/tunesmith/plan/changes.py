@@ -75,6 +75,14 @@ def train(run: Run, **said: Any) -> Run:
     return replace(run, train=replace(run.train, **said))
 
 
+def measured_fewer(run: Run, setting: Setting) -> Change | None:
+    """Held-out rows no more at once than are learnt from."""
+    size = run.train.per_device_train_batch_size
+    if not run.eval.enabled or run.eval.batch_size <= size:
+        return None
+    return Change((f"eval.batch_size={size}",), replace(run, eval=replace(run.eval, batch_size=size)), setting)
+
+
 def smaller_batch(run: Run, setting: Setting) -> Change | None:
     """The same gradient, from batches of one example."""
     size, steps = run.train.per_device_train_batch_size, run.train.gradient_accumulation_steps
@@ -154,5 +162,5 @@ def shards(run: Run, setting: Setting) -> Change | None:
     return Change((f"--devices {count}", "--shard"), run, replace(setting, devices=count, shard=True))
 
 
-ORDER = (smaller_batch, checkpointing, half, eight_bits, lora, four_bits, away, shorter, shards)
+ORDER = (measured_fewer, smaller_batch, checkpointing, half, eight_bits, lora, four_bits, away, shorter, shards)
 """From what costs nothing to what costs most."""
