@@ -44,7 +44,7 @@ COMMON = [
 BARE = ["eval.enabled=false", "train.save_strategy=no"]
 WRITES = ("sft", "pretrain", "dpo", "orpo", "grpo", "ppo")
 """Objectives of models that can be asked what they know."""
-MORE = {"freeze": ["method.last_n=2"], "full": []}
+MORE = {"freeze": ["method.num_layers=2"], "full": []}
 Cell = dict[str, Any]
 
 
