@@ -23,7 +23,7 @@ class Freeze(Method):
     embeddings: bool = False
     """The words' embeddings learn too."""
 
-    suits: ClassVar[tuple[float, float]] = (1e-6, 0.001)
+    suits: ClassVar[tuple[float, float]] = (1e-6, 0.0005)
     detachable: ClassVar[bool] = False
 
     def attach(self, model, heads=()):
