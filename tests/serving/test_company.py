@@ -8,11 +8,14 @@ import pytest
 import torch
 from served import adapter
 
+from tunesmith.model.engine import Engine
 from tunesmith.model.going import Together
 from tunesmith.model.load import hushed
 from tunesmith.model.side_by_side import Beside
 from tunesmith.rollout.each import Draw
 from tunesmith.serving import loop as module
+from tunesmith.serving import memory
+from tunesmith.serving.answers import Asking
 from tunesmith.serving.fault import Fault
 from tunesmith.serving.lane import Lane
 from tunesmith.serving.loop import Loop
@@ -21,6 +24,7 @@ from tunesmith.serving.models import Models
 from tunesmith.serving.row import Ask, Piece
 from tunesmith.serving.settings import Serving
 from tunesmith.serving.text import Text
+from tunesmith.serving.wire import Completion
 
 PROMPTS = [5, 6, 7, 8, 9], [20, 21, 22]
 
@@ -30,7 +34,7 @@ class Server:
 
     def __init__(self, shelf, **more) -> None:
         self.models = Models(Serving(model=str(shelf / "tiny"), **more))
-        self.loop = Loop(self.models.settings, self.models.lane, Metrics())
+        self.loop = Loop(self.models.settings, self.models.lane, Metrics(), self.models.holds)
 
     def ask(self, prompt, most, name="tiny", **more):
         heard, served, how = [], self.models.served[name], {"temperature": 0.0, **more.pop("how", {})}
@@ -182,3 +186,26 @@ def test_an_adapter_whose_template_ends_turns_otherwise_ends_there(shelf, tokeni
     asked = [server.ask(PROMPTS[0], 3, name, how=says, ignore_end=False)[1] for name in ("other", "tiny")]
     end, goes_on = server.all_over(*asked)
     assert (end.finish, end.tokens, goes_on.finish) == ("stop", 1, "length")
+
+
+def test_no_more_is_written_at_once_than_there_is_room_for(shelf, server):
+    """Three answers, of which two may be remembered together; what is kept of ended ones has a quarter of the room."""
+    narrow = Server(shelf, cache_tokens=60)
+    assert narrow.models.lane("").kept.tokens == 15 and narrow.models.length() == 60
+    texts = [narrow.ask(PROMPTS[1], 20)[1] for _ in range(3)]
+    running = []
+    for _ in range(60):
+        narrow.loop.turn()
+        running.append((narrow.loop.busy(), narrow.loop.held()))
+    assert max(running) == (2, 46) and running[-1] == (0, 0)
+    assert ["".join(piece.text for piece in heard) for heard in texts] == [server.right[1]] * 3
+    asking = Asking(narrow.models.settings, narrow.loop, narrow.models.length(), narrow.models.words)
+    with pytest.raises(Fault, match="'n': 3 answers of 20 tokens are more than fit here"):
+        asking.ask(Completion(model="tiny", prompt="one", n=3), narrow.models.served["tiny"], PROMPTS[1], 20, None)
+
+
+def test_the_room_is_half_of_what_is_free(server, monkeypatch):
+    free, config = 10_000_000, server.models.model.config
+    monkeypatch.setattr(memory, "memory", lambda: SimpleNamespace(free=free))
+    width = config.hidden_size // config.num_attention_heads * config.num_key_value_heads
+    assert memory.affordable(Engine(server.models.model, None)) == free // 2 // (8 * width * config.num_hidden_layers)

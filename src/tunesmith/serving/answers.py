@@ -117,7 +117,7 @@ class Asking:
                 "messages" if isinstance(said, Chat) else "prompt",
                 "context_length_exceeded",
             )
-        return Ask(
+        made = Ask(
             served.adapter,
             prompt,
             self.draw(said),
@@ -129,6 +129,10 @@ class Asking:
             ignore_end=bool(said.ignore_eos),
             logprobs=logprobs,
         )
+        if made.size > self.loop.holds:
+            why = f"'n': {n} answers of {made.most} tokens are more than fit here; ask for fewer or shorter ones"
+            raise bad(why, "n")
+        return made
 
     def draw(self, said: Sampled) -> Draw:
         bias = self.bias(said.logit_bias or {})

@@ -99,7 +99,7 @@ class Site:
 
     async def metrics(self, _: Request) -> Response:
         loop = self.loop
-        text = loop.metrics.text(loop.busy(), loop.coming + len(loop.waiting), len(self.models.served))
+        text = loop.metrics.text(loop.busy(), loop.coming + len(loop.waiting), len(self.models.served), loop.held())
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
     async def openapi(self, _: Request) -> Response:

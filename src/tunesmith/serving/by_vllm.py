@@ -27,6 +27,7 @@ LACKS = {
     "max_tokens": "it bounds an answer by max_length alone",
     "max_n": "it has no such bound",
     "max_body": "it has no such bound",
+    "cache_tokens": "it takes what its GPU has room for",
     "feedback": "it keeps nothing of what people say",
 }
 """What ours does and vLLM's does not."""

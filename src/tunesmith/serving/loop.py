@@ -51,9 +51,11 @@ class Reading:
 class Loop(Thread):
     """Takes requests from any thread; only this one touches the model."""
 
-    def __init__(self, limits: Limits, lane_of: Callable[[str], Lane], metrics: Metrics) -> None:
+    def __init__(self, limits: Limits, lane_of: Callable[[str], Lane], metrics: Metrics, holds: int) -> None:
         super().__init__(name="tunesmith-model", daemon=True)
         self.limits, self.lane_of, self.metrics = limits, lane_of, metrics
+        self.holds = holds
+        """Tokens that what is being written may come to."""
         self.lanes: list[Lane] = []
         self.waiting: deque[Ask] = deque()
         self.jobs: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
@@ -107,7 +109,8 @@ class Loop(Thread):
     def room(self) -> int:
         """Rows that could be begun at once: who comes to a server with nothing to do does not wait."""
         part = self.reading
-        return max(0, self.limits.max_rows - self.busy() - (sum(ask.n for ask in part.asks) if part else 0))
+        rows = self.limits.max_rows - self.busy() - (sum(ask.n for ask in part.asks) if part else 0)
+        return max(0, rows) if self.held() < self.holds else 0
 
     def wake(self) -> None:
         with self.news:
@@ -149,6 +152,11 @@ class Loop(Thread):
     def busy(self) -> int:
         """Rows that are being written."""
         return sum(len(batch.rows) for lane in self.lanes for batch in lane.batches)
+
+    def held(self) -> int:
+        """Tokens that these and those that are being read may come to."""
+        asks = {row.ask for lane in self.lanes for row in lane.rows} | set(self.reading.asks if self.reading else ())
+        return sum(ask.size for ask in asks)
 
     def work(self) -> None:
         while self.jobs:
@@ -222,8 +230,8 @@ class Loop(Thread):
     def group(self, asks: list[Ask]) -> Reading | None:
         """The next prompts that can be read in one pass, put into `asks`: whatever fails, they are known."""
         with self.news:
-            room = self.limits.max_rows - self.busy()
-            if not self.waiting or self.waiting[0].n > max(room, 0):
+            room, left = self.limits.max_rows - self.busy(), self.holds - self.held()
+            if not self.waiting or self.waiting[0].n > max(room, 0) or self.waiting[0].size > left:
                 return None
             asks.append(self.waiting.popleft())
             try:
@@ -237,7 +245,8 @@ class Loop(Thread):
             while self.waiting and not asks[0].alone and not begun.ids and len(asks) < room:
                 ask = self.waiting[0]
                 longest = max(longest, len(ask.prompt))
-                if ask.alone or longest * (len(asks) + 1) > most or not self.beside(ask, lane):
+                wide = longest * (len(asks) + 1) > most or sum(one.size for one in (*asks, ask)) > left
+                if wide or ask.alone or not self.beside(ask, lane):
                     break
                 asks.append(self.waiting.popleft())
         for ask in asks:

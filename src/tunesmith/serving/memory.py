@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-from ..model.engine import Engine, Ids
+from ..machine import memory
+from ..model.engine import Engine, Ids, reading
 from ..model.going import Each, Going, Together
 
 WORTHWHILE = 16
@@ -20,10 +21,24 @@ WORTHWHILE = 16
 def new_memory(engine: Engine) -> tuple[DynamicCache | None, bool]:
     """A memory of all that was read, or None for a model that must have one of its own; and whether tokens that pad may
     stand between others, as they may not where a window counts them."""
-    word = torch.tensor([[0]], device=engine.device)
-    cache = engine.read(word, torch.zeros_like(word), logits_to_keep=1).past_key_values
-    kinds = {type(layer) for layer in getattr(cache, "layers", [None])}
+    kinds = {type(layer) for layer in getattr(first_word(engine), "layers", [None])}
     return (DynamicCache() if kinds <= {DynamicLayer, DynamicSlidingWindowLayer} else None), kinds == {DynamicLayer}
+
+
+def first_word(engine: Engine) -> Any:
+    """What a model remembers of a single word."""
+    word = torch.tensor([[0]], device=engine.device)
+    return engine.read(word, torch.zeros_like(word), logits_to_keep=1).past_key_values
+
+
+def affordable(engine: Engine) -> int:
+    """Tokens that half of the free memory has room for; the other half is for what moves when rows come and go."""
+    with reading(engine.model):
+        layers = getattr(first_word(engine), "layers", [])
+    held = [one for layer in layers for one in (getattr(layer, "keys", None), getattr(layer, "values", None))]
+    each = sum(one.nbytes // one.shape[-2] for one in held if isinstance(one, Tensor))
+    free = torch.cuda.mem_get_info()[0] if engine.device.type == "cuda" else memory().free
+    return free // 2 // max(1, each)
 
 
 def remembered(going: Going, at: int, length: int) -> DynamicCache | None:

@@ -56,12 +56,13 @@ class Metrics:
         count = sum(self.first.counts)
         return max(1, min(60, math.ceil(self.first.sum / count))) if count else 1
 
-    def text(self, running: int, waiting: int, models: int) -> str:
+    def text(self, running: int, waiting: int, models: int, held: int) -> str:
         """All of it, in Prometheus' text format."""
         lines = []
         for name, kind, value, what in (
             ("requests_running", "gauge", running, "Answers that are being written."),
             ("requests_waiting", "gauge", waiting, "Requests that wait."),
+            ("cache_tokens", "gauge", held, "Tokens that answers being written and their prompts may come to."),
             ("models", "gauge", models, "Names that may be asked."),
             ("prompt_tokens_total", "counter", self.prompt_tokens, "Tokens of prompts."),
             ("prompt_tokens_reused_total", "counter", self.reused_tokens, "Those of them that had been read before."),

@@ -32,6 +32,7 @@ from ..runs import NAME, RunFolder
 from ..tuned import Tuned
 from .fault import Fault, bad
 from .lane import Lane
+from .memory import affordable
 from .settings import Serving, named_adapters
 
 LONGEST = 1 << 20
@@ -79,6 +80,8 @@ class Models:
         self.leaving: dict[str, Served] = {}
         """Adapters that are to go when nobody is answered with them any more."""
         self.lanes: dict[str, Lane] = {}
+        self.holds = settings.cache_tokens or LONGEST
+        """Tokens that answers being written and their prompts may come to."""
         self.numbers = count(1)
         self.base_sums: dict[str, str] = {}
         self.beside: Beside | None = None
@@ -138,6 +141,7 @@ class Models:
             self.model = load_model(self.base, sees=sees(self.base))[0].eval()
         self.base_name = base_name
         self.tokenizer = load_tokenizer(run.path / "adapter" if run and adapter else self.base)
+        self.holds = self.settings.cache_tokens or affordable(Engine(self.model, self.tokenizer))
         keep_apart(self.model)
         self.sight = sight_of(self.base, self.model)
         self.quick = ExitStack()  # for as long as it is served
@@ -163,7 +167,7 @@ class Models:
         with hushed():
             self.prompted = under_adapter(self.model, folder).eval()
         engine = Engine(self.prompted, self.tokenizer)
-        self.lanes["soft"] = Lane(engine, nothing, self.settings.keep_tokens)
+        self.lanes["soft"] = Lane(engine, nothing, self.keeps)
         renderer = Renderer(load_tokenizer(folder), options)
         self.served[self.name] = Served(self.name, renderer, "soft", self.base_name, folder)
 
@@ -184,7 +188,7 @@ class Models:
         key = adapter if adapter in self.lanes or not known.get(adapter, True) else BASE
         if key not in self.lanes:
             engine = Engine(self.model, self.tokenizer)
-            self.lanes[key] = Lane(engine, self.under, self.settings.keep_tokens)
+            self.lanes[key] = Lane(engine, self.under, self.keeps)
         return self.lanes[key]
 
     def under(self, adapters: Sequence[str]):
@@ -266,7 +270,12 @@ class Models:
         known = getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or LONGEST
         before = soft(self.prompted) if self.prompted is not None else None
         virtual = before.length if before else 0
-        return min(known - virtual, self.settings.max_length or LONGEST)
+        return min(known - virtual, self.settings.max_length or LONGEST, self.holds)
+
+    @property
+    def keeps(self) -> int:
+        """Tokens of ended rows that are remembered."""
+        return min(self.settings.keep_tokens, self.holds // 4)
 
     def entry(self, served: Served) -> dict[str, Any]:
         """As /v1/models lists it; where it lies is nobody's business."""

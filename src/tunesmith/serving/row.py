@@ -89,6 +89,11 @@ class Ask:
     """Tokens of the prompt that are read by now."""
 
     @property
+    def size(self) -> int:
+        """Tokens that it may come to: its prompt, and answers as long as they may be."""
+        return len(self.prompt) + self.n * self.most
+
+    @property
     def alone(self) -> bool:
         """Whether its prompt is read by itself, for several answers, or with what is seen."""
         return self.n > 1 or bool(self.seen)

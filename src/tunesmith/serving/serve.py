@@ -44,7 +44,7 @@ def serve(settings: Serving, ready: Ready = lambda address, stop: None) -> None:
         store = stack.enter_context(closing(Store(Path(settings.feedback)))) if settings.feedback else None
         settle_in()
         models = Models(settings)
-        loop = Loop(settings, models.lane, Metrics())
+        loop = Loop(settings, models.lane, Metrics(), models.holds)
         app = Site(settings, models, loop, store).app(key)
         loop.start()
         stack.callback(loop.join, settings.timeout)
@@ -52,6 +52,7 @@ def serve(settings: Serving, ready: Ready = lambda address, stop: None) -> None:
         host, port = door.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         log.info("serving %s at %s/v1", ", ".join(models.served), address)
+        log.info("answers being written may come to %s tokens together, prompts included", f"{models.holds:,}")
         if settings.host not in HOME:
             log.info("what is sent is not encrypted here; put a proxy with TLS before it")
         asyncio.run(answer(app, settings, door, loop, lambda stop: ready(address, stop)))

@@ -66,8 +66,12 @@ class Serving:
     """Pixels of an image."""
     image_timeout: Positive = 10.0
     """Seconds that fetching an image may take."""
+    cache_tokens: Count | None = None
+    """Tokens that answers being written and their prompts may come to together; what would be more waits. Unless it is
+    given, as many as half of the free memory holds once the model is loaded."""
     keep_tokens: Natural = 16384
-    """So many tokens of ended rows are remembered, for prompts that begin as they do; 0 for none."""
+    """So many tokens of ended rows are remembered, for prompts that begin as they do, and never more than a quarter of
+    cache_tokens; 0 for none."""
     feedback: str | None = None
     """An SQLite file in which answers, their prompts and what people say of them are kept; nothing is kept without."""
     log_prompts: bool = False
