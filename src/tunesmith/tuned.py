@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .config.load import dump
 from .data.example import Answer, Example, Message
 from .data.keeping.material import Material, prepare
 from .data.reading.places import places
 from .data.rendering.render import Renderer
+from .data.rendering.tokens import Tokens, TooLong
 from .data.task import Task
 from .errors import CheckpointError, RecipeError
 from .evaluate.evaluate import Examiner, Measured
@@ -119,18 +121,28 @@ class Tuned:
         if not self.writes:
             raise RecipeError(f"{self.folder.path}: this run tells classes apart and writes no answers; use classify")
 
-    def score(self, prompt: str | Sequence[Message], answer: str) -> float:
+    def score(self, prompt: str | Sequence[Message], answer: str, whole: bool = False) -> float:
         """A reward model's score of an answer; that of a better one is higher. Two scores differ by the log-odds that
-        the one is better than the other."""
+        the one is better than the other. With `whole`, what would be cut to data.max_length is refused (TooLong)."""
         if not self.scores:
             raise RecipeError(f"{self.folder.path}: this run has not learnt to score answers; train objective=reward")
         messages = (Message("user", prompt),) if isinstance(prompt, str) else tuple(prompt)
         example = Example(prompt=messages, answers=(Answer((Message("assistant", answer),)),))
         policy = Policy(self.model)
-        [tokens] = Renderer(self.tokenizer, self.run.data).render(example, "answers")
+        tokens = self.sequence(example, "answers", whole)
         batch = policy.layout()([tokens]).to(next(self.model.parameters()).device)
         with reading(self.model):
             return float(policy.score(batch))
+
+    def sequence(self, example: Example, targets: Literal["answers", "label"], whole: bool) -> Tokens:
+        """An example as the model is given it: cut to data.max_length, or refused where it should be whole and is
+        longer. Raises NoTarget, of which TooLong is one."""
+        data, longest = self.run.data, self.run.data.max_length
+        data = replace(data, max_length=sys.maxsize) if whole else data
+        [tokens] = Renderer(self.tokenizer, data).render(example, targets)
+        if len(tokens.ids) > longest:
+            raise TooLong(len(tokens.ids), 0, longest)
+        return tokens
 
     @property
     def writes(self) -> bool:
@@ -151,12 +163,13 @@ class Tuned:
         ]
         return {key: chance for chances in each for key, chance in chances.items()}
 
-    def tell(self, text: str) -> dict[str, dict[str, float]]:
-        """What it tells of a text, by task: the probability of each class, or the score."""
+    def tell(self, text: str, whole: bool = False) -> dict[str, dict[str, float]]:
+        """What it tells of a text, by task: the probability of each class, or the score. With `whole`, a text that
+        would be cut to data.max_length is refused (TooLong)."""
         if self.scores or not self.labels:
             raise RecipeError(f"{self.folder.path}: this run has not learnt to tell classes apart; train one that has")
         policy = Policy(self.model)
-        [tokens] = Renderer(self.tokenizer, self.run.data).labelled(Example(text=text, label=""))
+        tokens = self.sequence(Example(text=text, label=""), "label", whole)
         batch = policy.layout()([tokens]).to(next(self.model.parameters()).device)
         with reading(self.model):
             head = policy.score(batch)[0]

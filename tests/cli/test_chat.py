@@ -9,11 +9,13 @@ import torch
 from served import adapter, running, send
 
 from tunesmith.cli import main
+from tunesmith.model.engine import Engine
 from tunesmith.model.load import hushed
 from tunesmith.serving.decoding import Decoding
 from tunesmith.serving.harvest import hear
+from tunesmith.serving.row import rows_of
 from tunesmith.serving.store import Store
-from tunesmith.serving.talk import Talk
+from tunesmith.serving.talk import Talk, asked_of, drawing
 from tunesmith.tuned import load_run
 
 ASKED = "judge: the film is warm"
@@ -43,29 +45,40 @@ def chat(monkeypatch, capsys, run, lines, *words):
 
 def test_ratings_of_a_dialogue_lie_where_a_servers_do_and_answers_are_a_servers(run, tmp_path, monkeypatch, capsys):
     file, saved, red = tmp_path / "said.sqlite", tmp_path / "mine.jsonl", f"red={tmp_path / 'red'}"
+    template = run / "adapter" / "chat_template.jinja"
+    refuses = "{% if 'boom' in messages[-1].content %}{{ raise_exception('no booms') }}{% endif %}"
+    template.write_text(refuses + template.read_text())
     settings = {"temperature": 0.9, "top_p": 0.95, "repetition_penalty": 1.1, "seed": 3}
     lines = [
-        "/good", "/set " + " ".join(f"{key}={value}" for key, value in settings.items()), ASKED, "/good", "/switch red",
+        "/good", "/save x.jsonl", "boom",
+        "/set " + " ".join(f"{key}={value}" for key, value in settings.items()), ASKED, "/good", "/switch red",
         ASKED, "/bad", "/edit it is warm", f"/save {saved}", "/compare is it dull?", "/switch base", ASKED,
+        "/system", ASKED, f"/save {saved}", "/system speak up", "/save x.jsonl",
         "/set temprature=1", "/set beams=2", "/switch nobody", "/save mine.txt", "/nope",
     ]  # fmt: skip
-    more = ["--adapter", red, "--feedback", file, "--rater", "ann", "--max-new-tokens", "8"]
+    more = ["--adapter", red, "--feedback", file, "--rater", "ann", "--system", "be brief", "--max-new-tokens", "8"]
     code, said = chat(monkeypatch, capsys, run, lines, *more)
     assert code == 0, said
     with closing(Store(file)) as store:
         heard, answers = hear(store), [store.find(*one) for one in store.base.execute("SELECT id, place FROM answers")]
-    spoken = {one.made_of["model"]: one.answer["content"] for one in answers}
-    assert spoken.keys() == {"run", "red", "tiny"}
+    asked, brief = {"role": "user", "content": ASKED}, {"role": "system", "content": "be brief"}
+    prompts = sorted((one.made_of["model"], len(one.prompt["messages"])) for one in answers)
+    assert prompts == [("red", 2), ("run", 2), ("tiny", 1), ("tiny", 2)]
+    assert all(one.prompt["messages"] in ([asked], [brief, asked]) for one in answers)
     assert all(one.sampled.items() >= settings.items() and one.asker == "ann" for one in answers)
     with running(tmp_path, model=str(run), adapters=(red,)) as site:
-        for name, text in spoken.items():
-            body = {"model": name, "messages": [{"role": "user", "content": ASKED}], "max_tokens": 8, **settings}
-            assert send(site, "/v1/chat/completions", body)[1]["choices"][0]["message"]["content"] == text
+        for one in answers:
+            body = {"model": one.made_of["model"], "messages": one.prompt["messages"], "max_tokens": 8, **settings}
+            made = send(site, "/v1/chat/completions", body)[1]["choices"][0]
+            assert made["message"]["content"] == one.answer["content"]
+            assert (made["finish_reason"] == "length") is (one.answer.get("ended") is False)
     figures = heard.figures()
     assert (figures["liked"], figures["disliked"], figures["edits"]) == (1, 1, 1) and figures["models"]["red"] == 2
-    turns = [{"role": "user", "content": ASKED}, {"role": "assistant", "content": "it is warm"}]
-    assert [json.loads(line) for line in saved.read_text().splitlines()] == [{"messages": turns}]
+    first, second = (json.loads(line)["messages"] for line in saved.read_text().splitlines())
+    assert first == [brief, asked, {"role": "assistant", "content": "it is warm"}]
+    assert len(second) == 2 and second[0] == asked
     for words in (
+        "no booms", "there is no dialogue to save yet", "a new dialogue begins under: speak up",
         "there is no answer to speak of yet", "temperature=0.9 top_k=0 top_p=0.95", "kept: liked", "kept: not liked",
         "beams=4", "top_k=50", "top_p=0.95", "min_p=0.1", "did you mean", "beams: above 1 nothing is drawn",
         "no side 'nobody'; there are tuned, base, red", "ends in .jsonl", "no such command: /nope",
@@ -86,6 +99,23 @@ def test_the_ways_that_are_compared_are_what_they_say(run, tmp_path, model_folde
     said = talk.compare(ASKED)
     assert list(said) == ["greedy", "beams=4", "top_k=50", "top_p=0.9", "min_p=0.1"] and len(set(said.values())) > 2
     assert talk.turns == [] and said == talk.compare(ASKED)
+    wrong = 0
+    for seed in range(8):
+        how = talk.how = Decoding(max_new_tokens=4, temperature=1.0, seed=seed)
+        text = "".join(talk.say(ASKED))
+        prompt = talk.renderer.prompt(talk.turns[:-1])
+        with talk.model_of("red") as model:
+            engine = Engine(model, tokenizer)
+            [row] = rows_of(asked_of(prompt, how), tokenizer)
+            [(_, ended)] = engine.answers([prompt], 4, drawing(engine, row))
+        assert talk.turns[-1].ended is ended
+        wrong += (len(tokenizer(text)["input_ids"]) < 4) is not ended
+        talk.forget()
+    assert wrong  # text tells it not: it can be made of other tokens
+    talk.how = Decoding(max_new_tokens=8, seed=5)
+    talk.begin("be brief")
+    assert talk.compare(ASKED)["greedy"] != said["greedy"]
+    talk.begin("")
     model = AutoModelForCausalLM.from_pretrained(model_folder, trust_remote_code=False)
     with hushed():
         model = PeftModel.from_pretrained(model, tmp_path / "red").eval()

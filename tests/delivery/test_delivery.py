@@ -1,6 +1,7 @@
 """What is handed on is what was trained: loaded by others' code, in another process, it says the same."""
 
 import json
+from math import isnan
 
 import pytest
 import torch
@@ -9,14 +10,14 @@ from conftest import make_tiny
 from tunesmith.data.example import Message
 from tunesmith.data.rendering.dialogue import Writer
 from tunesmith.delivery import hub
-from tunesmith.delivery._gguf import write_gguf
+from tunesmith.delivery._gguf import refuse_unknown, write_gguf
 from tunesmith.delivery._go_template import around
 from tunesmith.delivery.adapter import Adapter
 from tunesmith.delivery.deliver import deliver
 from tunesmith.delivery.gguf import APART, Gguf
 from tunesmith.delivery.merged import Merged
 from tunesmith.delivery.ollama import Ollama
-from tunesmith.delivery.proof import ASKED, Apart, heard, says
+from tunesmith.delivery.proof import ASKED, Apart, drift, heard, says, texts
 from tunesmith.delivery.source import source_of
 from tunesmith.errors import CheckpointError, RecipeError
 from tunesmith.methods.full import Full
@@ -63,13 +64,13 @@ def test_gguf_says_the_same_but_for_its_rounding(source, tmp_path, in_this_proce
 
 
 @pytest.mark.parametrize("kind", ["Qwen2", "Qwen3"])
-def test_gguf_of_other_families(kind, tokenizer, tmp_path):
+def test_gguf_of_other_families_says_what_it_does_not_quantise(kind, tokenizer, tmp_path, caplog):
     import transformers
 
     torch.manual_seed(0)
     # heads of 128: of a Qwen3 file transformers reads no other size
     config = getattr(transformers, f"{kind}Config")(
-        vocab_size=384, hidden_size=256 if kind == "Qwen2" else 64, intermediate_size=96, num_hidden_layers=2,
+        vocab_size=384, hidden_size=256 if kind == "Qwen2" else 64, intermediate_size=80, num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=1, head_dim=128, tie_word_embeddings=True, max_position_embeddings=512,
     )  # fmt: skip
@@ -81,6 +82,15 @@ def test_gguf_of_other_families(kind, tokenizer, tmp_path):
     job = {"folder": str(tmp_path), "texts": ["the film is warm 12"], "labels": ()}
     found = dict(heard(job))
     assert torch.allclose(found["said0"], says(model, found["ids0"].tolist(), False), atol=1e-4)
+    assert not caplog.text
+    write_gguf(model, tokenizer, tmp_path / "few.gguf", "q8_0", "m")
+    assert "2 of 15 matrices keep 16 bits: q8_0 takes 32 numbers of a row" in caplog.text
+    narrow = {"hidden_size": 48, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 12}
+    config = getattr(transformers, f"{kind}Config")(intermediate_size=80, **narrow)
+    config.architectures = [f"{kind}ForCausalLM"]
+    assert refuse_unknown(config, tokenizer, "f16") == kind.lower()
+    with pytest.raises(RecipeError, match="quantization: q8_0 takes 32 numbers .* have 48, 80, so that none of it"):
+        refuse_unknown(config, tokenizer, "q8_0")
 
 
 @pytest.mark.usefixtures("in_this_process")
@@ -192,6 +202,12 @@ def test_a_template_without_a_system_turn_and_one_that_does_more(tokenizer):
 
 
 def test_no_number_is_no_proof(source, tmp_path, monkeypatch):
+    def overflown(number, ids):
+        right = says(source.tuned.model, ids, False)
+        return right if number else right.fill_(float("nan"))
+
+    apart = drift(source, texts(source)[:3], overflown)
+    assert isnan(apart.kl) and isnan(apart.logits) and apart.agreement < 1
     monkeypatch.setattr("tunesmith.delivery.deliver.prove", lambda *_: Apart(32, 10, float("nan"), 0.0, float("nan")))
     with pytest.raises(CheckpointError, match="nothing is kept"):
         deliver_to(str(source.tuned.folder.path), Adapter(), tmp_path)

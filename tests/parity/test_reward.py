@@ -10,6 +10,7 @@ import torch
 
 from tunesmith import load_run, train
 from tunesmith.cli import main
+from tunesmith.data.rendering.tokens import TooLong
 from tunesmith.errors import DataError, RecipeError
 from tunesmith.methods.full import Full
 from tunesmith.methods.lora import LoRA
@@ -150,6 +151,8 @@ def test_a_reward_model_scores_the_same_without_us(model_folder, tmp_path, metho
     assert len(scores) == (2 if isinstance(method, LoRA) else 1)
     assert scores == pytest.approx([tuned.score("judge the film", answer)] * len(scores), abs=1e-5)
     assert tuned.score("judge the film", "a warm and funny story") > scores[0]
+    with pytest.raises(TooLong):
+        tuned.score("judge the film", "warm " * 3000, whole=True)
 
 
 def test_a_reward_model_is_measured_and_shown_and_does_not_chat(model_folder, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """What the server refuses, in OpenAI's shape: what cannot be, what is too much, and who may not ask."""
 
+import asyncio
 import http.client
 import json
 import os
@@ -10,6 +11,8 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -17,8 +20,11 @@ from served import running, send
 
 from tunesmith.cli import main
 from tunesmith.errors import BadEnvironment, CheckpointError, RecipeError
+from tunesmith.serving.judged import keeper
 from tunesmith.serving.serve import serve
 from tunesmith.serving.settings import Serving
+from tunesmith.serving.speech import Speech, first_call
+from tunesmith.serving.wire import Chat, parsed
 
 ASKED = [{"role": "user", "content": "yes?"}]
 LONG = "context_length_exceeded"
@@ -49,6 +55,7 @@ WRONG = {
     "an image": ({**CHAT, "messages": [{"role": "user", "content": [PICTURE]}]}, 400, "messages.0.content", None),
     "long stop": ({**CHAT, "stop": "x" * 65}, 400, "stop", None),
     "strange bias": ({**CHAT, "logit_bias": {"99999": 1}}, 400, "logit_bias", None),
+    "endless bias": ({**CHAT, "logit_bias": {"1" * 4301: 1}}, 400, "logit_bias", None),
     "logprobs": ({**CHAT, "top_logprobs": 3}, 400, "top_logprobs", None),
     "no stream": ({**CHAT, "stream_options": {"include_usage": True}}, 400, "stream_options", None),
     "strange form": ({**CHAT, "response_format": {"type": "xml"}}, 400, "response_format.type", None),
@@ -75,6 +82,31 @@ def test_each_mistake_is_answered_in_openais_shape(site):
     assert send(site, "/v1/completions", {"model": "tiny", "prompt": [1, 10_000]})[0] == 400
     assert send(site, "/v1/embeddings", {"model": "tiny", "input": ""})[0] == 400
     assert send(site, "/v1/chat/completions", CHAT)[0] == 200
+
+
+def test_what_nobody_foresaw_is_told_in_openais_shape_streamed_too(site, monkeypatch):
+    def broken(*_):
+        raise KeyError("a secret")
+
+    monkeypatch.setattr(Speech, "message", broken)
+    told = {"message": "the server failed with KeyError", "type": "server_error", "param": None}
+    told = {"error": {**told, "code": "internal_error"}}
+    assert send(site, "/v1/chat/completions", CHAT)[:2] == (500, told)
+    status, said, _ = send(site, "/v1/chat/completions", {**CHAT, "stream": True})
+    last = said.strip().split("\n\n")[-1].removeprefix("data: ")
+    assert status == 200 and json.loads(last) == told
+
+
+def test_numbers_and_depths_that_json_has_no_end_of(caplog):
+    deep = '{"a": ' + "[" * 100_000
+    assert first_call(deep, {"f"}) is None
+    assert first_call('{"x": {"name": "f", "arguments": {}}}', {"f"}) == (6, 36, {"name": "f", "arguments": {}})
+    asked = [{"messages": ASKED, "tools": [{"maximum": 10**30}]}]
+    who: Any = parsed(Chat, json.dumps(CHAT).encode()), None
+    with caplog.at_level("INFO", "tunesmith"):
+        keep = keeper(Serving(model="x", log_prompts=True), None, who, asked, SimpleNamespace(finish=["stop"]))
+        asyncio.run(keep([({"content": "well"}, None)]))
+    assert str(10**30) in caplog.text and "well" in caplog.text
 
 
 def test_what_its_document_allows_never_breaks_it(site):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from served import adapter
 
+from tunesmith.errors import Refusal
 from tunesmith.model.engine import Engine
 from tunesmith.model.going import Together
 from tunesmith.model.load import hushed
@@ -186,6 +187,17 @@ def test_an_adapter_whose_template_ends_turns_otherwise_ends_there(shelf, tokeni
     asked = [server.ask(PROMPTS[0], 3, name, how=says, ignore_end=False)[1] for name in ("other", "tiny")]
     end, goes_on = server.all_over(*asked)
     assert (end.finish, end.tokens, goes_on.finish) == ("stop", 1, "length")
+
+
+def test_an_adapter_that_cannot_be_used_leaves_nothing_and_what_writes_is_there_before_it_is_asked(shelf, tmp_path):
+    models = Server(shelf, adapters=(f"dora={shelf / 'dora'}",)).models
+    lanes = dict(models.lanes)
+    assert set(lanes) == {"", "a1"} and models.lane("") is lanes[""] and models.lane("a1") is lanes["a1"]
+    (adapter(tmp_path / "bad", 1) / "tokenizer.json").write_text('{"version": ')
+    for _ in range(2):
+        with pytest.raises(Refusal, match="has no tokenizer that can be read"):
+            models.load("bad", tmp_path / "bad")
+    assert set(models.beside.names) == {"a1"} == set(models.beside.tuned.peft_config) and "bad" not in models.served
 
 
 def test_no_more_is_written_at_once_than_there_is_room_for(shelf, server):

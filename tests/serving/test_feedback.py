@@ -104,6 +104,8 @@ def test_conflicts_floods_and_what_is_no_feedback_are_named(tmp_path, capsys):
             Answered(f"r{n}", 0, {"messages": ASKED}, {"role": "assistant", "content": f"{n}"}) for n in range(30)
         ]
         store.answered(places)
+        modes = {one.name: one.stat().st_mode & 0o777 for one in tmp_path.iterdir()}
+        assert modes == dict.fromkeys(("said.sqlite", "said.sqlite-wal", "said.sqlite-shm"), 0o600)
         store.say([Verdict(f"r{n}", 0, "thumb", "up", "ann") for n in range(25)])
         store.say([Verdict("r0", 0, "thumb", "down", "bob"), Verdict("r1", 0, "thumb", "down", "ann")])
         store.say([Verdict("r2", 0, "better_than", {"id": "r3", "place": 0}, "ann")])

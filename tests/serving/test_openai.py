@@ -3,11 +3,13 @@
 import base64
 import struct
 import threading
+from typing import Literal
 
 import openai
 import pytest
 import torch
 from conftest import make_tiny
+from pydantic import BaseModel
 
 from tunesmith.model.load import hushed
 
@@ -224,6 +226,15 @@ SCHEMA = {
 }
 
 
+class Stars(BaseModel):
+    many: Literal["one", "two"]
+
+
+class Review(BaseModel):
+    mood: Literal["warm", "dull"]
+    stars: Stars
+
+
 def test_an_answer_is_held_to_a_schema(client):
     import json
 
@@ -234,6 +245,12 @@ def test_an_answer_is_held_to_a_schema(client):
         said = json.loads(choice.message.content)
         assert said.keys() == {"mood", "stars"} and said["mood"] in ("warm", "dull") and 1 <= said["stars"] <= 5
         assert choice.finish_reason == "stop"
+    form = {"type": "json_schema", "json_schema": {"name": "one", "schema": {"const": {"a": 1}}}}
+    whole, cut = (
+        client.chat.completions.create(model="red", messages=ASKED, max_tokens=20, stop=stop, response_format=form)
+        for stop in ("never said", "}")
+    )
+    assert [one.choices[0].message.content for one in (whole, cut)] == ['{"a": 1}', '{"a": 1']
 
 
 def test_a_tool_that_must_be_called_is_called_streamed_too(client):
@@ -250,5 +267,10 @@ def test_a_tool_that_must_be_called_is_called_streamed_too(client):
     streamed = [one.delta.tool_calls[0] for one in parts if one.delta.tool_calls]
     assert streamed[0].function.model_dump() == call.function.model_dump() and parts[-1].finish_reason == "tool_calls"
     assert not any(one.delta.content for one in parts)
+    nested = openai.pydantic_function_tool(Review)
+    assert "$ref" in str(nested)  # to what stands beside it in its parameters
+    more |= {"tools": [nested, tool], "tool_choice": {"type": "function", "function": {"name": "Review"}}}
+    [call] = client.chat.completions.create(model="red", messages=ASKED, **more).choices[0].message.tool_calls
+    assert Review.model_validate_json(call.function.arguments).stars.many in ("one", "two")
     with pytest.raises(openai.BadRequestError, match="chat template does not write them"):
         client.chat.completions.create(model="red", messages=ASKED, tools=[tool])

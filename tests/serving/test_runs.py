@@ -65,3 +65,9 @@ def test_a_run_that_tells_classes_apart_scores_and_does_not_write(model_folder, 
             ("/v1/score", {"input": [""]}),
         ):
             assert send(site, path, {"model": "run", **body})[0] == 400
+        long = "warm " * 3000
+        status, said, _ = send(site, "/v1/score", {"model": "run", "input": ["dull", long]})
+        error = said["error"]
+        assert (status, error["param"], error["code"]) == (400, "input", "context_length_exceeded"), error
+        assert "this run reads 2048 (data.max_length)" in error["message"]
+    assert load_run(run).classify(long)  # by hand a text is cut, as it was to be learnt from

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 HELP = """/set shows how answers are written; /set temperature=0.8 top_p=0.9 changes it
 /compare TEXT says what greedy, beam search, top-k, top-p and min-p answer; without a text, to your last one
+/system TEXT begins a new dialogue under that system prompt; without a text, under none
 /switch NAME lets another side answer: base, tuned, or an adapter of --adapter; /base and /tuned do so too
 /good, /bad say of the last answer what you think; /edit TEXT what it should have said
 /save FILE.jsonl adds the dialogue to a file that train reads; /new forgets it
@@ -46,6 +47,7 @@ def chat(
     adapter: Annotated[list[str] | None, typer.Option(help="name=path of an adapter beside it; several times.")] = None,
     feedback: Annotated[Path | None, typer.Option(help="The SQLite file for answers and what you say of them.")] = None,
     rater: Annotated[str, typer.Option(help="Who you are, in the feedback.")] = "",
+    system: Annotated[str, typer.Option(help="The system prompt; else what the chat template has of its own.")] = "",
 ) -> None:
     """Talk to a run's result. Lines come from the terminal or a pipe; /help shows what may be said beside.
 
@@ -63,7 +65,7 @@ def chat(
         tuned.refuse_to_write()
     with ExitStack() as stack:
         store = stack.enter_context(closing(Store(feedback))) if feedback else None
-        go_on(Talk(tuned, beside(tuned, named), how, store, rater))
+        go_on(Talk(tuned, beside(tuned, named), how, store, rater, system))
 
 
 def go_on(talk: Talk) -> None:
@@ -71,28 +73,32 @@ def go_on(talk: Talk) -> None:
     if sys.stdin.isatty():
         line(HELP)
     while (text := typed(f"{talk.side}> ")) != "/quit":
-        if text == "":
-            continue
+        if text:
+            heed(talk, text)
+
+
+def heed(talk: Talk, text: str) -> None:
+    """Do what a line asks for, or answer it; what is wrong with it is said, and the dialogue goes on."""
+    from ..data.rendering.tokens import NoTarget
+    from ..serving.fault import Fault
+
+    try:
         if asks_what_it_is(talk.tuned, text):
             tell(talk.tuned, text.removeprefix("/tell "))
         elif text.startswith("/"):
             obey(talk, text)
         else:
             speak(talk.say(text))
+    except (Refusal, Fault, NoTarget) as error:
+        line(str(error))
 
 
 def obey(talk: Talk, text: str) -> None:
-    """Do what a line asks for that begins with a stroke; what is wrong with it is said, and the dialogue goes on."""
-    from ..serving.fault import Fault
-
+    """Do what a line asks for that begins with a stroke. Raises Refusal, or Fault, where it cannot be."""
     name, _, rest = text.partition(" ")
     if name not in COMMANDS:
-        line(f"no such command: {name}; there are {' '.join(COMMANDS)}")
-        return
-    try:
-        COMMANDS[name](talk, rest.strip())
-    except (Refusal, Fault) as error:
-        line(str(error))
+        raise RecipeError(f"no such command: {name}; there are {' '.join(COMMANDS)}")
+    COMMANDS[name](talk, rest.strip())
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------
@@ -128,6 +134,11 @@ def switch(talk: Talk, rest: str) -> None:
 
 def forget(talk: Talk, rest: str) -> None:
     talk.forget()
+
+
+def begin(talk: Talk, rest: str) -> None:
+    talk.begin(rest)
+    line("a new dialogue begins" + (f" under: {rest}" if rest else ""))
 
 
 def good(talk: Talk, rest: str) -> None:
@@ -170,6 +181,7 @@ COMMANDS: dict[str, Callable[[Talk, str], None]] = {
     "/base": lambda talk, _: talk.switch("base"),
     "/tuned": lambda talk, _: talk.switch("tuned"),
     "/new": forget,
+    "/system": begin,
     "/good": good,
     "/bad": bad,
     "/edit": edit,

@@ -8,12 +8,15 @@ are laid anew.
 from __future__ import annotations
 
 import json
+import logging
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from ..data.rendering.turns import end_of_turn
 from ..errors import BadEnvironment, RecipeError
+
+log = logging.getLogger("tunesmith")
 
 KINDS = {
     "LlamaForCausalLM": "llama",
@@ -22,11 +25,14 @@ KINDS = {
     "Qwen3ForCausalLM": "qwen3",
 }
 """What llama.cpp calls the models that can be written so."""
+WHOLE = {"f32", "f16", "bf16"}
+BLOCK = 32
+"""Quantised numbers are written by so many of a row."""
 FEW_BITS = {"q4_0", "q4_1", "q5_0"}
 """Kinds of numbers with which the first and the last layer keep eight bits, as llama.cpp has them keep more."""
 
 
-def refuse_unknown(config: Any, tokenizer: Any) -> str:
+def refuse_unknown(config: Any, tokenizer: Any, numbers: str) -> str:
     """What llama.cpp calls a model of this config. Raises RecipeError where it is not known how to write it."""
     if find_spec("gguf") is None:
         raise BadEnvironment("--to gguf: needs the package gguf; pip install 'tunesmith[gguf]'")
@@ -37,6 +43,12 @@ def refuse_unknown(config: Any, tokenizer: Any) -> str:
     if rope.get("rope_type", "default") not in ("default", "linear"):
         raise RecipeError(
             f"--to gguf: positions of the kind {rope['rope_type']} are not written; deliver it with --to merged"
+        )
+    rows = {config.hidden_size, config.intermediate_size, config.num_attention_heads * width(config)}
+    if numbers not in WHOLE and all(row % BLOCK for row in rows):
+        raise RecipeError(
+            f"quantization: {numbers} takes {BLOCK} numbers of a row at a time, and rows of this model have"
+            f" {', '.join(map(str, sorted(rows)))}, so that none of it would be quantised; take f16"
         )
     splitting(tokenizer)
     return KINDS[kind]
@@ -61,17 +73,18 @@ def splitting(tokenizer: Any) -> str:
         ) from None
 
 
-def write_gguf(model: Any, tokenizer: Any, file: Path, numbers: str, name: str) -> int:
-    """Write a model of ordinary weights; how many of its matrices keep 16 bits, for their rows cannot be quantised."""
+def write_gguf(model: Any, tokenizer: Any, file: Path, numbers: str, name: str) -> None:
+    """Write a model of ordinary weights, and say how many of its matrices keep 16 bits, for their rows cannot be
+    quantised."""
     import gguf
 
     config = model.config
-    kind = refuse_unknown(config, tokenizer)
+    kind = refuse_unknown(config, tokenizer, numbers)
     writer = gguf.GGUFWriter(file, kind)
     describe(writer, config, numbers, name)
     words(writer, tokenizer, config.vocab_size)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[kind.upper()], config.num_hidden_layers)
-    tied, kept = config.tie_word_embeddings, 0
+    tied, kept, matrices = config.tie_word_embeddings, 0, 0
     for key, weight in model.state_dict().items():
         if tied and key == "lm_head.weight":
             continue
@@ -79,6 +92,7 @@ def write_gguf(model: Any, tokenizer: Any, file: Path, numbers: str, name: str) 
         if known is None:
             raise RecipeError(f"--to gguf: {key} has no place in a {kind} file; deliver it with --to merged")
         held = held_as(known, tuple(weight.shape), numbers)
+        matrices += weight.dim() > 1
         kept += held == "f16" and numbers != "f16"
         if kind == "llama" and (".attn_q." in known or ".attn_k." in known):
             heads = config.num_attention_heads if ".attn_q." in known else config.num_key_value_heads
@@ -90,18 +104,25 @@ def write_gguf(model: Any, tokenizer: Any, file: Path, numbers: str, name: str) 
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return kept
+    if kept:
+        why = f"{numbers} takes {BLOCK} numbers of a row at a time, and their rows are no multiple of that"
+        log.warning("%d of %d matrices keep 16 bits: %s", kept, matrices, why)
 
 
 def held_as(name: str, shape: tuple[int, ...], numbers: str) -> str:
     """How the numbers of one tensor are written."""
     if len(shape) == 1 or numbers == "f32":
         return "f32"
-    if numbers in ("f16", "bf16"):
+    if numbers in WHOLE:
         return numbers
-    if shape[-1] % 32:  # a block of quantised numbers is 32 of a row
+    if shape[-1] % BLOCK:
         return "f16"
     return "q8_0" if numbers in FEW_BITS and name in ("token_embd.weight", "output.weight") else numbers
+
+
+def width(config: Any) -> int:
+    """How many numbers a head has."""
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
 def turned(weight: Any, heads: int) -> Any:
@@ -114,7 +135,7 @@ def describe(writer: Any, config: Any, numbers: str, name: str) -> None:
     import gguf
 
     rope = config.rope_parameters
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    size = width(config)
     writer.add_name(name)
     writer.add_file_type(gguf.LlamaFileType[FILE_TYPES[numbers]])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)

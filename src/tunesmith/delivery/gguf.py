@@ -41,7 +41,7 @@ class Gguf(Way):
             )
         source.refuse_unmergeable("a GGUF file holds a whole model")
         folder = locate(source.tuned.run.model.path) if source.adapter else source.tuned.folder.path / "model"
-        refuse_unknown(read_config(folder), source.tokenizer)
+        refuse_unknown(read_config(folder), source.tokenizer, self.quantization)
 
     def write(self, source: Source, folder: Path) -> None:
         from ._gguf import write_gguf

@@ -146,7 +146,9 @@ def compared(source: Source, asked: list[str], heard: Path) -> Apart:
 
 def drift(source: Source, asked: list[str], said: Callable[[int, list[int]], Tensor]) -> Apart:
     """How far from the trained model that is which says this of each text."""
-    tokens, kl, same, most = 0, 0.0, 0, 0.0
+    import torch
+
+    tokens, kl, same, gaps = 0, 0.0, 0, list[float]()
     for number, text in enumerate(asked):
         ids = ids_of(source.tokenizer, text)
         before, after = says(source.tuned.model, ids, bool(source.labels)), said(number, ids)
@@ -156,8 +158,10 @@ def drift(source: Source, asked: list[str], said: Callable[[int, list[int]], Ten
         else:
             kl += float((first.exp() * (first - second)).sum())
         tokens, same = tokens + len(before), same + int((before.argmax(-1) == after.argmax(-1)).sum())
-        most = max(most, float((before - after).abs().max()))
-    return Apart(len(asked), tokens, max(0.0, kl / tokens), same / tokens, most)
+        gaps.append(float((before - after).abs().max()))
+    mean = kl / tokens
+    mean = 0.0 if mean < 0 else mean  # by rounding; not max(0, mean), which makes 0 of what is no number
+    return Apart(len(asked), tokens, mean, same / tokens, float(torch.tensor(gaps).max()))
 
 
 def merged_into(source: Source, into: Into) -> Apart:

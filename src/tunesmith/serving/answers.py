@@ -24,6 +24,8 @@ from .wire import Any_, Chat, Completion, Sampled
 
 LEAST = 1e-6
 """Of top_p: 0 means the likeliest token, which some token must be."""
+LONG = 20
+"""Digits that no token's number has; of thousands Python makes no number."""
 READER: Any = Messages()  # the registry knows it as any format
 
 
@@ -151,7 +153,8 @@ class Asking:
 
     def bias(self, said: dict[str, float]) -> tuple[tuple[int, float], ...]:
         for token in said:
-            if not (token.isascii() and token.isdigit() and int(token) < self.words):
+            known = token.isascii() and token.isdigit() and len(token) < LONG and int(token) < self.words
+            if not known:
                 raise bad(f"'logit_bias': '{token[:20]}' is no token of this model", "logit_bias")
         return tuple((int(token), value) for token, value in said.items())
 

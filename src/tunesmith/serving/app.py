@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
@@ -19,7 +19,7 @@ from . import judged, texts
 from .answers import Answers, Asking, dialogue, prompts_of, rendering, turn
 from .door import Door
 from .events import Events, json_response, watched
-from .fault import Fault, bad
+from .fault import Fault, bad, broken
 from .judged import Keep, keeper
 from .loop import AT_ONCE, BETWEEN, Loop, deliver
 from .models import Models, Served
@@ -81,12 +81,15 @@ class Site:
         yield
 
     def safely(self, work: Callable[[Request], Any]):
-        """An address that answers faults in OpenAI's shape."""
+        """An address that answers faults in OpenAI's shape, those that nobody foresaw too."""
 
         async def answer(request: Request) -> Response:
             try:
                 return await work(request)
-            except Fault as fault:
+            except ClientDisconnect:  # nobody is there to be told
+                raise
+            except Exception as error:  # noqa: BLE001 - who asked is told, and the server goes on
+                fault = error if isinstance(error, Fault) else broken(error)
                 return json_response(fault.body, fault.status, dict(fault.headers))
 
         return answer

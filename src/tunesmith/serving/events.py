@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from .answers import Answers
-from .fault import CLOSED, Fault
+from .fault import CLOSED, Fault, broken
 from .visit import left
 
 
@@ -34,7 +34,8 @@ class Events(Response):
                 used = {**start, "choices": [], "usage": self.answers.usage}
                 await send({"type": "http.response.body", "body": event(used), "more_body": True})
             await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
-        except Fault as fault:
+        except Exception as error:  # noqa: BLE001 - who asked is told, and the server goes on
+            fault = error if isinstance(error, Fault) else broken(error)
             if fault.status != CLOSED:
                 await send({"type": "http.response.body", "body": event(fault.body), "more_body": False})
         finally:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from ..secret import masked
+
+log = logging.getLogger("tunesmith")
 
 CLOSED = 499
 """What is noted when the client has left; nobody reads it."""
@@ -49,5 +52,10 @@ def late(seconds: float) -> Fault:
 
 
 def broken(error: Exception) -> Fault:
-    """What went wrong here, without what was asked."""
+    """What went wrong here, without what was asked; so it is logged too, and where it was if that is wanted."""
+    from ..model.load import memory_error
+
+    log.error("serve: %s", type(error).__name__, exc_info=error if log.isEnabledFor(logging.DEBUG) else None)
+    if memory_error(error):
+        return Fault(503, "out of memory; ask for less, or later", code="overloaded", headers={"Retry-After": "5"})
     return Fault(500, f"the server failed with {type(error).__name__}", code="internal_error")

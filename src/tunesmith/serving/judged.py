@@ -8,13 +8,11 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-import orjson
-
 from .answers import Answers
 from .fault import Fault, bad
 from .models import Served
 from .settings import Serving
-from .store import Answered, Store, Verdict
+from .store import Answered, Store, Verdict, text
 from .wire import Chat, Completion, Said
 
 log = logging.getLogger("tunesmith")
@@ -89,7 +87,7 @@ def keeper(
     said, served = who
     mark = "chatcmpl-" if isinstance(said, Chat) else "cmpl-"
     if settings.log_prompts:
-        log.info("serve: asked %s: %s", said.model, orjson.dumps(asked).decode())
+        log.info("serve: asked %s: %s", said.model, text(list(asked)))
     left_out = {"messages", "prompt", "tools", "user", "model", "stream", "stream_options"}
     sampled = {name: value for name, value in vars(said).items() if value is not None and name not in left_out}
 
@@ -98,7 +96,7 @@ def keeper(
         for message, finish in zip(messages, answers.finish, strict=True):
             message |= {"ended": False} if finish == "length" else {}
         if settings.log_prompts:
-            log.info("serve: answered %s: %s", said.model, orjson.dumps(messages).decode())
+            log.info("serve: answered %s: %s", said.model, text(messages))
         if store is None:
             return
         rows = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -12,14 +11,12 @@ from dataclasses import dataclass
 from threading import Condition, Thread
 from typing import Any, Protocol, TypeVar
 
-from ..model.load import memory_error
 from .fault import Fault, broken, late
 from .lane import Batch, Lane
 from .memory import Begun
 from .metrics import Metrics
 from .row import Ask, Piece, Row
 
-log = logging.getLogger("tunesmith")
 T = TypeVar("T")
 
 AT_ONCE = 2048
@@ -155,7 +152,8 @@ class Loop(Thread):
 
     def held(self) -> int:
         """Tokens that these and those that are being read may come to."""
-        asks = {row.ask for lane in self.lanes for row in lane.rows} | set(self.reading.asks if self.reading else ())
+        part = self.reading
+        asks = {row.ask for lane in self.lanes for row in lane.rows} | set(part.asks if part else ())
         return sum(ask.size for ask in asks)
 
     def work(self) -> None:
@@ -296,10 +294,7 @@ class Loop(Thread):
             self.metrics.finished[row.finish] += 1
 
     def fail(self, asks: list[Ask], error: Exception) -> None:
-        log.error("serve: %s", type(error).__name__, exc_info=error if log.isEnabledFor(logging.DEBUG) else None)
         fault = broken(error)
-        if memory_error(error):
-            fault = Fault(503, "out of memory; ask for less, or later", code="overloaded", headers={"Retry-After": "5"})
         for ask in dict.fromkeys(asks):
             if ask.cancelled:  # and has been told, or waits for nothing
                 continue

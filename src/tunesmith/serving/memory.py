@@ -36,7 +36,7 @@ def affordable(engine: Engine) -> int:
     with reading(engine.model):
         layers = getattr(first_word(engine), "layers", [])
     held = [one for layer in layers for one in (getattr(layer, "keys", None), getattr(layer, "values", None))]
-    each = sum(one.nbytes // one.shape[-2] for one in held if isinstance(one, Tensor))
+    each = sum(one.nbytes // one.shape[-2] for one in held if isinstance(one, Tensor) and one.numel())
     free = torch.cuda.mem_get_info()[0] if engine.device.type == "cuda" else memory().free
     return free // 2 // max(1, each)
 

@@ -153,6 +153,7 @@ class Models:
             self.open_adapter(run.path / "adapter", options)
         for name, path in named_adapters(self.settings.adapters).items():
             self.load(name, locate_adapter(path, f"adapters: {name}"))
+        self.lane(BASE)
 
     def open_adapter(self, folder: Path, options: Data) -> None:
         """The adapter of the run that is served, which may be of any kind."""
@@ -208,12 +209,18 @@ class Models:
                 f"{folder}: is of the kind {kind}, and those that are served of {', '.join(kinds)}; PEFT holds one kind"
                 " in a model: serve it by itself"
             )
-        self.beside.load(adapter, folder)
         known = folder / "tokenizer.json"
-        tokenizer = load_tokenizer(folder) if known.is_file() else load_tokenizer(self.base)
+        tokenizer = load_tokenizer(folder if known.is_file() else self.base)
         renderer = Renderer(tokenizer, options or Data(path="none", max_length=LONGEST))
-        self.served[name] = Served(name, renderer, adapter, self.base_name, folder)
-        return self.served[name]
+        served = Served(name, renderer, adapter, self.base_name, folder)
+        self.beside.load(adapter, folder)
+        try:
+            self.lane(adapter)  # takes some passes, for which whoever comes to ask it is not to wait
+        except BaseException:
+            self.unload(served)
+            raise
+        self.served[name] = served
+        return served
 
     def kind(self, served: Served) -> tuple[str | None, str]:
         """PEFT's name of an adapter's method."""

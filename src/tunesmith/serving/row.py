@@ -142,7 +142,7 @@ class Row:
             self.finish = "length"
         if ended or self.finish == "length" or whole:
             self.text.finish(self.ids[:-1] if ended else self.ids)
-            if self.finish == "length" and self.text.stopped():
+            if self.text.stopped():  # in what waited, or has not been looked at: it is cut there
                 self.finish = "stop"
         return self.piece()
 

@@ -59,6 +59,8 @@ def first_call(text: str, names: set[str]) -> tuple[int, int, dict[str, Any]] | 
             value, end = json.JSONDecoder().raw_decode(text, at)
         except ValueError:
             value, end = None, at + 1
+        except RecursionError:  # nested so deep that no tool could want it, and so is what it begins with
+            return None
         if isinstance(value, dict) and called(value, names):
             return at, end, value
         at = text.find("{", at + 1)
@@ -118,16 +120,19 @@ class Speech:
         """What holds the answer to its form, if anything does."""
         asked = form(self.said.response_format)
         if self.forced:
-            options = [self.schema(tool) for tool in self.tools if name_of(tool) in self.forced]
+            options = [self.schema(tool, n) for n, tool in enumerate(self.tools) if name_of(tool) in self.forced]
             asked = {"anyOf": options}, "tools"
         if asked is None:
             return None
         ends = ends.union(ends_by(self.renderer.tokenizer))
         return held(self.tokenizer, words, ends, schema_grammar(*asked), asked[1])
 
-    def schema(self, tool: dict[str, Any]) -> dict[str, Any]:
+    def schema(self, tool: dict[str, Any], number: int) -> dict[str, Any]:
+        """What a call of a tool looks like. Its parameters have a name of their own, so that `#/$defs/X` in them still
+        means what stands in them (JSON Schema Core, 9.2)."""
         function = tool.get("function", tool)
         given = function.get("parameters") or {"type": "object"}
+        given = {**given, "$id": given.get("$id") or f"urn:tool:{number}"}
         parts = {"name": {"const": function["name"]}, self.form.arguments: given}
         return {"type": "object", "properties": parts, "required": list(parts), "additionalProperties": False}
 

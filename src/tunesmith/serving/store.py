@@ -72,6 +72,8 @@ class Store:
             raise DataError(f"{file}: is not there; `tunesmith serve` writes it with feedback={file.name}")
         self.file, self.lock = file, Lock()
         try:
+            if create:
+                file.touch(0o600)  # SQLite gives what it makes beside a file the modes of that file
             self.base = sqlite3.connect(file, check_same_thread=False, isolation_level=None, timeout=PATIENCE)
             version = self.base.execute("PRAGMA user_version").fetchone()[0]
             tables = self.base.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
@@ -82,10 +84,10 @@ class Store:
             self.base.execute("PRAGMA foreign_keys=ON")
             self.base.executescript(SCHEMA)
             self.base.execute(f"PRAGMA user_version={VERSION}")
-        except sqlite3.Error as error:
+            if create:
+                make_private(file)
+        except (sqlite3.Error, OSError) as error:
             raise DataError(f"{file}: cannot be used for feedback: {error}; name another file") from None
-        if create:
-            file.chmod(0o600)
 
     def close(self) -> None:
         with self.lock:
@@ -132,6 +134,14 @@ class Store:
     def count(self) -> int:
         with self.lock:
             return self.base.execute("SELECT count(*) FROM answers").fetchone()[0]
+
+
+def make_private(file: Path) -> None:
+    """Let nobody but the owner read a file that others could, with what SQLite has beside it."""
+    whole = file.resolve()
+    for one in (whole, *(whole.with_name(whole.name + end) for end in ("-wal", "-shm"))):
+        if one.exists():
+            one.chmod(0o600)
 
 
 def transacted(cursor: sqlite3.Cursor, words: str, rows: Sequence[Sequence[Any]]) -> None:

@@ -25,7 +25,7 @@ from ..tuned import Tuned
 from . import judged
 from .decoding import Decoding, ways
 from .models import BASE, Served
-from .row import Ask, rows_of
+from .row import Ask, Row, rows_of
 from .store import Answered, Store
 from .wire import Said
 
@@ -45,14 +45,19 @@ class Talk:
     how: Decoding = field(default_factory=Decoding)
     store: Store | None = None
     rater: str = ""
+    system: str = ""
+    """What every dialogue begins with; without it, whatever the template says."""
     side: str = TUNED
-    turns: list[Message] = field(default_factory=list)
+    turns: list[Message] = field(init=False)
     last: Answered | None = None
     """The last answer."""
     kept: bool = False
     """Whether it lies in the store."""
     known: dict[str, Served] = field(default_factory=dict)
     """Sides that have answered, so that an adapter's file is summed once."""
+
+    def __post_init__(self) -> None:
+        self.forget()
 
     def switch(self, side: str) -> None:
         """Let another side answer, in a dialogue of its own. Raises RecipeError."""
@@ -62,7 +67,13 @@ class Talk:
         self.forget()
 
     def forget(self) -> None:
-        self.turns, self.last, self.kept = [], None, False
+        self.turns = [Message("system", self.system)] if self.system else []
+        self.last, self.kept = None, False
+
+    def begin(self, system: str) -> None:
+        """Begin a dialogue with another system prompt, or with none."""
+        self.system = system
+        self.forget()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -72,12 +83,10 @@ class Talk:
 
     def say(self, text: str) -> Iterator[str]:
         """The answer, piece by piece; once it is whole it is part of the dialogue."""
-        asked, said = [*self.turns, Message("user", text)], ""
-        for piece in self.written(asked, self.how):
-            said += piece
+        asked, said, ended = [*self.turns, Message("user", text)], "", False
+        for piece, over in self.written(asked, self.how):
+            said, ended = said + piece, over
             yield piece
-        words = self.tuned.tokenizer(said, add_special_tokens=False, verbose=False)["input_ids"]
-        ended = len(words) < self.how.max_new_tokens  # the stop token is one of them
         self.turns = [*asked, Message("assistant", said, ended=ended)]
         self.keep(asked, self.turns[-1])
 
@@ -85,17 +94,22 @@ class Talk:
         """What would be said to a text, or was to be said to the last one, in each way of writing; the dialogue stays
         as it is."""
         asked = [*self.turns, Message("user", text)] if text else self.turns[:-1]
-        return {name: "".join(self.written(asked, how)) for name, how in ways(self.how).items()}
+        drawn = {name: self.written(asked, how) for name, how in ways(self.how).items()}
+        return {name: "".join(piece for piece, _ in pieces) for name, pieces in drawn.items()}
 
-    def written(self, messages: list[Message], how: Decoding) -> Iterator[str]:
+    def written(self, messages: list[Message], how: Decoding) -> Iterator[tuple[str, bool]]:
+        """An answer piece by piece, and with the last one whether it came to its end, or was cut off."""
         self.tuned.refuse_to_write()
         prompt = self.renderer.prompt(messages)
         with self.model_of(self.side) as model:
             engine = Engine(model, self.tuned.tokenizer)
             if how.beams > 1:
                 yield beam(engine, prompt, how)
-            else:
-                yield from engine.stream(prompt, how.max_new_tokens, drawing(engine, prompt, how))
+                return
+            [row] = rows_of(asked_of(prompt, how), engine.tokenizer)
+            for piece in engine.stream(prompt, how.max_new_tokens, drawing(engine, row)):
+                yield piece, False
+            yield "", row.ids[-1] in engine.stops()
 
     @cached_property
     def renderer(self) -> Renderer:
@@ -173,7 +187,7 @@ class Talk:
 
     def row(self) -> dict[str, Any]:
         """The dialogue as a row to learn from."""
-        if not self.turns:
+        if self.last is None:
             raise RecipeError("there is no dialogue to save yet; ask something first")
         return {"messages": turns_of(self.turns)}
 
@@ -200,23 +214,26 @@ def beside(tuned: Tuned, said: Mapping[str, str]) -> dict[str, Path]:
     return found
 
 
-def drawing(engine: Engine, prompt: Ids, how: Decoding):
-    """What takes the next word as a server would under the same settings and seed."""
-    import torch
+def asked_of(prompt: Ids, how: Decoding) -> Ask:
+    """What a server would be asked under the same settings and seed."""
+    return Ask(BASE, prompt, how.draw, how.max_new_tokens, seed=None if how.seed is None else str(how.seed))
 
-    seed = None if how.seed is None else str(how.seed)
-    [row] = rows_of(Ask(BASE, prompt, how.draw, how.max_new_tokens, seed=seed), engine.tokenizer)
+
+def drawing(engine: Engine, row: Row):
+    """What takes the next word as a server would, and notes it."""
+    import torch
 
     def pick(logits):
         [token] = draw_each(logits, [row])
+        row.ids.append(token)
         row.said[token] += 1
         return torch.tensor([token], device=logits.device)
 
     return pick
 
 
-def beam(engine: Engine, prompt: Ids, how: Decoding) -> str:
-    """The likeliest whole answer that transformers finds with so many beginnings at a time."""
+def beam(engine: Engine, prompt: Ids, how: Decoding) -> tuple[str, bool]:
+    """The likeliest whole answer that transformers finds with so many beginnings at a time, and whether it ended."""
     import torch
     from transformers import GenerationConfig
 
@@ -228,4 +245,5 @@ def beam(engine: Engine, prompt: Ids, how: Decoding) -> str:
     )  # fmt: skip
     with reading(engine.model), hushed():
         made = engine.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=settings)
-    return engine.tokenizer.decode(made[0, len(prompt) :], skip_special_tokens=True)
+    ids = made[0, len(prompt) :].tolist()
+    return engine.tokenizer.decode(ids, skip_special_tokens=True), ids[-1] in ends

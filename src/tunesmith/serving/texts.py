@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..data.rendering.tokens import NoTarget
+from ..data.rendering.tokens import NoTarget, TooLong
 from ..errors import Refusal
 from ..model.engine import Ids
 from .answers import dialogue, several
@@ -53,7 +53,8 @@ def scoring(said: Score, served: Served) -> list[Callable[[], list[Any]]]:
         raise bad(f"the model '{said.model}' writes; /v1/score is for runs of objective=reward or classify", "model")
     if tuned.scores:
         pairs = scored(said)
-        return [partial(score_of, tuned, n, pair) for n, pair in enumerate(pairs)]
+        where = "messages" if said.messages is not None else "answers"
+        return [partial(score_of, tuned, where, n, pair) for n, pair in enumerate(pairs)]
     if said.input is None:
         raise bad("'input' is missing", "input")
     found = (said.input,) if isinstance(said.input, str) else said.input
@@ -62,7 +63,7 @@ def scoring(said: Score, served: Served) -> list[Callable[[], list[Any]]]:
 
 def classes(tuned: Any, number: int, text: str) -> list[Any]:
     """What a run tells of a text; of several tasks an entry each, with the task's name."""
-    data, told = [], attempt(lambda: tuned.tell(text))
+    data, told = [], attempt("input", lambda: tuned.tell(text, whole=True))
     for task, chances in told.items():
         label = max(chances, key=chances.get)
         one = {"object": "class", "index": number, "label": label, "score": chances[label], "probs": chances}
@@ -82,12 +83,15 @@ def scored(said: Score) -> list[tuple[Any, str]]:
     raise bad("'messages' is missing, or 'prompt' with 'answers'", "messages")
 
 
-def score_of(tuned: Any, number: int, pair: tuple[Any, str]) -> list[Any]:
-    return [{"object": "score", "index": number, "score": attempt(lambda: tuned.score(*pair))}]
+def score_of(tuned: Any, where: str, number: int, pair: tuple[Any, str]) -> list[Any]:
+    return [{"object": "score", "index": number, "score": attempt(where, lambda: tuned.score(*pair, whole=True))}]
 
 
-def attempt(work: Callable[[], Any]) -> Any:
+def attempt(where: str, work: Callable[[], Any]) -> Any:
     try:
         return work()
+    except TooLong as error:
+        why = f"'{where}': has {error.tokens} tokens, and this run reads {error.longest} (data.max_length); send less"
+        raise bad(why, where, "context_length_exceeded") from None
     except (Refusal, NoTarget) as error:
-        raise bad(f"'input': {error}", "input") from None
+        raise bad(f"'{where}': {error}", where) from None
