@@ -71,13 +71,15 @@ class Engine:
     def stream(self, prompt: Ids, max_new_tokens: int, pick=None) -> Iterator[str]:
         """An answer piece by piece, as it is written: word after word the likeliest, or what `pick` takes."""
         with reading(self.model):
-            ids, said = [], ""
+            ids, said, text = [], "", ""
             for step in self.steps(self.prefill([self.begun(prompt)], []), max_new_tokens, pick or greedy):
                 ids += [token for _, token in step]
                 text = self.tokenizer.decode(ids, skip_special_tokens=True)
                 if not text.endswith("\ufffd"):  # half of a character that takes several tokens
                     yield text[len(said) :]
                     said = text
+            if text != said:  # cut off within one
+                yield text[len(said) :]
 
     def rank(self, prompts: Sequence[Ids], options: Sequence[Sequence[Ids]]) -> Tensor:
         """[N, O] the log-probability of each option after its prompt, summed over the option's tokens."""
