@@ -52,7 +52,8 @@ def serve(settings: Serving, ready: Ready = lambda address, stop: None) -> None:
         host, port = door.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         log.info("serving %s at %s/v1", ", ".join(models.served), address)
-        log.info("answers being written may come to %s tokens together, prompts included", f"{models.holds:,}")
+        if models.tuned is None:
+            log.info("answers being written may come to %s tokens together, prompts included", f"{models.holds:,}")
         if settings.host not in HOME:
             log.info("what is sent is not encrypted here; put a proxy with TLS before it")
         asyncio.run(answer(app, settings, door, loop, lambda stop: ready(address, stop)))
