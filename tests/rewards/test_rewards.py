@@ -154,8 +154,8 @@ def test_no_answer_makes_a_schema_or_a_fence_take_for_ever(tmp_path, monkeypatch
         (names | {"properties": {"n": {}}, "additionalProperties": False}, {text: 1}, {ends: None, "n": 1}, {"abc": 1}),
         ({"additionalProperties": {"type": "null"}, **names}, {text: 1}, {ends: None, "abc": None}, {"abc": 1}),
     ]
-    for number, (schema, *answers) in enumerate(cases):
-        file = tmp_path / f"{number}.json"
+    for at, (schema, *answers) in enumerate(cases):
+        file = tmp_path / f"{at}.json"
         file.write_text(json.dumps(schema))
         kind = JsonSchema(file=str(file))
         kind.refuse("rewards.0")
