@@ -604,7 +604,7 @@ def test_other_rewards_and_other_truths_are_no_way_to_go_on(tmp_path, model_fold
         "output=run",
     ]
     words += ["rewards=[{name: function, path: 'worth.py:worth'}, {name: regex, pattern: a}]", "train.max_steps=3"]
-    words += ["objective.max_completion_length=2", "train.per_device_train_batch_size=2"]
+    words += ["objective.max_completion_length=2", "train.per_device_train_batch_size=2", "data.eval_size=0"]
     with pytest.raises(Stopped):
         train(load(Run, words=words).value, [StopsAfter(1)], quiet=True)
     changed(tmp_path / "run", "pattern", "b")
