@@ -10,7 +10,7 @@ import pytest
 import torch
 from rollout_stub import serving
 from tinyrun import Words, buffer_of, loop_of, low_first, other, sequences_for
-from training.test_resume import StopsAfter, changed
+from training.test_resume import StopsAfter
 
 from tunesmith.config.load import load
 from tunesmith.data.batch import pad
@@ -611,10 +611,12 @@ def test_other_rewards_and_other_truths_are_no_way_to_go_on(tmp_path, model_fold
     words += ["objective.max_completion_length=2", "train.per_device_train_batch_size=2", "data.eval_size=0"]
     with pytest.raises(Stopped):
         train(load(Run, words=words).value, [StopsAfter(1)], quiet=True)
-    changed(tmp_path / "run", "pattern", "b")
+    recipe = tmp_path / "run" / "recipe.yaml"
+    said = recipe.read_text()
+    recipe.write_text(said.replace("pattern: a,", "pattern: b,"))
     with pytest.raises(CheckpointError, match=r"exactly: rewards.1.pattern has changed since \(was a, is b\)$"):
         resume(tmp_path / "run", quiet=True)
-    changed(tmp_path / "run", "pattern", "a")
+    recipe.write_text(said)
     known = rows.read_text()
     rows.write_text(known.replace('"answer": "', '"answer": "1'))
     with pytest.raises(CheckpointError, match="data has changed since: asked.jsonl"):
