@@ -70,7 +70,7 @@ def serving(reply):
 def shown(body):
     """The two answers that a judge is shown, in their order."""
     text = body["messages"][-1]["content"]
-    return [re.search(rf"<answer_{side}>\n(.*?)\n</answer_{side}>", text, re.DOTALL)[1] for side in "AB"]
+    return [re.search(rf"<answer_{side}(_\w{{8}})>\n(.*?)\n</answer_{side}\1>", text, re.DOTALL)[2] for side in "AB"]
 
 
 def verdict(better):

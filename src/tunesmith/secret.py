@@ -2,6 +2,7 @@
 
 import os
 import re
+from functools import lru_cache
 
 TOKEN = re.compile(
     r"\bhf_[A-Za-z0-9]{20,}"  # Hugging Face
@@ -32,6 +33,23 @@ def masked(text: str) -> str:
         text = text.replace(value, "***")
     text = QUERY.sub(r"\1***", ADDRESS.sub("***@", text))
     return TOKEN.sub("***", text)
+
+
+def without(text: str, key: str) -> str:
+    """The text with *** where a key stood, also as JSON, and JSON in JSON, may write it: k as \\u006b, / as \\/."""
+    if not key:
+        return text
+    text = text.replace(key, "***")
+    return spelt(key).sub("***", text) if "\\" in text else text
+
+
+@lru_cache
+def spelt(key: str) -> re.Pattern[str]:
+    """A key, each letter as it is or as an escape of JSON."""
+    usual = [rf"\\{{0,8}}{re.escape(one)}" if one in '"/\\' else re.escape(one) for one in key]
+    return re.compile(
+        "".join(rf"(?:{one}|\\{{1,8}}(?i:u{ord(letter):04x}))" for one, letter in zip(usual, key, strict=True))
+    )
 
 
 def holds_secret(text: str) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 
 import pytest
 
@@ -16,6 +17,7 @@ from tunesmith.rewards.math_equal import MathEqual, number
 from tunesmith.rewards.model import RewardModel
 from tunesmith.rewards.regex import Regex
 from tunesmith.rewards.repetition import Repetition
+from tunesmith.rollout.question import revision
 from tunesmith.rollout.score import Scoring, names, refuse_rewards
 from tunesmith.run import Run
 
@@ -46,6 +48,9 @@ WORTH = [
     (JsonSchema(), '```json\n{"a": 1}\n```', None, 0),
     (JsonSchema(fenced=True), '```json\n{"a": 1}\n```', None, 1),
     (JsonSchema(fenced=True), 'so: ```json\n{"a": 1}\n```', None, 0),
+    (JsonSchema(fenced=True), ' ```\n\n"```"\n \n```\n', None, 1),
+    (JsonSchema(fenced=True), "```json 1```", None, 0),
+    (JsonSchema(fenced=True), "````", None, 0),
     (JsonSchema(), "[" * 100_000, None, 0),
     (MathEqual(), "so 3 + 4 = 7.", "7", 1),
     (MathEqual(), "7 apples, no: 8", "7", 0),
@@ -137,6 +142,39 @@ def test_json_is_held_against_a_schema_and_nothing_is_fetched(tmp_path):
     JsonSchema(file=str(file)).refuse("rewards.0")
 
 
+def test_no_answer_makes_a_schema_or_a_fence_take_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr("tunesmith.rewards.json_schema.LONGEST", 0.05)
+    slow, text, ends = r"(a+)+(b|c)*\1x", "a" * 5000, "aax"
+    draft = {"$schema": "http://json-schema.org/draft-07/schema#"}
+    names = {"patternProperties": {slow: {"type": "null"}}}
+    cases = [  # a schema, an answer that it would take for ever over, one that it allows and one that it does not
+        ({"items": {"pattern": slow}}, [text], [ends, 1], ["abc"]),
+        (draft | {"items": {"$ref": "#"}, "pattern": slow}, [[text]], [[ends]], [["abc"]]),
+        (names, {text: None}, {ends: None, "abc": 1}, {ends: 1}),
+        (names | {"properties": {"n": {}}, "additionalProperties": False}, {text: 1}, {ends: None, "n": 1}, {"abc": 1}),
+        ({"additionalProperties": {"type": "null"}, **names}, {text: 1}, {ends: None, "abc": None}, {"abc": 1}),
+    ]
+    for at, (schema, *answers) in enumerate(cases):
+        file = tmp_path / f"{at}.json"
+        file.write_text(json.dumps(schema))
+        kind = JsonSchema(file=str(file))
+        kind.refuse("rewards.0")
+        with kind.scorer(None) as scorer:
+            assert scorer.score([said(json.dumps(one)) for one in answers]) == [None, 1, 0], schema
+            assert [*scorer.reasons] == [f"a pattern of {file} took longer than 0.05 s on an answer"]
+    file.write_text(json.dumps(names | {"unevaluatedProperties": False}))
+    with pytest.raises(
+        RecipeError, match="with unevaluatedProperties, patterns of patternProperties may take for ever"
+    ):
+        JsonSchema(file=str(file)).refuse("rewards.0")
+    began = time.process_time()
+    for fence in ("```" + "\n" * 3000, "```json" + " \n" * 3000 + "``"):
+        assert worth(JsonSchema(fenced=True), fence) == 0
+        with pytest.raises(ValueError, match="is no JSON"):
+            revision((), "", "").read(fence)
+    assert time.process_time() - began < 1
+
+
 def test_what_a_reward_fails_at_is_counted_and_does_not_end_it(tmp_path):
     deep = {"properties": {"a": {"$ref": "#/$defs/b"}}, "$defs": {"b": {"anyOf": [{"$ref": "#/$defs/b"}]}}}
     (tmp_path / "schema.json").write_text(json.dumps(deep))
@@ -158,7 +196,7 @@ class Counting:
     def __init__(self):
         self.asked = []
 
-    def classifier(self, path, batch_size):
+    def classifier(self, path, batch_size, label):
         def ask(dialogues):
             self.asked += dialogues
             return [

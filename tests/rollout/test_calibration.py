@@ -247,9 +247,9 @@ def test_a_judge_rewrites_answers_and_prefers_what_it_has_written_only_if_it_doe
 
     def constitutional(body, number):
         text = body["messages"][-1]["content"]
-        if "<answer_A>" in text:
+        if "<answer_A_" in text:
             return wise(body)
-        if "<critique>" in text:
+        if "<critique_" in text:
             return json.dumps({"answer": "good, and new"})
         return json.dumps({"critique": "it is bad"})
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 from rollout_stub import serving
 from tinyrun import Words, buffer_of, loop_of, low_first, other, sequences_for
+from training.test_resume import StopsAfter
 
 from tunesmith.config.load import load
 from tunesmith.data.batch import pad
-from tunesmith.errors import BadEnvironment, RecipeError, Refusal
+from tunesmith.errors import BadEnvironment, CheckpointError, RecipeError, Refusal, Stopped
 from tunesmith.methods.base import method
 from tunesmith.model.engine import Engine
 from tunesmith.model.load import attach
@@ -23,7 +24,7 @@ from tunesmith.objectives.base import objective
 from tunesmith.objectives.gkd import GKD
 from tunesmith.objectives.grpo import GRPO
 from tunesmith.objectives.ppo import PPO, ahead
-from tunesmith.objectives.reinforce_pp import to_come
+from tunesmith.objectives.reinforce_pp import ReinforcePP, to_come
 from tunesmith.objectives.rloo import RLOO
 from tunesmith.rewards.language import Language
 from tunesmith.rollout.buffer import expected, joined, repetition
@@ -32,8 +33,9 @@ from tunesmith.rollout.sample import Drawn, likely, sample
 from tunesmith.rollout.score import Scoring
 from tunesmith.run import Run
 from tunesmith.runs import RunFolder
+from tunesmith.samplers.vllm import VLLM
 from tunesmith.training import checkpoint
-from tunesmith.training.online import refuse_online
+from tunesmith.training.online import refuse_long, refuse_online
 from tunesmith.training.train import resume, train
 from tunesmith.tuned import load_run
 
@@ -136,6 +138,20 @@ def test_rewards_to_come():
     assert to_come(torch.tensor([1.0, 2.0, 3.0, 4.0]), rolled([0.0, 0.0], [3, 1], 1)).tolist() == [6.0, 5.0, 3.0, 4.0]
 
 
+@pytest.mark.parametrize(
+    "judge",
+    [ReinforcePP(kl_coef=0), RLOO(kl_coef=0, normalize_advantages=True), PPO(kl_coef=0), GRPO()],
+    ids=["reinforce_pp", "rloo", "ppo", "grpo"],
+)
+@pytest.mark.parametrize("reward", [0.2, 0.7, -333.3])
+def test_of_equal_rewards_nothing_is_learnt(judge, reward):
+    alone = isinstance(judge, PPO | ReinforcePP)  # the others hold answers against those of their group alone
+    rewards = [reward * (1 if alone else 1 + n // 6) for n in range(60)]
+    made = rolled(rewards, [5] * 60, 6, value=[reward] * 300)
+    judge = replace(judge, lam=0.0) if isinstance(judge, PPO) else judge
+    assert judge.advantages(made)["advantage"].abs().max() < 1e-2
+
+
 def test_a_distance_costs_and_the_reward_comes_at_the_end():
     known = {"old": [-1.0, -1.0, -2.0], "reference": [-1.0, -3.0, -2.0], "value": [0.0, 0.0, 0.0]}
     made = replace(rolled([1.0, 5.0], [2, 1], 1, **known), kl_coef=0.1)
@@ -149,6 +165,7 @@ def test_estimates_and_whitening():
     values = whiten(torch.tensor([1.0, 2.0, 6.0]))
     assert float(values.mean()) == pytest.approx(0, abs=1e-6) and float(values.std(correction=0)) == pytest.approx(1)
     assert float(whiten(torch.tensor([1.0, 2.0, 6.0]), shift=False).mean()) == pytest.approx(3)
+    assert whiten(torch.tensor([0.7, 0.7000001])).abs().max() < 1e-2  # apart by rounding
 
 
 def test_what_nobody_could_score_is_the_mean_of_its_group():
@@ -164,25 +181,68 @@ def test_repetition_is_the_share_of_stretches_that_come_again():
 # losses
 
 
-def plain_loss(judge, answers, policy):
-    """GRPO's loss of all answers, in float64 and by its definition; one row at a time through plain transformers."""
-    rows, losses, lengths = answers.rows, [], []
-    for n, tokens in enumerate(rows.sequences):
-        columns = {name: column.of([n]).double() for name, column in rows.columns.items()}
-        logits = policy.model(torch.tensor([tokens.ids])).logits[0, :-1].double().log_softmax(-1)
+def looked_at(answers, policy):
+    """Of each answer, in float64 and by plain transformers: the log-probabilities of its tokens, what a critic expects
+    before each, and what was known of it before."""
+    for n, tokens in enumerate(answers.rows.sequences):
+        known = {name: column.of([n]).double() for name, column in answers.rows.columns.items()}
+        said = policy.model(torch.tensor([tokens.ids]), output_hidden_states=True)
         learn = torch.tensor(tokens.learn[1:])
-        logp = logits.gather(-1, torch.tensor(tokens.ids[1:])[:, None])[:, 0][learn]
-        ratio = (logp - columns["old"]).exp()
+        chances = said.logits[0, :-1].double().log_softmax(-1)
+        states, head = said.hidden_states[-1][0, :-1][learn].double(), policy.value_head
+        value = states @ head.weight[0].double() + head.bias.double() if head else None
+        yield chances.gather(-1, torch.tensor(tokens.ids[1:])[:, None])[:, 0][learn], value, known
+
+
+def cut(ratio, gain, low, high):
+    """What PPO makes least of: the gain of a token, or that of one whose ratio went only so far."""
+    return -torch.stack([ratio * gain, ratio.clamp(1 - low, 1 + high) * gain]).amin(0)
+
+
+def plain_ppo(judge, looked):
+    policy, critic = [], []
+    for logp, value, known in looked:
+        policy.append(cut((logp - known["old"]).exp(), known["advantage"], judge.cliprange, judge.cliprange))
+        before, returns = known["came"].unbind(-1)
+        near = torch.minimum(torch.maximum(value, before - judge.cliprange_value), before + judge.cliprange_value)
+        critic.append(torch.stack([(value - returns) ** 2, (near - returns) ** 2]).amax(0) / 2)
+    return torch.cat(policy).mean() + judge.vf_coef * torch.cat(critic).mean()
+
+
+def plain_reinforce_pp(judge, looked):
+    each = [
+        cut((one - known["old"]).exp(), known["advantage"], judge.epsilon, judge.epsilon) for one, _, known in looked
+    ]
+    return torch.cat(each).mean()
+
+
+def plain_rloo(judge, looked):
+    each = [(logp.sum() - known["old"].sum()).exp() * known["advantage"].mean() for logp, _, known in looked]
+    return -torch.stack(each).mean()
+
+
+def plain_online_dpo(judge, looked):
+    """The best of each group against its worst; of equals none is either, and the group counts nothing."""
+    gains = [(float(known["role"][0]), (logp - known["reference"]).sum()) for logp, _, known in looked]
+    losses = []
+    for at in range(0, len(gains), judge.num_generations):
+        of = {role: gain for role, gain in gains[at : at + judge.num_generations] if role}
+        losses.append((1 + (-judge.beta * (of[1.0] - of[-1.0])).exp()).log() if of else gains[0][1] * 0)
+    return torch.stack(losses).mean()
+
+
+def plain_grpo(judge, looked):
+    losses = []
+    for logp, _, known in looked:
+        ratio = (logp - known["old"]).exp()
         if judge.importance_sampling_level == "sequence":
-            ratio = (logp - columns["old"]).mean().exp().expand(len(logp))
+            ratio = (logp - known["old"]).mean().exp().expand(len(logp))
         high = judge.epsilon if judge.epsilon_high is None else judge.epsilon_high
-        gain = columns["advantage"]
-        each = -torch.minimum(ratio * gain, ratio.clamp(1 - judge.epsilon, 1 + high) * gain)
+        each = cut(ratio, known["advantage"], judge.epsilon, high)
         if judge.beta:
-            drift = columns["reference"] - logp
+            drift = known["reference"] - logp
             each = each + judge.beta * (drift.exp() - drift - 1)
         losses.append(each)
-        lengths.append(len(each))
     if judge.loss_type == "grpo":
         return torch.stack([one.mean() for one in losses]).mean()
     if judge.loss_type == "dapo":
@@ -190,25 +250,37 @@ def plain_loss(judge, answers, policy):
     return torch.cat(losses).sum() / (len(losses) * judge.max_completion_length)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"loss_type": "grpo"},
-        {"loss_type": "dapo", "epsilon_high": 0.28},
-        {"loss_type": "dr_grpo", "scale_rewards": "none"},
-        {"loss_type": "grpo", "importance_sampling_level": "sequence", "epsilon": 0.01},
-        {"loss_type": "grpo", "beta": 0.3},
-    ],
-    ids=["grpo", "dapo", "dr_grpo", "gspo", "kl"],
-)
-def test_grpo_is_its_definition(tiny, options):
-    judge = GRPO(num_generations=4, max_completion_length=7, num_iterations=2, **options)
-    loop = loop_of(tiny, method["full"](), judge, sequences_for(judge), learning_rate=3e-3, max_steps=2)
+PLAIN = {
+    "grpo": plain_grpo,
+    "ppo": plain_ppo,
+    "rloo": plain_rloo,
+    "reinforce_pp": plain_reinforce_pp,
+    "online_dpo": plain_online_dpo,
+}
+LOSSES = {
+    "grpo": {"loss_type": "grpo"},
+    "dapo": {"loss_type": "dapo", "epsilon_high": 0.28},
+    "dr_grpo": {"loss_type": "dr_grpo", "scale_rewards": "none"},
+    "gspo": {"loss_type": "grpo", "importance_sampling_level": "sequence", "epsilon": 0.01},
+    "kl": {"loss_type": "grpo", "beta": 0.3},
+    "ppo": {"cliprange_value": 0.02, "cliprange": 0.02},
+    "rloo": {"kl_coef": 0.0},
+    "reinforce_pp": {"epsilon": 0.02},
+    "online_dpo": {},
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_is_its_definition(tiny, name):
+    aim = name if name in PLAIN else "grpo"
+    judge = objective[aim](num_generations=4, max_completion_length=7, num_iterations=2, **LOSSES[name])
+    settings = {"learning_rate": 3e-3, "max_steps": 2, "max_grad_norm": 0.0}
+    loop = loop_of(tiny, method["full"](), judge, sequences_for(judge), **settings)
     steps = loop.fit()
     next(steps)  # the policy has moved from where its answers were drawn
     for weight in loop.weights.values():
         weight.grad = None
-    wanted = plain_loss(judge, loop.answers, loop.policy)
+    wanted = PLAIN[aim](judge, looked_at(loop.answers, loop.policy))
     wanted.backward()
     slopes = {name: weight.grad.clone() for name, weight in loop.weights.items()}
     for weight in loop.weights.values():
@@ -515,6 +587,55 @@ def test_prompts_that_leave_no_room_for_an_answer_are_refused(tmp_path, model_fo
         RecipeError, match=r"the longest prompt has \d+ tokens .* the model knows 32 positions; lower it"
     ):
         train(load(Run, words=[*words, "objective.max_completion_length=20", "output=run"]).value, quiet=True)
+    judge = GRPO(max_completion_length=12, sampler=VLLM(max_model_len=24))
+    refuse_long(judge, Policy(tiny()), 12)
+    with pytest.raises(
+        RecipeError, match=r"has 13 tokens .* objective.sampler.max_model_len is 24; raise that, or .*=12$"
+    ):
+        refuse_long(judge, Policy(tiny()), 13)
+
+
+def test_other_rewards_and_other_truths_are_no_way_to_go_on(tmp_path, model_folder, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    asked_in(tmp_path)
+    worth, rows = tmp_path / "worth.py", tmp_path / "asked.jsonl"
+    worth.write_text("def worth(completion):\n    return len(completion)\n")
+    words = [
+        f"model.path={model_folder}",
+        "data.path=asked.jsonl",
+        "objective=grpo",
+        "eval.enabled=false",
+        "output=run",
+    ]
+    words += ["rewards=[{name: function, path: 'worth.py:worth'}, {name: regex, pattern: a}]", "train.max_steps=3"]
+    words += ["objective.max_completion_length=2", "train.per_device_train_batch_size=2", "data.eval_size=0"]
+    with pytest.raises(Stopped):
+        train(load(Run, words=words).value, [StopsAfter(1)], quiet=True)
+    recipe = tmp_path / "run" / "recipe.yaml"
+    said = recipe.read_text()
+    recipe.write_text(said.replace("pattern: a,", "pattern: b,"))
+    with pytest.raises(CheckpointError, match=r"exactly: rewards.1.pattern has changed since \(was a, is b\)$"):
+        resume(tmp_path / "run", quiet=True)
+    recipe.write_text(said)
+    known = rows.read_text()
+    rows.write_text(known.replace('"answer": "', '"answer": "1'))
+    with pytest.raises(CheckpointError, match="data has changed since: asked.jsonl"):
+        resume(tmp_path / "run", quiet=True)
+    rows.write_text(known)
+    worth.write_text(worth.read_text() + "\n")
+    resume(tmp_path / "run")  # what is asked of it may have been mended; it is said
+    assert "not as when this run began: data: rewards.0: worth.py" in capsys.readouterr().err
+
+
+def test_how_patiently_a_judge_is_asked_decides_nothing():
+    def of(judge, weight=1):
+        one = f"{{name: judge, weight: {weight}, judge: {{model: m, url: 'http://localhost/v1', {judge}}}}}"
+        words = ["model.path=a", "data.path=b", "objective=grpo", f"rewards=[{one}]"]
+        return checkpoint.deciding(load(Run, words=words).value)
+
+    usual = of("retries: 1")
+    assert usual == of("retries: 9, timeout: 9, parallel: 9, backoff: 9, price_in: 9, requests_per_minute: 9")
+    assert usual != of("rubric: r") and usual != of("retries: 1", weight=2) and usual["rewards"] == 1
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,15 @@ def said(text):
     return Said("how is it?", ({"role": "user", "content": "how is it?"},), text, None, {}, 3, True)
 
 
+def logits(model, tokenizer, text):
+    """What a classifier says of one dialogue, by itself."""
+    turns = [{"role": "user", "content": "how is it?"}, {"role": "assistant", "content": text}]
+    written = tokenizer.apply_chat_template(turns, tokenize=False)
+    ids = tokenizer(written, add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        return model.eval()(input_ids=torch.tensor([ids])).logits[0].double()
+
+
 @pytest.fixture
 def folder(tmp_path, tiny, tokenizer):
     """A classifier with one output, as AutoModelForSequenceClassification saves it."""
@@ -28,29 +37,46 @@ def folder(tmp_path, tiny, tokenizer):
     return place
 
 
-def alone(model, tokenizer, text):
-    """What a classifier says of one dialogue, by itself."""
-    turns = [{"role": "user", "content": "how is it?"}, {"role": "assistant", "content": text}]
-    written = tokenizer.apply_chat_template(turns, tokenize=False)
-    ids = tokenizer(written, add_special_tokens=False)["input_ids"]
-    with torch.no_grad():
-        return float(model.eval()(input_ids=torch.tensor([ids])).logits)
-
-
 def test_a_classifier_from_elsewhere_is_asked_as_transformers_asks_it(folder, tiny, tokenizer):
     model = tiny(labels=1)
     with Scoring([RewardModel(path=str(folder), batch_size=2)], Models()) as scoring:
         scored = scoring.score([said(text) for text in TEXTS])
-    assert scored.total == pytest.approx([alone(model, tokenizer, text) for text in TEXTS], abs=1e-4)
+    assert scored.total == pytest.approx([float(logits(model, tokenizer, text)) for text in TEXTS], abs=1e-4)
     assert len(set(scored.total)) == 3
+
+
+@pytest.mark.parametrize("kind", ["single_label_classification", "multi_label_classification"])
+def test_a_class_of_a_classifier_is_scored_by_its_log_odds(tmp_path, tiny, tokenizer, kind):
+    model, place = (
+        tiny(labels=3, id2label=dict(enumerate(["bad", "fair", "good"])), problem_type=kind),
+        tmp_path / "three",
+    )
+    model.save_pretrained(place)
+    tokenizer.save_pretrained(place)
+    rewards = [RewardModel(path=str(place), label=label, batch_size=2) for label in ("good", "bad")]
+    tools = Models()
+    with Scoring(rewards, tools) as scoring:
+        got = scoring.score([said(text) for text in TEXTS]).each
+    for at, name in ((2, "model"), (0, "model_2")):
+        wanted = []
+        for text in TEXTS:
+            each = logits(model, tokenizer, text)
+            chance = each.softmax(-1)[at] if kind.startswith("single") else each[at].sigmoid()
+            wanted.append(float((chance / (1 - chance)).log()))
+        assert got[name] == pytest.approx(wanted, abs=1e-4)
+    assert len(tools.held) == 1  # it is in memory once
+    with pytest.raises(RecipeError, match=r"has no kind among 3 outputs; .* to have: bad, fair, good"):
+        Models().classifier(str(place), 4, "kind")
 
 
 def test_what_is_no_reward_model_is_refused(tmp_path, folder, tiny, tokenizer, model_folder):
     two = tmp_path / "two"
     tiny(labels=2).save_pretrained(two)
     tokenizer.save_pretrained(two)
-    with pytest.raises(RecipeError, match="has 2 outputs; a reward model has one"):
+    with pytest.raises(RecipeError, match=r"has 2 outputs; a reward model has one, .* label .*: LABEL_0, LABEL_1"):
         Models().classifier(str(two), 4)
+    with pytest.raises(RecipeError, match="has one output, which is its score; leave label=good out"):
+        Models().classifier(str(folder), 4, "good")
     config = json.loads((model_folder / "config.json").read_text())
     (model_folder / "config.json").write_text(json.dumps(config | {"id2label": {"0": "LABEL_0"}}))
     with pytest.raises(RecipeError, match="has no trained head"):

@@ -201,9 +201,13 @@ def test_a_busy_server_is_asked_again_and_another_fault_is_said_once(here, model
             ) as said:
                 answers.fill(1, [0, 1])
             assert "\n" not in str(said.value) and "the-key-of-it" not in str(said.value)
-            site.faults = [(200, {"choices": [{"index": n} for n in range(8)]})] * 9
-            with pytest.raises(BadEnvironment, match="answers without token_ids and token_logprobs; take a newer vLLM"):
-                answers.fill(1, [0])
+            far = {"token_ids": [1], "logprobs": {"token_logprobs": [10**999]}, "finish_reason": "stop"}
+            for said in ([{"index": n} for n in range(8)], [far | {"index": n} for n in range(8)], None):
+                site.faults = [(200, {"choices": said} if said else "[" * 100_000)]
+                with pytest.raises(
+                    BadEnvironment, match="answers without token_ids and token_logprobs; take a newer vLLM"
+                ):
+                    answers.fill(1, [0])
         assert not site.adapters and set(site.keys) == {"Bearer the-key-of-it"}
 
 

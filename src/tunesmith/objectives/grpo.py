@@ -39,14 +39,14 @@ class GRPO(Gaining):
         return tuple(name for name in super().looks() if self.beta or name != "reference")
 
     def advantages(self, rolled):
-        groups = by_group(rolled.reward, rolled.group)
+        groups = by_group(rolled.reward.double(), rolled.group)  # else equal rewards may be apart by rounding
         gain = groups - groups.mean(1, keepdim=True)
         if self.scale_rewards == "group":
             gain = gain / (groups.std(1, keepdim=True) + 1e-4)
         if self.scale_rewards == "batch":
             gain = gain / (groups.std() + 1e-4)
         counts = rolled.ended.float() if self.mask_truncated_completions else rolled.reward.new_ones(len(rolled.reward))
-        return {"advantage": rolled.spread(gain.flatten()), "counts": rolled.spread(counts)}
+        return {"advantage": rolled.spread(gain.flatten().to(counts.dtype)), "counts": rolled.spread(counts)}
 
     def loss(self, batch, logp, old, advantage, counts, reference=None):
         drift = logp.token - old

@@ -38,5 +38,5 @@ class ReinforcePP(Gaining):
 
 def to_come(reward, rolled):
     """[M] the sum of an answer's rewards from each token on."""
-    until = reward.cumsum(0)
-    return rolled.spread(until[rolled.last]) - until + reward
+    until = reward.double().cumsum(0)  # of all answers: in fewer bits, equal rewards would not come out equal
+    return (rolled.spread(until[rolled.last]) - until + reward).to(reward.dtype)

@@ -29,10 +29,11 @@ class RLOO(Gaining):
         reward = rolled.reward
         if self.kl_coef:
             reward = reward - self.kl_coef * rolled.total(rolled.known["old"] - rolled.known["reference"])
-        groups = by_group(reward, rolled.group)
+        groups = by_group(reward.double(), rolled.group)  # else equal rewards may be apart by rounding, and whitened
         others = (groups.sum(1, keepdim=True) - groups) / max(1, rolled.group - 1)
         gain = (groups - others).flatten()
-        return {"advantage": rolled.spread(whiten(gain) if self.normalize_advantages else gain)}
+        gain = whiten(gain) if self.normalize_advantages else gain
+        return {"advantage": rolled.spread(gain.to(reward.dtype))}
 
     def loss(self, batch, logp, old, advantage):
         ratio = logp.having(logp.token - old).sum().exp()  # of whole answers

@@ -50,8 +50,8 @@ Rubric = Callable[[Sequence[Said]], Values]
 class Tools(Protocol):
     """What rewards need that stands above them: models in memory, and judges."""
 
-    def classifier(self, path: str, batch_size: int) -> Callable[[list[list[Turn]]], Values]:
-        """The number that a reward model says of each dialogue."""
+    def classifier(self, path: str, batch_size: int, label: str | None) -> Callable[[list[list[Turn]]], Values]:
+        """The number that a reward model says of each dialogue, or a classifier of a class."""
         ...
 
     def rubric(self, judge: Judge, lowest: int, highest: int) -> Rubric:

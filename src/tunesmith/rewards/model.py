@@ -14,18 +14,21 @@ MOST = 100_000
 
 @reward("model")
 class RewardModel(Reward):
-    """The number that a reward model gives the dialogue with the answer: a run of the objective reward, or any sequence
-    classifier with one output."""
+    """The number that a reward model gives the dialogue with the answer: a run of the objective reward, a sequence
+    classifier with one output, or a class (`label`) of any other."""
 
     path: str
     """A run's folder, a model's, or org/name on Hugging Face."""
+    label: str | None = None
+    """Of a classifier's classes the one that answers are to have: the score is its log-odds, how much likelier than all
+    others together. A reward model with one output has none."""
     batch_size: Count = 16
     """Dialogues in one forward pass."""
 
     def scorer(self, tools):
         if tools is None:
             raise LookupError(f"{self.name} needs tools")
-        ask = tools.classifier(self.path, self.batch_size)
+        ask = tools.classifier(self.path, self.batch_size, self.label)
         known: OrderedDict[str, float | Unscored] = OrderedDict()
         return Scorer(lambda said: remembered(said, ask, known))
 

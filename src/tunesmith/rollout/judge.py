@@ -135,9 +135,11 @@ class AtWork:
 
     @property
     def fingerprint(self) -> str:
-        """A name for who judges and by what; another one is another judge, whose calibration says nothing of this."""
+        """A name for who judges, by what, and how it is asked; another one is another judge, whose calibration says
+        nothing of this."""
         judge = self.settings
-        told = [self.identity, judge.temperature, judge.rubric, judge.reason, judge.max_tokens]
+        asked = comparison((), "", "", judge.rubric, judge.reason)
+        told = [self.identity, judge.temperature, judge.max_tokens, asked.turns, asked.schema]
         return sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 

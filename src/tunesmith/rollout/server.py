@@ -20,6 +20,7 @@ from urllib.request import HTTPRedirectHandler, OpenerDirector, ProxyHandler, Re
 from ..errors import BadEnvironment
 from ..rewards._settings import HOME, Judge
 from ..rewards.base import Turn, Unscored
+from ..secret import without
 from .question import Question
 
 LARGEST = 4 << 20
@@ -196,10 +197,10 @@ class Server:
             text = answer["choices"][0]["message"]["content"]
             used = answer.get("usage") or {}
             tokens = [int(used.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
-        except (LookupError, TypeError, ValueError, AttributeError):
+            prices = (self.judge.price_in, self.judge.price_out)
+            cost = sum(count * price for count, price in zip(tokens, prices, strict=True)) / 1e6
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
             raise Failed("answered with something that is no chat completion") from None
-        prices = (self.judge.price_in, self.judge.price_out)
-        cost = sum(count * price for count, price in zip(tokens, prices, strict=True)) / 1e6
         self.account.count(tokens_in=tokens[0], tokens_out=tokens[1], cost=cost)
         if not isinstance(text, str):
             raise Failed("answered without a text")
@@ -224,7 +225,7 @@ class Server:
         except (URLError, OSError, HTTPException) as error:
             why = getattr(error, "reason", None) or error
             raise Failed(self.hidden(f"could not be reached: {type(why).__name__}: {why}")) from None
-        except ValueError:
+        except (ValueError, RecursionError):
             raise Failed("broke off, or is no JSON") from None
 
     def body_of(self, answer: Any) -> str:
@@ -266,7 +267,7 @@ class Server:
 
     def hidden(self, text: str) -> str:
         """A text without the key, should a server say it back, whatever the variable is called."""
-        return text.replace(self.key, "***") if self.key else text
+        return without(text, self.key)
 
     def wait_for_slot(self) -> None:
         """Wait until one more question is within requests_per_minute."""

@@ -77,7 +77,7 @@ class Server:
             raise self.silent(path, error) from None
         try:
             return json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return text
 
     def silent(self, path: str, error: Exception) -> BadEnvironment:
@@ -215,7 +215,7 @@ class Served:
             except Refusal as error:
                 if wait is None or getattr(error, "status", 503) not in BUSY or self.over.wait(wait):
                     raise
-            except (LookupError, TypeError):
+            except (LookupError, TypeError, OverflowError):
                 break
         raise BadEnvironment(
             f"objective.sampler.url: {self.server.url}/v1/completions answers without token_ids and token_logprobs;"

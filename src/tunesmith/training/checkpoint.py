@@ -182,17 +182,33 @@ HARMLESS = ("log", "save", "eval", "report", "on_nan", "max_skipped", "auto_batc
 """How the settings of train begin that leave the weights alone."""
 
 
+PATIENCE = (
+    "timeout", "retries", "backoff", "requests_per_minute", "parallel", "api_key_env", "price_in", "price_out",
+    "calibration",
+)  # fmt: skip
+"""The settings of rewards that say how patiently, at whose cost and with what trust one asks."""
+
+
 def deciding(run: Run) -> Facts:
     """The settings that decide a run's weights; of its data, the sequences' hash does. Where a sampler is, or how much
     room it has, is not among them."""
     settings = {".".join(key): value for key, value in values(dump(run))}
-    return {
+    found = {
         name: value
         for name, value in settings.items()
         if name.startswith(("model.", "method.", "objective.", "train."))
         and not name.removeprefix("train.").startswith(HARMLESS)
         and (name == "objective.sampler.name" or not name.startswith("objective.sampler."))
     }
+    return found | rewarding(run)
+
+
+def rewarding(run: Run) -> Facts:
+    """Those of its rewards, each by itself, and how many there are; a file of theirs that has changed is said."""
+    each = {str(number): dump(one) for number, one in enumerate(run.rewards)}
+    settings = {".".join(("rewards", *key)): value for key, value in values(each)}
+    found = {name: value for name, value in settings.items() if not name.endswith(PATIENCE)}
+    return found | ({"rewards": len(run.rewards)} if run.rewards else {})
 
 
 def changes(manifest: Facts, facts: Facts) -> dict[str, str]:

@@ -77,15 +77,19 @@ def refuse_half(objective: Online) -> None:
 
 
 def refuse_long(objective: Online, policy: Policy, longest: int) -> None:
-    """Refuse prompts that leave no room for an answer within what the model knows positions for."""
-    known, answer = positions(policy.bare.config), objective.max_completion_length
-    begun = longest + (len(policy.soft.words) if policy.soft else 0)
-    if known is not None and begun + answer > known:
-        raise RecipeError(
-            f"objective.max_completion_length: the longest prompt has {begun} tokens and an answer up to {answer}, and"
-            f" the model knows {known} positions; lower it, or leave longer prompts out with data.truncation=drop"
-            f" data.max_length={max(1, known - answer)}"
-        )
+    """Refuse prompts that leave no room for an answer within what the model, and whoever draws, has places for."""
+    limits = {
+        "the model knows {} positions; lower it": positions(policy.bare.config),
+        "objective.sampler.max_model_len is {}; raise that": getattr(objective.sampler, "max_model_len", None),
+    }
+    answer, begun = objective.max_completion_length, longest + (len(policy.soft.words) if policy.soft else 0)
+    for why, known in limits.items():
+        if known is not None and begun + answer > known:
+            raise RecipeError(
+                f"objective.max_completion_length: the longest prompt has {begun} tokens and an answer up to {answer},"
+                f" and {why.format(known)}, or leave longer prompts out with data.truncation=drop"
+                f" data.max_length={max(1, known - answer)}"
+            )
 
 
 def answers(run: Run, material: Material, policy: Policy, layout: Layout, say: Callable[[str], None]) -> Buffer | None:

@@ -147,7 +147,18 @@ def put_together(run: Run, parts: list[Stored], renderer: Renderer, say: Callabl
     asked = [held(one, "train") for one in trained] if run.objective.targets == "prompts" else []
     numbers = zip(part.tolist(), row.tolist(), strict=True) if asked else ()  # of pairs there are two rows a part
     prompts = [asked[at][number][1] for at, number in numbers]
-    return Material(renderer, sequences, sequences.fingerprint, test, validation or test, choices, counts, prompts)
+    mark = with_truths(sequences.fingerprint, prompts if run.rewards else ())
+    return Material(renderer, sequences, mark, test, validation or test, choices, counts, prompts)
+
+
+def with_truths(fingerprint: str, prompts: Sequence[Example]) -> str:
+    """The fingerprint of sequences, and of what rewards look at beside prompts."""
+    if not prompts:
+        return fingerprint
+    made = hashlib.sha256(fingerprint.encode())
+    for one in prompts:
+        made.update(repr((one.truth, one.gold, one.others)).encode())
+    return made.hexdigest()
 
 
 def refuse_unmeasured(run: Run, trained: Sequence[Stored], test: int, validation: int) -> None:
