@@ -319,5 +319,5 @@ def behind(room: Any, key: Any) -> str:
     if isinstance(value, CommentedMap | CommentedSeq) and value and not value.fa.flow_style():
         return behind(value, list(value)[-1] if isinstance(value, CommentedMap) else len(value) - 1)
     token = found and found[2 if isinstance(room, CommentedMap) else 0]
-    first, line, rest = token.value.partition("\n") if token else ("", "", "")
+    _, line, rest = token.value.partition("\n") if token else ("", "", "")
     return f"{line}{rest}".rstrip("\n")
