@@ -227,6 +227,9 @@ def test_a_model_without_a_size_is_refused(key, tmp_path):
         (tmp_path / "config.json").write_text(json.dumps({"model_type": [], **sizes, key: wrong}))
         with pytest.raises(RecipeError, match=f"must say {key}, a whole number from 1 on"):
             find(str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": [], **sizes, "num_key_value_heads": 3}))
+    with pytest.raises(RecipeError, match="must be a multiple of num_attention_heads"):
+        find(str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": [], **sizes}))
     assert "no architecture '[]'" in find(str(tmp_path)).assumed[0]
     with pytest.raises(RecipeError, match="sizes of acme:wonder-0b are unknown"):

@@ -94,6 +94,10 @@ def llama_like(said: Any, source: str) -> Any:
     wrong += [key for key, value in sizes.items() if type(value) is not int or value < 1]
     if wrong:
         raise RecipeError(f"{source}: must say {', '.join(wrong)}, a whole number from 1 on; or name a known model")
+    heads = sizes["num_attention_heads"]
+    if sizes["hidden_size"] % heads or heads % sizes.get("num_key_value_heads", heads):
+        rule = "hidden_size must be a multiple of num_attention_heads, and that one of num_key_value_heads"
+        raise RecipeError(f"{source}: {rule}; or name a known model")
     usual = {"intermediate_size": round(8 / 3 * sizes["hidden_size"])}
     return LlamaConfig(**(usual | sizes), tie_word_embeddings=there.get("tie_word_embeddings") is True)
 
