@@ -125,7 +125,7 @@ def predict(jobs: list[list[str]]) -> None:
     from tunesmith.run import Run
     from tunesmith.training.planned import plan, read
 
-    past.nearest = lambda device, alike: []  # what was learnt of runs takes no part
+    past.nearest = lambda *_: []  # what was learnt of runs takes no part
     for said in jobs:
         run = load(Run, None, said).value
         found = find(run.model.path)

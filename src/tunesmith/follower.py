@@ -59,17 +59,26 @@ class Follower:
 
     def end(self, message: Message, patience: float = PATIENCE) -> bool:
         """Tell the last line and wait until all was taken in; whether it was, or there is nothing to wait for."""
+        self.close(message)
+        return self.wait(patience)
+
+    def close(self, message: Message) -> None:
+        """Tell the last line."""
         self.tell(message)
-        if not self.threads:
-            return True
         with suppress(queue.Full):
             self.lines.put_nowait(None)
-        self.threads[1].join(patience)
+
+    def wait(self, patience: float) -> bool:
+        """Wait until all was taken in; whether it was, or there is nothing to wait for."""
+        if not self.threads:
+            return True
+        self.threads[1].join(max(0.0, patience))
+        done = not self.threads[1].is_alive()
         try:
-            self.process.wait(1)
+            self.process.wait(1 if done else 0)
         except subprocess.TimeoutExpired:
             LEFT.append(self.process)
-        return not self.threads[1].is_alive()
+        return done
 
     def fail(self, why: str) -> None:
         if not self.over:

@@ -2,13 +2,17 @@
 
 import json
 import math
+import os
+import signal
+import time
 from dataclasses import replace
-from threading import Barrier
+from threading import Barrier, Thread
 
 import numpy as np
 import pytest
 
 from tunesmith.cli import main
+from tunesmith.compare import sweep
 from tunesmith.compare.budget import Budget, Spent
 from tunesmith.compare.chance import Found, beyond, chance, corrected, interval, student
 from tunesmith.compare.contest import Contest, Entrant, apart, here
@@ -16,7 +20,7 @@ from tunesmith.compare.figures import Row, judged, row
 from tunesmith.compare.lanes import Lanes, shares
 from tunesmith.compare.page import cells, notes, page, picture
 from tunesmith.compare.sweep import compared
-from tunesmith.errors import RecipeError
+from tunesmith.errors import RecipeError, Stopped
 from tunesmith.runs import RunFolder
 
 
@@ -44,6 +48,14 @@ def test_runs_are_of_each_method_with_each_seed_at_a_rate_that_suits_it(recipe):
     assert full[0].note == "learning rate 2e-05 (advisor: rate-full): 0.001 is none for full"
     assert "method.r=16" in lora[0].words and not lora[0].note
     assert not third[0].note and third[0].folder.name == "full-train.learning_rate-1e-3-1"
+    of_full = contest(recipe, "full", "lora", "freeze", "ia3", words=["method=full", "train.learning_rate=2e-5"])
+    assert [heat.note.partition(")")[0].removeprefix("learning rate ") for [heat] in of_full.heats] == [
+        "", "0.0005 (advisor: rate-lora-tiny", "0.0005 (advisor: rate-freeze-tiny", "0.003 (advisor: rate-few",
+    ]  # fmt: skip
+    of_pairs = contest(recipe, "lora", "full", words=["objective=dpo", "train.learning_rate=1e-5"])
+    assert [heat.note[:23] for [heat] in of_pairs.heats] == ["", "learning rate 5e-07 (ad"]
+    [[few_rows]] = contest(recipe, "full", words=["model.path=acme/wonder-7b"]).heats
+    assert few_rows.note.startswith("learning rate 1e-05 (advisor: rate-full-small-data)")
     with pytest.raises(RecipeError, match="named twice"):
         _ = contest(recipe, "full", "full").heats
     with pytest.raises(RecipeError, match="did you mean 'lora'"):
@@ -90,6 +102,37 @@ def test_a_sweep_takes_the_best_rate_and_its_steps_off_the_budget(recipe):
     few = {"words": ["data.validation_size=1e-9"], "budget": Budget("steps", 20), "sweep": 2, "name": "few"}
     [none] = compared(contest(recipe, "lora", **few), lambda text: None, here)  # not judged by the rows of the end
     assert "data.validation_size=1e-09: none of 60 rows" in none.failed
+
+
+def test_a_short_run_that_failed_is_not_tried_again(recipe, monkeypatch):
+    monkeypatch.setattr(sweep, "APART", 1e60)
+    asked, begun = contest(recipe, "lora", budget=Budget("steps", 40), sweep=2), []
+
+    def begin(words):
+        begun.append(words)
+        return here(words)
+
+    [found] = compared(asked, lambda text: None, begin)
+    assert "a rate failed: " in found.note and RunFolder(asked.out / "lora-rate-1e+27").status == "diverged"
+    assert len(begun) == 3 and found.searched.steps > 4
+    assert compared(asked, lambda text: None, begin) == [found] and len(begun) == 3
+
+
+def test_a_signal_has_the_run_save_and_no_other_begin(recipe):
+    words = ["train.max_steps=1000000", "train.logging_steps=1", "eval.enabled=false"]
+    asked, before = contest(recipe, "lora", "lora r=2", words=words), signal.getsignal(signal.SIGTERM)
+    first, until = asked.out / "lora-1", time.monotonic() + 300
+
+    def stop():
+        while not (first / "metrics.jsonl").exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with Lanes() as lanes, pytest.raises(Stopped, match="the same command goes on from there"):
+        Thread(target=stop, daemon=True).start()
+        compared(asked, lambda text: None, lanes.begin)
+    assert RunFolder(first).status == "stopped" and list(first.glob("checkpoints/step-*"))
+    assert not (asked.out / "lora-r-2-1").exists() and signal.getsignal(signal.SIGTERM) == before
 
 
 def test_tokens_are_counted_exactly_and_a_clock_ends_a_run(recipe):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_tiny
-from training.test_resume import run_of
+from training.test_resume import changed, run_of
 
 from tunesmith.data.rendering.render import Renderer
 from tunesmith.errors import RecipeError
@@ -18,7 +18,7 @@ from tunesmith.objectives.classify import Classify
 from tunesmith.objectives.sft import SFT
 from tunesmith.run import Data, Eval
 from tunesmith.runs import RunFolder
-from tunesmith.training.train import train
+from tunesmith.training.train import resume, train
 
 
 def test_the_questions_are_sound():
@@ -103,6 +103,11 @@ def test_a_run_that_learns_its_rows_by_heart_forgets_and_says_so(model_folder, r
     again = retained(Known.from_json(facts["before"]), Known.from_json(facts["after"]))
     assert json.loads(json.dumps({name: [share, *spread] for name, (share, spread) in again.items()})) == facts["kept"]
     assert "retained: " in capsys.readouterr().err
+    changed(tmp_path / "r", "max_steps", 24)
+    resume(tmp_path / "r", quiet=True)
+    later = RunFolder(tmp_path / "r").facts["retention"]
+    assert later["before"] == facts["before"] and later["after"]["perplexity"] != facts["after"]["perplexity"]
+    assert later["kept"]["text"] != facts["kept"]["text"]
     sorts = run_of(model_folder, reviews, tmp_path / "c", LoRA(r=4), Classify())
     with pytest.raises(RecipeError, match=r"eval\.retention: asks models that write, and classify makes one"):
         train(replace(sorts, eval=Eval(retention=True)), quiet=True)

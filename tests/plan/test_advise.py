@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from tunesmith.cli import main
-from tunesmith.cli.advise import objections
+from tunesmith.cli.advise import objections, where
 from tunesmith.compare.contest import Entrant
 from tunesmith.compare.trial import scaled
 from tunesmith.config.describe import rows
@@ -36,7 +36,7 @@ def asked(*words, **facts):
 def test_every_rule_names_keys_and_figures_that_there_are():
     there = {row.path for row in rows(Run)}
     figures = circumstances(
-        load(Run, None, ["model.path=m", "data.path=d"]).value, 1e9, 100, far=True, device="gpu", room=1
+        load(Run, None, ["model.path=m", "data.path=d"]).value, 1e9, 100, far=True, device="gpu", room=1, bf16=True
     )
     for rule in RULES:
         assert rule["key"] in there, rule["id"]
@@ -55,11 +55,12 @@ def test_every_rule_names_keys_and_figures_that_there_are():
         "method: {name: lora, r: 64}", "method: {name: lora, r: 100, lora_alpha: 7, use_rslora: true}",
         "train: {max_steps: 90000, per_device_train_batch_size: 3}", "train: {max_steps: 1, num_train_tokens: 5}",
         "train: {packing: true, max_steps: 5}", "method: full\nobjective: pretrain",
+        "train: {per_device_train_batch_size: 128, gradient_accumulation_steps: 1}",
     ],
 )  # fmt: skip
 def test_what_is_recommended_is_not_objected_to(said):
     for size, count, room in ((1e8, 5, 24), (7e9, 5000, 16), (2e11, 2_000_000, 24), (7e10, 50_000, 80)):
-        known = {"parameters": size, "rows": count, "device": "gpu", "room": room}
+        known = {"parameters": size, "rows": count, "device": "gpu", "room": room, "bf16": room > 16}
         object_to = partial(objections, known=known)
         text, _ = settled(f"model: {{path: m}}\ndata: {{path: d}}\n{said}\n", object_to)
         assert [one.sentence(False) for one in object_to(text)] == []
@@ -72,6 +73,37 @@ def test_the_guides_principles_hold():
     tasks = asked("data.also=[{path: e}]", parameters=7e9)["train.gradient_accumulation_steps"]
     assert tasks.conflict and tasks.low == 64 and tasks.value == 8
     assert asked(far=True)["method.r"].value == 32 and asked()["method.r"].value == 16
+
+
+def test_rates_of_preferences_and_rewards_are_for_methods_that_they_fit():
+    rates = {
+        ("dpo", "prompt_tuning"): 1e-2, ("grpo", "bitfit"): 3e-3, ("kto", "freeze"): 5e-7, ("ppo", "adalora"): 1e-5,
+    }  # fmt: skip
+    for (aim, name), rate in rates.items():
+        assert asked(f"objective={aim}", f"method={name}")["train.learning_rate"].value == rate
+    frozen = asked("objective=dpo", "method.init_lora_weights=pissa", "model.precision=bf16")
+    assert frozen["train.learning_rate"].value == 1e-5 and "model.precision" not in frozen
+    assert asked("method=bitfit", "model.precision=bf16")["model.precision"].conflict
+
+
+def test_what_training_refuses_is_not_advised():
+    early = ["train.optimizer_in_backward=true", "train.max_grad_norm=0", "train.per_device_train_batch_size=1"]
+    for said in (["data.also=[{path: e}]"], ["objective=dpo"], ["method=full"], []):
+        found = asked(*early, *said, parameters=7e10, rows=5000)
+        assert "train.gradient_accumulation_steps" not in found and not found["train.max_grad_norm"].conflict
+    facts = where("t4")
+    old = asked("method=full", "model.precision=fp32", "train.fp16=true", **facts)
+    assert facts["device"] == "gpu" and not old["train.bf16"].conflict and "train.fp16" not in old
+    assert asked("train.bf16=true", **facts)["train.bf16"].conflict
+    assert asked("method=full", "model.precision=fp32", **where("a10"))["train.bf16"].conflict
+
+
+def test_general_rows_mixed_in_are_no_task():
+    replay = "data.also=[{path: general, max_samples: 100}]"
+    found = asked(replay)["train.gradient_accumulation_steps"]
+    assert found.rule == "batch-lora" and not found.conflict
+    ways = keeps(circumstances(load(Run, None, ["model.path=m", "data.path=d", replay]).value))
+    assert "keep-replay" not in {way.rule for way in ways}
 
 
 def test_what_the_guide_has_wrong_is_told():
@@ -162,6 +194,12 @@ def test_a_choice_with_options_keeps_them():
     made = load(Run, text=applied(f"{written}  optim: {{name: sgd, momentum: 0.9}}\n", advice)).value
     assert made.train.lr_scheduler_type.name == "linear" and made.train.optim.momentum == 0.9
     assert made.train.warmup_steps == 0.06 and made.train.learning_rate == 2e-5
+    options = "lr_scheduler_type: # mine\n    name: cosine_with_restarts\n    num_cycles: 2\n  # of the optimizer"
+    text = written.replace("lr_scheduler_type: constant", options)
+    text = applied(f"{text}  optim: {{name: sgd, momentum: 0.9}} # and this\n\n  # of decay\n  bf16: false\n", advice)
+    made = load(Run, text=text).value  # another choice has other options
+    assert made.train.lr_scheduler_type.name == "linear" and made.train.optim.momentum == 0.9
+    assert text.index("# advisor: schedule\n  # of the optimizer\n  optim") < text.index("# and this\n\n  # of decay\n")
 
 
 @pytest.mark.parametrize("objective", ["sft", "dpo", "kto", "grpo", "ppo"])

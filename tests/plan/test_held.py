@@ -1,6 +1,8 @@
 """A run that has been done holds its plan against what it took."""
 
 import json
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ import torch
 from tunesmith import machine
 from tunesmith.config.load import load
 from tunesmith.machine import peak_memory_mb, processor, threads
+from tunesmith.plan import past
 from tunesmith.plan.device import this_cpu
 from tunesmith.plan.estimate import Setting
 from tunesmith.run import Run
@@ -56,3 +59,21 @@ def test_a_run_is_held_against_the_plan_that_was_shown(tmp_path, monkeypatch, mo
     assert told.keys() == {"time"}  # the process's peak is still that of others
     runs = json.loads(kept.read_text())["runs"]
     assert [one.keys() & {"memory", "time"} for one in runs] == [{"memory", "time"}, {"time"}]
+
+
+def test_the_benchmark_plans_without_what_was_learnt_of_runs(tmp_path, monkeypatch, model_folder, reviews, capsys):
+    monkeypatch.setenv("TUNESMITH_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(past, "nearest", past.nearest)  # so that it is put back
+    bench = Path(__file__).parents[2] / "bench"
+    monkeypatch.syspath_prepend(str(bench))
+    kept = known_processor(tmp_path / "home")
+    alike = {"model": f"llama {model_folder}", "method": "full", "objective": "classify"}
+    took = {what: {"planned": 1.0, "measured": 3.0} for what in ("memory", "time")}
+    kept.write_text(json.dumps({"runs": [{"device": this_cpu().name, **alike, **took}]}))
+    assert past.nearest(this_cpu(), alike, "time")
+    spec = spec_from_file_location("bench_plan", bench / "plan.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.predict([[f"model.path={model_folder}", f"data.path={reviews}", "method=full", "objective=classify"]])
+    memory = json.loads(capsys.readouterr().out)["memory"]
+    assert memory["weights"] > 0 and "as runs here have shown" not in memory

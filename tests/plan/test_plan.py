@@ -29,10 +29,10 @@ from tunesmith.optimizers.base import optimizer
 from tunesmith.plan import past
 from tunesmith.plan.blank import blank, held
 from tunesmith.plan.calibrate import bandwidth, products
-from tunesmith.plan.changes import ways
+from tunesmith.plan.changes import changes, ways
 from tunesmith.plan.device import GB, Device, device, recognised
 from tunesmith.plan.estimate import Setting, Subject, estimate
-from tunesmith.plan.known import Found, find, short
+from tunesmith.plan.known import Found, find, parameters, short
 from tunesmith.plan.memory import merged
 from tunesmith.plan.rehearse import rehearse
 from tunesmith.plan.skills import battery
@@ -40,6 +40,7 @@ from tunesmith.plan.work import Work
 from tunesmith.run import Data, Model, Run, Train
 from tunesmith.training.optim import learnt
 from tunesmith.training.planned import Rows, guessed, plan, remembered, work
+from tunesmith.training.train import refuse
 
 RATES = {kind: [(8, 1e9), (512, 5e10)] for kind in ("full", "half")}
 CPU = Device("a processor", "cpu", 8, RATES, 1e10, 1e-5, 0.4, 1e9, True, "")
@@ -217,6 +218,34 @@ def test_what_is_not_known_is_assumed_and_said_or_refused(tmp_path, monkeypatch)
     with pytest.raises(RecipeError, match="did you mean 'rtx-3090'"):
         device("rtx-309")
     assert device("NVIDIA GeForce RTX 3090").memory == 24
+
+
+@pytest.mark.parametrize("key", ["num_attention_heads", "head_dim", "vocab_size"])
+def test_a_model_without_a_size_is_refused(key, tmp_path):
+    sizes = dict.fromkeys(SIZES_OF, 64) | {"num_hidden_layers": 3}
+    for wrong in (0, "a", None if key == "vocab_size" else True):
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": [], **sizes, key: wrong}))
+        with pytest.raises(RecipeError, match=f"must say {key}, a whole number from 1 on"):
+            find(str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": [], **sizes, "num_key_value_heads": 3}))
+    with pytest.raises(RecipeError, match="must be a multiple of num_attention_heads"):
+        find(str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": [], **sizes}))
+    assert "no architecture '[]'" in find(str(tmp_path)).assumed[0]
+    with pytest.raises(RecipeError, match="sizes of acme:wonder-0b are unknown"):
+        find("acme:wonder-0b")
+    assert parameters("acme/wonder-0b") is None and parameters("acme/wonder-1.5b") == 1.5e9
+
+
+def test_no_change_is_tried_that_training_refuses():
+    gpu, early = replace(CPU, kind="gpu"), {"optimizer_in_backward": True, "max_grad_norm": 0}
+    for said, without in ((early, "train.per_device"), ({"torch_compile": True}, "model.max_memory")):
+        run = run_of("lora", per_device_train_batch_size=8, **said)
+        refuse(run)
+        tried = list(changes(run, Setting(gpu)))
+        assert len(tried) > 4 and without in str([one.words for one in changes(run_of("lora"), Setting(gpu))])
+        for change in tried:
+            refuse(change.run)
 
 
 def test_a_model_that_cannot_be_gone_through_is_planned_as_a_llama(tiny):

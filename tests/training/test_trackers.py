@@ -19,7 +19,9 @@ from tunesmith.follower import Follower
 from tunesmith.methods.lora import LoRA
 from tunesmith.objectives.sft import SFT
 from tunesmith.runs import RunFolder
+from tunesmith.trackers._work import Told
 from tunesmith.trackers.base import tracker
+from tunesmith.training import watched
 from tunesmith.training.train import resume, train
 from tunesmith.training.watched import settings
 
@@ -230,6 +232,25 @@ def test_one_who_hangs_or_dies_holds_nobody_up(tmp_path, monkeypatch):
     dying.tell({"step": 1})
     assert dying.end({"ending": "finished"}, QUIET)
     assert faults[1:] == ["its process ended with status 3"]
+    monkeypatch.setattr(watched, "PATIENCE", 2.0)
+    said, several = [], {name: Follower("hangs", faults.append) for name in ("one", "two", "three")}
+    began = time.perf_counter()
+    watched.Watched(None, None, said.append, several).end("finished", "", {})
+    assert 2 <= time.perf_counter() - began < 4 and "one, two, three has not taken in all yet" in said[0]
+    for follower in several.values():
+        follower.process.kill(), follower.process.wait(), follower.threads[1].join()
+
+
+def test_how_far_a_tracker_was_told_is_replaced_as_a_whole(tmp_path):
+    file = tmp_path / "trackers" / "wandb.json"
+    told = Told(file)
+    told.keep({"step": 3, "loss": 0.5})
+    os.link(file, tmp_path / "before")
+    told.keep({"step": 4, "loss": 0.5})
+    assert json.loads((tmp_path / "before").read_text()) == {"loss": 3} and len(list(file.parent.iterdir())) == 1
+    assert not Told(file).new({"step": 4, "loss": 0.25}) and Told(file).new({"step": 4, "eval_loss": 0.25})
+    file.write_bytes(b"")  # as a power cut leaves it
+    assert Told(file).new({"step": 4, "loss": 0.25})
 
 
 def test_a_tracker_knows_names_and_no_paths(model_folder, reviews, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import RecipeError, Refusal
+from ..errors import RecipeError
 from .show import chinese, json_out, line, table
 from .train import WORDS, Json
 
@@ -107,7 +107,7 @@ def check_writable(recipe: Path, words: list[str]) -> None:
         raise RecipeError(f"--apply: {recipe} is based on another one; apply to that, or write its keys here")
 
 
-KNOWN = ("parameters", "rows", "far", "device", "room")
+KNOWN = ("parameters", "rows", "far", "device", "room", "bf16")
 """Facts that no recipe's text changes."""
 
 
@@ -132,35 +132,22 @@ def row(one: Advice) -> list[str]:
 def gathered(run: Run, rows: int | None, device: str | None, far: bool) -> dict[str, Any]:
     """The facts that rules ask for, as far as they can be had: what cannot be told is left out, and rules that need it
     do not hold."""
-    from ..plan.advise import circumstances
+    from ..plan.advise import circumstances, counted
     from ..plan.known import parameters
 
-    kind, room = where(device)
-    return circumstances(run, parameters(run.model.path), rows or counted(run), far=far, device=kind, room=room)
+    return circumstances(run, parameters(run.model.path), rows or counted(run), far=far, **where(device))
 
 
-def where(device: str | None) -> tuple[str, float | None]:
-    """Whether a device is a GPU, and its memory; a processor is not measured for it."""
+def where(device: str | None) -> dict[str, Any]:
+    """Whether a device is a GPU, its memory and whether it has bf16; a processor is not measured for it."""
     import torch
 
     from ..plan.device import device as named
 
     if device == "cpu" or (device is None and not torch.cuda.is_available()):
-        return "cpu", None
+        return {"device": "cpu"}
     one = named(device)
-    return one.kind, one.memory
-
-
-def counted(run: Run) -> int | None:
-    """The rows of a recipe's data, if these are here."""
-    from ..data.reading.places import places
-    from ..data.reading.source import read
-    from ..model.hub import locate_data
-
-    try:
-        return sum(1 for one in places(run.data, locate_data) for _ in read(one.files.get("train", [])))
-    except Refusal:
-        return None
+    return {"device": one.kind, "room": one.memory, "bf16": one.bf16}
 
 
 def shown(facts: dict[str, Any]) -> dict[str, Any]:

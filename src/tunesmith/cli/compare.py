@@ -56,7 +56,8 @@ def compare(  # noqa: PLR0913 - each is an option
     words = tuple(context.args)
     limit = Budget.read(budget) if budget else None
     contest = Contest(recipe, words, entrants, tuple(range(1, seeds + 1)), out, limit, sweep, retention)
-    rows = compared(contest, Progress(quiet=as_json).say, Lanes(parallel).begin, parallel)
+    with Lanes(parallel) as lanes:
+        rows = compared(contest, Progress(quiet=as_json).say, lanes.begin, parallel)
     about = [f"{recipe}, {seeds} seed{'s' * (seeds > 1)}", *([f"words: {' '.join(words)}"] if words else [])]
     about += [f"budget of each method: {limit}"] if limit else []
     about += list(filter(None, [contest.unasked]))

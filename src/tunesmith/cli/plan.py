@@ -52,7 +52,8 @@ def plan(  # noqa: PLR0913 - each is an option
     say = (lambda _: None) if as_json else line
     made, read, found = planned.asked(run, setting, (rows, tokens), say)
     tried = [] if made.fits else ways(run, setting, lambda run, where: planned.plan(run, where, read, found))
-    where = {"device": setting.device.kind, "room": setting.device.memory * (devices if shard else 1)}
+    there = setting.device
+    where = {"device": there.kind, "room": there.memory * (devices if shard else 1), "bf16": there.bf16}
     facts = circumstances(run, made.parameters, len(read.sequences) // run.objective.rendered, **where)
     warned = advise(run, loaded.origins, facts)
     warned = [one for one in warned if one.conflict]

@@ -16,17 +16,19 @@ from pathlib import Path
 from ..config.load import load
 from ..errors import Interrupted, RecipeError, Refusal, Stopped
 from ..migrate import RENAMED
-from ..plan.advise import advise, circumstances
+from ..plan.advise import advise, circumstances, counted
 from ..plan.known import parameters
 from ..run import Run
 from ..runs import RunFolder
 from .budget import Budget
+from .short import anew
 
 Say = Callable[[str], None]
 Begin = Callable[[Sequence[str]], str]
 """Trains by the words of `tunesmith train`; the reason why not, where it fails."""
 LONGEST = 80
 """Letters of a folder's name, of which a file system takes 255."""
+KEPT = "stopped; what has run is kept, and the same command goes on from there"
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ class Contest:
             raise RecipeError("--sweep: its short runs are taken off a budget; name one, such as --budget 400steps")
         if self.sweep == 1:
             raise RecipeError("--sweep: one learning rate is no choice; name 2 or more")
-        found = []
+        found, own, rows = [], self.own, {}
         for entrant in self.entrants:
             run = self.run(entrant)
             if self.budget and self.budget.kind == "tokens" and run.objective.targets == "prompts":
@@ -129,7 +131,11 @@ class Contest:
                     f"--budget: {run.objective.name} writes its answers itself, whose tokens nobody knows before; name"
                     " steps or time, such as 400steps or 10m"
                 )
-            rate, note = suited(run, entrant)
+            rate, note = [], ""
+            if not entrant.says(RATE):
+                if (data := repr(run.data)) not in rows:  # most have the same
+                    rows[data] = counted(run)
+                rate, note = suited(run, rows[data], run.method.name == own)
             words = [*self.words, *self.asking(run), *entrant.words, *rate]
             found.append([self.heat(entrant, seed, words, note) for seed in self.seeds])
         return found
@@ -141,6 +147,14 @@ class Contest:
     def run(self, entrant: Entrant) -> Run:
         """The recipe as a method's words change it."""
         return load(Run, self.recipe, [*self.words, *entrant.words], renamed=RENAMED).value
+
+    @property
+    def own(self) -> str:
+        """The method that the recipe itself names, whose rate its learning rate is."""
+        try:
+            return load(Run, self.recipe, self.words, renamed=RENAMED).value.method.name
+        except RecipeError:  # what it lacks each entrant may bring
+            return ""
 
     def asking(self, run: Run) -> list[str]:
         """The word by which general skills are asked of a model, or not; of one that does not write nothing can be."""
@@ -156,24 +170,34 @@ class Contest:
         return f"retained: not asked of {names}: {aims} makes models that do not write answers" if silent else ""
 
 
-def suited(run: Run, entrant: Entrant) -> tuple[list[str], str]:
-    """The word that sets a learning rate at which a method learns, where the recipe's is one of another method: what
-    the advisor says, within what the method was seen to learn at."""
-    low, high = run.method.suits
-    rate = run.train.learning_rate
-    if low <= rate <= high or entrant.says("train.learning_rate"):
+RATE = "train.learning_rate"
+SMALLER = ("pairs", "liked", "prompts")
+"""What is learnt at rates below those at which a method was seen to learn answers."""
+
+
+def suited(run: Run, rows: int | None, own: bool) -> tuple[list[str], str]:
+    """The word that sets the advisor's learning rate for a method, where the recipe's is not one for it.
+
+    A rate that was chosen for the recipe's `own` method stays where the advisor, or what the method was seen to learn
+    at, has nothing against it; that of another method where neither has.
+    """
+    (low, high), rate = run.method.suits, run.train.learning_rate
+    facts = circumstances(run, parameters(run.model.path), rows)
+    said = next((one for one in advise(run, {}, facts) if one.key == RATE), None)
+    learns = low <= rate <= high or run.objective.targets in SMALLER
+    usual = learns if said is None else not said.conflict
+    if (learns and usual) or (own and (learns or usual)):
         return [], ""
-    said = [one for one in advise(run, {}, circumstances(run, parameters(run.model.path))) if one.key == RATE]
-    wise = min(max(float(said[0].value), low), high) if said else float(f"{sqrt(low * high):.1g}")
-    source = f" (advisor: {said[0].rule})" if said else ""
+    wise = float(said.value) if said else float(f"{sqrt(low * high):.1g}")
+    source = f" (advisor: {said.rule})" if said else ""
     return [f"{RATE}={wise:g}"], f"learning rate {wise:g}{source}: {rate:g} is none for {run.method.name}"
 
 
-RATE = "train.learning_rate"
-
-
-def carry_out(recipe: Path, heat: Heat, say: Say, begin: Begin) -> str:
-    """Run one, or go on with it; the reason why not, where it fails. One that has finished is not run again."""
+def carry_out(recipe: Path, heat: Heat, say: Say, begin: Begin, short: bool = False) -> str:
+    """Run one, or go on with it; the reason why not, where it fails. One that has finished is not run again, nor a
+    short one that failed: the long ones follow from what it took."""
+    if short:
+        anew(RunFolder(heat.folder))
     if (heat.folder / "run.json").is_file():
         opened = RunFolder(heat.folder)
         same = opened.recipe().value == load(Run, recipe, heat.words, renamed=RENAMED).value
@@ -182,6 +206,9 @@ def carry_out(recipe: Path, heat: Heat, say: Say, begin: Begin) -> str:
         if opened.status == "finished":
             say(f"{heat.label}: was run before")
             return ""
+        if short and opened.status != "running":
+            say(f"{heat.label}: failed before")
+            return opened.facts["reason"]
         words = ["--resume", str(heat.folder)]
     else:
         words = [str(recipe), *heat.words]
@@ -201,7 +228,7 @@ def here(words: Sequence[str]) -> str:
             loaded = load(Run, Path(recipe), more, renamed=RENAMED)
             train(loaded.value, origins=loaded.origins, quiet=True)
     except (Stopped, Interrupted) as stopped:
-        raise type(stopped)("stopped; what has run is kept, and the same command goes on from there") from None
+        raise type(stopped)(KEPT) from None
     except Refusal as error:
         return str(error)
     return ""

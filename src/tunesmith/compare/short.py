@@ -43,9 +43,13 @@ def figure(folder: RunFolder) -> float:
     return found[-1] if found and math.isfinite(found[-1]) else math.inf
 
 
+CUT = ("stopped", "interrupted", "died", "badenvironment")
+"""How a run ends that says nothing of its settings."""
+
+
 def anew(folder: RunFolder) -> None:
-    """Have a short run that did not come to its end begin again: it may have been stopped before it was measured."""
-    if (folder.path / "run.json").is_file() and folder.status not in ("finished", "running"):
+    """Have a short run that was cut off begin again: it may have been stopped before it was measured."""
+    if (folder.path / "run.json").is_file() and folder.status in CUT:
         remove(folder.path)
 
 

@@ -16,7 +16,7 @@ from ..runs import RunFolder
 from .budget import Spent
 from .contest import RATE, Begin, Contest, Heat, Say, carry_out
 from .figures import Row, judged, row
-from .short import PACE, alone, anew, figure, judging, lighten, pace
+from .short import PACE, alone, figure, judging, lighten, pace
 
 SHARE = 0.1
 """Of a budget, what each short run of a sweep may use."""
@@ -129,8 +129,7 @@ class Search:
         """Carry out a short run; its folder, and why it failed if it did."""
         heat = self.heat.having(words, f"{self.heat.entrant.name}-{name}")
         folder = RunFolder(heat.folder)
-        anew(folder)
-        failed = carry_out(self.contest.recipe, heat, self.say, self.begin)
+        failed = carry_out(self.contest.recipe, heat, self.say, self.begin, short=True)
         if (heat.folder / "run.json").is_file():
             self.spent += Spent.of(folder)
             lighten(folder)

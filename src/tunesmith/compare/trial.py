@@ -25,7 +25,7 @@ from ..runs import RunFolder
 from .budget import Budget, Spent
 from .contest import RATE, Begin, Entrant, Heat, Say, carry_out, here
 from .outcome import Outcome, Setting, Tried
-from .short import PACE, anew, figure, judging, lighten
+from .short import PACE, figure, judging, lighten
 
 RANK = "method.r"
 FACTOR = 3
@@ -187,9 +187,8 @@ class Trial:
         of = self.asked.steps or steps
         own = [*judging(self.run, steps, of), *self.words(setting), f"train.seed={seed}", f"output={folder}"]
         heat = Heat(Entrant("trial"), seed, (*self.asked.words, *own), folder, "")
-        anew(RunFolder(folder))
         began = time.monotonic()
-        failed = carry_out(self.asked.recipe, heat, self.say, self.begin)
+        failed = carry_out(self.asked.recipe, heat, self.say, self.begin, short=True)
         if folder not in self.counted:
             self.counted.add(folder)
             took, wall = self.taken(folder, time.monotonic() - began)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config.layers import values
 from ..config.load import dump
+from ..errors import Refusal
 from .table import table
 
 if TYPE_CHECKING:
@@ -76,13 +77,14 @@ def word(value: Any) -> str:
 
 def circumstances(run: Run, parameters: float | None = None, rows: int | None = None, **more: Any) -> Facts:
     """A recipe's settings by their path, and what rules ask of it besides; `more` is what no recipe tells: far, device,
-    room, encoder."""
+    room, bf16, encoder."""
     said = {".".join(key): value for key, value in values(dump(run))}
     facts = {path.removesuffix(".name"): value for path, value in said.items()}
     train, named = run.train, {source.task for source in (run.data, *run.data.also) if source.task}
-    sources = len(named) or 1 + len(run.data.also)
+    tasks = len(named) or 1 + sum(source.max_samples is None for source in run.data.also)  # the others are replay
     batch = train.per_device_train_batch_size * train.gradient_accumulation_steps
-    facts |= {"batch": batch, "tasks": sources, "adapter": run.method.detachable, "targets": run.objective.targets}
+    facts |= {"batch": batch, "tasks": tasks, "sources": 1 + len(run.data.also)}
+    facts |= {"adapter": run.method.detachable, "targets": run.objective.targets}
     if rows and run.data.max_samples:
         rows = min(rows, run.data.max_samples)
     if train.packing or train.max_tokens_per_batch:
@@ -158,14 +160,16 @@ def advise(run: Run, origins: Mapping[str, str], facts: Facts) -> list[Advice]:
             zh=rule["zh"],
             source=rule["source"],
         )
-        found[key] = made
+        found[rule["key"]] = made
     return list(found.values())
 
 
 def named(rule: dict[str, Any], facts: Facts) -> tuple[str, Any]:
     """The key that a rule is of, and what it recommends for it: passes over the rows are steps, where these say how
-    long a run is."""
-    key, value = rule["key"], worth(rule["value"], facts)
+    long a run is; a batch that is too large before anything is added up is made smaller itself."""
+    key, value, each = rule["key"], worth(rule["value"], facts), "train.per_device_train_batch_size"
+    if rule.get("of") == "batch" and facts[each] > rule["high"]:
+        return each, max(1, rule["value"]["up"][0] // facts[key])
     if key == "train.num_train_epochs" and facts["train.max_steps"] > 0:
         return "train.max_steps", max(1, int(value * facts["epoch_steps"]))
     return key, value
@@ -214,6 +218,18 @@ def worth(value: Any, facts: Facts) -> Any:
         case {"the": str(path)}:
             return facts[path]
     return value
+
+
+def counted(run: Run) -> int | None:
+    """The rows of a recipe's data, if these are here."""
+    from ..data.reading.places import places
+    from ..data.reading.source import read
+    from ..model.hub import locate_data
+
+    try:
+        return sum(1 for one in places(run.data, locate_data) for _ in read(one.files.get("train", [])))
+    except Refusal:
+        return None
 
 
 # --- what a model knew before ---
@@ -267,7 +283,8 @@ ROUNDS = 4
 
 
 def applied(text: str, advice: list[Advice]) -> str:
-    """A recipe's text with what is advised written into it, marked `# advisor`; the rest stays as it is."""
+    """A recipe's text with what is advised written into it, marked `# advisor`; the rest stays as it is, but for the
+    options of a choice that is made otherwise."""
     from io import StringIO
 
     from ruamel.yaml import YAML
@@ -285,10 +302,22 @@ def applied(text: str, advice: list[Advice]) -> str:
                 room[step] = CommentedMap(named)
             room[step].fa.set_block_style()
             room = room[step]
-        if isinstance(room.get(key), CommentedMap) and "name" in room[key]:
-            room, key = room[key], "name"
+        rest = behind(room, key)
         room[key] = one.value
-        room.yaml_add_eol_comment(f"advisor: {one.rule}", key)
+        room.ca.items.pop(key, None)
+        room.yaml_add_eol_comment(f"advisor: {one.rule}{rest}", key)
     out = StringIO()
     yaml.dump(tree, out)
     return out.getvalue()
+
+
+def behind(room: Any, key: Any) -> str:
+    """What stands on the lines behind a value and is said of what follows: ruamel.yaml has it at the value's end."""
+    from ruamel.yaml.comments import CommentedMap, CommentedSeq
+
+    value, found = room.get(key) if isinstance(room, CommentedMap) else room[key], room.ca.items.get(key)
+    if isinstance(value, CommentedMap | CommentedSeq) and value and not value.fa.flow_style():
+        return behind(value, list(value)[-1] if isinstance(value, CommentedMap) else len(value) - 1)
+    token = found and found[2 if isinstance(room, CommentedMap) else 0]
+    _, line, rest = token.value.partition("\n") if token else ("", "", "")
+    return f"{line}{rest}".rstrip("\n")

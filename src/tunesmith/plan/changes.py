@@ -84,9 +84,10 @@ def measured_fewer(run: Run, setting: Setting) -> Change | None:
 
 
 def smaller_batch(run: Run, setting: Setting) -> Change | None:
-    """The same gradient, from batches of one example."""
+    """The same gradient, from batches of one example, where it can be added up."""
     size, steps = run.train.per_device_train_batch_size, run.train.gradient_accumulation_steps
-    if size == 1 or run.train.packing or run.train.max_tokens_per_batch or setting.device.kind == "cpu":
+    in_tokens = run.train.packing or run.train.max_tokens_per_batch
+    if size == 1 or in_tokens or run.train.optimizer_in_backward or setting.device.kind == "cpu":
         return None
     words = ("train.per_device_train_batch_size=1", f"train.gradient_accumulation_steps={size * steps}")
     made = train(run, per_device_train_batch_size=1, gradient_accumulation_steps=size * steps)
@@ -142,6 +143,8 @@ def four_bits(run: Run, setting: Setting) -> Change | None:
 def away(run: Run, setting: Setting) -> Change | None:
     """Frozen weights that wait elsewhere, but for an eighth of the device's memory."""
     if run.model.max_memory is not None or not run.method.detachable or run.model.precision.quantised:
+        return None
+    if run.train.torch_compile:  # cannot translate what is elsewhere
         return None
     most = round(setting.device.memory / 8, 1)
     return Change((f"model.max_memory={most}",), replace(run, model=replace(run.model, max_memory=most)), setting)

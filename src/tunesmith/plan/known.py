@@ -67,7 +67,7 @@ def in_folder(folder: Path) -> Found:
     said = read_json(folder / "config.json")
     kind = said.get("model_type") if isinstance(said, dict) else None
     source = f"{folder / 'config.json'}"
-    if kind in CONFIG_MAPPING or kind == "mixture_of_depths":
+    if isinstance(kind, str) and (kind in CONFIG_MAPPING or kind == "mixture_of_depths"):
         words = any(file for pattern in TOKENIZER_FILES for file in folder.glob(pattern))
         return Found(read_config(folder), source, folder if words else None)
     return Found(llama_like(said, source), source, None, (unknown(kind),))
@@ -81,17 +81,25 @@ def unknown(kind: Any) -> str:
 
 
 SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+MORE = ("intermediate_size", "num_key_value_heads", "head_dim")
+"""Sizes that have a usual value."""
 
 
 def llama_like(said: Any, source: str) -> Any:
     from transformers import LlamaConfig
 
-    missing = [key for key in SIZES if not isinstance(said, dict) or not isinstance(said.get(key), int)]
-    if missing:
-        raise RecipeError(f"{source}: does not say {', '.join(missing)}, so its size is unknown; name a known model")
-    more = (*SIZES, "intermediate_size", "num_key_value_heads", "head_dim", "tie_word_embeddings")
-    sizes = {key: said[key] for key in more if said.get(key) is not None}
-    return LlamaConfig(**({"intermediate_size": round(8 / 3 * said["hidden_size"])} | sizes))
+    there = said if isinstance(said, dict) else {}
+    sizes = {key: there[key] for key in (*SIZES, *MORE) if there.get(key) is not None}
+    wrong = [key for key in SIZES if key not in sizes]
+    wrong += [key for key, value in sizes.items() if type(value) is not int or value < 1]
+    if wrong:
+        raise RecipeError(f"{source}: must say {', '.join(wrong)}, a whole number from 1 on; or name a known model")
+    heads = sizes["num_attention_heads"]
+    if sizes["hidden_size"] % heads or heads % sizes.get("num_key_value_heads", heads):
+        rule = "hidden_size must be a multiple of num_attention_heads, and that one of num_key_value_heads"
+        raise RecipeError(f"{source}: {rule}; or name a known model")
+    usual = {"intermediate_size": round(8 / 3 * sizes["hidden_size"])}
+    return LlamaConfig(**(usual | sizes), tie_word_embeddings=there.get("tie_word_embeddings") is True)
 
 
 def on_hub(name: str) -> Found | None:
@@ -115,7 +123,7 @@ SCALE = {"b": 1e9, "m": 1e6}
 def by_size(name: str) -> Found:
     """A Llama of the size that a name tells: the nearest published one, with more or fewer blocks."""
     told = BILLIONS.search(name.rpartition("/")[2].lower().replace("_", "-"))
-    if told is None:
+    if told is None or not float(told[1]):
         raise RecipeError(
             f"model.path: the sizes of {name} are unknown: it is no folder here, not in the table, and cannot be looked"
             f" up; name a folder with its config.json, or one of {', '.join(table('models'))}"
@@ -154,7 +162,7 @@ def parameters(name: str) -> int | None:
     if said in table("models"):
         return count(published(said))
     told = BILLIONS.search(said)
-    return int(float(told[1]) * SCALE[told[2]]) if told else None
+    return (int(float(told[1]) * SCALE[told[2]]) or None) if told else None
 
 
 def count(config: Any) -> int:

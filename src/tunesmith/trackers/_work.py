@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,15 @@ from .base import About, grouped, tracker
 
 
 class Told:
-    """How far a tracker was told of each kind of line, so that a run that goes on tells nothing twice."""
+    """How far a tracker was told of each kind of line, so that a run that goes on tells nothing twice.
+
+    The file is replaced, but not forced onto the disk with every line: where a power cut spoils it, some is told twice.
+    """
 
     def __init__(self, file: Path) -> None:
-        self.file = file
-        self.steps: dict[str, int] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        self.file, self.steps = file, dict[str, int]()
+        with suppress(FileNotFoundError, ValueError):
+            self.steps = json.loads(file.read_text(encoding="utf-8"))
 
     def new(self, line: dict[str, Any]) -> bool:
         return line["step"] > self.steps.get(kind(line), -1)
@@ -24,7 +30,9 @@ class Told:
     def keep(self, line: dict[str, Any]) -> None:
         self.steps[kind(line)] = line["step"]
         self.file.parent.mkdir(exist_ok=True)
-        self.file.write_text(json.dumps(self.steps), encoding="utf-8")
+        beside = self.file.with_name(f".{self.file.name}.{os.getpid()}.tmp")
+        beside.write_text(json.dumps(self.steps), encoding="utf-8")
+        beside.replace(self.file)
 
 
 def kind(line: dict[str, Any]) -> str:

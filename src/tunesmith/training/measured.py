@@ -53,6 +53,14 @@ def measure(examiner: Examiner, policy: Policy, side: str, folder: RunFolder, pr
     return scores.as_json()
 
 
+def forget_after(folder: RunFolder) -> None:
+    """Have what comes after training measured anew, with all that was found out of it."""
+    facts, gone = folder.facts, ("after", "kept")  # what is kept of before is a matter of both
+    sides = {name: facts[name] for name in ("retention", "worth", "right", "losses") if name in facts}
+    left = {name: {key: one for key, one in known.items() if key not in gone} for name, known in sides.items()}
+    folder.note(after=None, **left)
+
+
 def by_row(measured: Measured, folder: RunFolder, side: str) -> dict[str, Any]:
     """What each row came to, so that runs can be compared row by row."""
     found: dict[str, Any] = {}

@@ -44,7 +44,7 @@ from . import checkpoint
 from .before import ask_another, before_learning, begin_among, own_oracle, recorded, ways
 from .callbacks import Callbacks
 from .loop import Loop
-from .measured import measure, measure_before, refuse_retention
+from .measured import forget_after, measure, measure_before, refuse_retention
 from .online import answers, drawing, refuse_online, refuse_sampler
 from .order import refuse_order
 from .planned import hold_against
@@ -108,7 +108,7 @@ def resume(folder: Path, callbacks: Sequence[TrainerCallback] = (), *, quiet: bo
         recipe, facts = opened.recipe(), opened.facts
         run = recipe.value
         if facts["status"] == "finished" and facts["length"] != length(run):
-            opened.note(after=None)  # it will be another model
+            forget_after(opened)  # it will be another model
         elif facts["status"] == "finished":
             progress.say(f"{folder} is finished; this is what it came to")
             return Result(**facts["result"])

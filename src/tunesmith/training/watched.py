@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any
 from uuid import uuid4
 
@@ -17,7 +18,7 @@ from ..config.load import dump, setting
 from ..errors import Interrupted, RecipeError, Stopped
 from ..evaluate.metrics import Scores
 from ..evaluate.report import headline
-from ..follower import Follower
+from ..follower import PATIENCE, Follower
 from ..run import Run
 from ..runs import RunFolder
 from ..secret import masked
@@ -70,8 +71,13 @@ class Watched:
         """Tell all how it ended, and wait for them, but not for ever."""
         message = {"ending": ending, "said": without_paths(masked(said)), "figures": figures}
         if self.notices:
-            self.notices.end(message, patience=15)
-        late = [name for name, follower in self.trackers.items() if not follower.end({"ending": ending})]
+            self.notices.close(message)
+        for follower in self.trackers.values():
+            follower.close({"ending": ending})
+        began = monotonic()
+        if self.notices:
+            self.notices.wait(PATIENCE / 2)
+        late = [name for name, one in self.trackers.items() if not one.wait(began + PATIENCE - monotonic())]
         if late:
             self.say(f"train.report_to: {', '.join(late)} has not taken in all yet; it goes on for two minutes at most")
 
