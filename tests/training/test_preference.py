@@ -345,7 +345,7 @@ def test_a_stranger_is_found_however_far_and_rows_are_read_a_few_times():
     assert learnt(strangers) == [sum(one.learn[1:]) for one in made]
 
 
-def test_that_all_rows_have_one_prompt_is_said():
+def test_that_all_answers_are_to_one_prompt_is_said():
     answers, aim = [Tokens([9, 5, 20 + n], [False, False, True], label=n % 2) for n in range(8)], KTO()
     run = Run(model=Model(path="tiny"), data=Data(path="rows"), objective=aim)
     for rows, count in ((answers, 1), ([*answers[:-1], replace(answers[-1], ids=[9, 6, 27])], 0)):
@@ -353,7 +353,7 @@ def test_that_all_rows_have_one_prompt_is_said():
         loop = loop_of(make_tiny, LoRA(), aim, rows)
         oracle = Asker(loop.policy, LoRA(), loop.layout, {"tests": str(uuid4())}, lambda text: None)
         before_learning(run, loop, [], oracle, said.append)
-        assert [text.startswith("kto: all 8 rows have one prompt: its baseline") for text in said] == [True] * count
+        assert [text.startswith("kto: all 8 answers are to one prompt") for text in said] == [True] * count
 
 
 def test_the_doctor_looks_at_pairs_too(model_folder, pairs, tmp_path, capsys):

@@ -126,8 +126,8 @@ def before_learning(
     others = loop.rows.strangers.sequences if loop.rows.strangers else None
     if isinstance(others, Strangers) and others.one_prompt:
         say(
-            f"{run.objective.name}: all {len(others):,} rows have one prompt: its baseline, meant for answers to other"
-            " prompts, is measured on other answers to the same one"
+            f"{run.objective.name}: all {len(others):,} answers are to one prompt: its baseline, meant for answers to"
+            " other prompts, is measured on other answers to the same one"
         )
 
 
