@@ -82,9 +82,9 @@ def rendered(run: Run) -> Any:
 def stepped(run: Run) -> Any:
     """Which weights learn, every step's figures, how much was computed, and what is there at the end and saved."""
     base, material = material_of(run)
-    another = ask_another(run, material, silent)
+    another = ask_another(run, material, [material.test, material.validation], silent)
     loop = build(run, base, material, Progress(quiet=True))
-    before_learning(run, loop, [], another or own_oracle(run, loop, "the tests' own", silent))
+    before_learning(run, loop, [], another or own_oracle(run, loop, "the tests' own", silent), silent)
     model, computed = loop.policy.model, [0]
     kinds = {type(part): part for part in loop.policy.trunk.modules() if type(part).__name__.endswith("Attention")}
     for module in kinds.values():  # of a block, which is computed again with gradient checkpointing

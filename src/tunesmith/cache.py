@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from uuid import uuid4
 
@@ -17,6 +18,8 @@ from .files import private, remove, sync
 log = logging.getLogger("tunesmith")
 
 MARK = ".whole.json"
+FORGOTTEN = 30 * 86_400
+"""Seconds after which what nobody asked for any more is removed."""
 
 
 def cache() -> Path:
@@ -99,6 +102,20 @@ def put(folder: Path, target: Path, made_of: str) -> None:
         if not is_whole(target, made_of):
             raise
     sync(target.parent)
+
+
+def used(folder: Path) -> None:
+    """Note that a folder is used, and remove those beside it that nobody asked for any more."""
+    os.utime(folder)
+    forget(folder.parent)
+
+
+@lru_cache  # once in a process is enough
+def forget(room: Path) -> None:
+    for old in room.iterdir():
+        with suppress(FileNotFoundError):  # what another process makes, or has removed
+            if old.stat().st_mtime < time.time() - FORGOTTEN:
+                remove(old)
 
 
 def sweep(folder: Path) -> None:

@@ -195,7 +195,7 @@ class Tuned:
     def look_back(self, examiner: Examiner, material: Material, say: Callable[[str], None]) -> None:
         """Find out what the objective wants to know of the model as it was before the run, or of another."""
         run = self.run
-        if memory := ask_another(run, material, say):
+        if memory := ask_another(run, material, [material.test], say):
             examiner.look_back(memory, run.data.max_length)
             return
         with self.before() as model:

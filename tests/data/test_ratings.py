@@ -4,7 +4,9 @@ import pytest
 
 from tunesmith.data.batch import pack, pad, share
 from tunesmith.data.example import Answer, Example, Message
+from tunesmith.data.formats.preference import Preference
 from tunesmith.data.keeping.store import Columns, Stored, Writer
+from tunesmith.data.ratings import margin
 from tunesmith.data.rendering.render import NoTarget, Renderer
 from tunesmith.run import Data
 
@@ -34,6 +36,13 @@ def test_ratings_reach_the_batch_through_the_disk(tmp_path, renderer, layout):
     batch = layout(stored[:])
     assert batch.margin.tolist() == [0.0, 0.0, 1.5, 1.5]
     assert batch.agreement.tolist() == [1.0, 1.0, 0.875, 0.875]
+
+
+def test_the_same_scores_in_another_order_are_level():
+    """Their means differ in the last bit."""
+    row = {"prompt": "judge", "chosen": "a", "rejected": "b"}
+    read = Preference().read(row | {"chosen_ratings": [0.3, 0.2, 0.1], "rejected_ratings": [0.1, 0.2, 0.3]})
+    assert read.ratings[0] == read.ratings[1][::-1] and -1e-9 < margin(read) < 0
 
 
 def test_where_nobody_rated_nothing_is_kept(tmp_path, renderer):

@@ -64,6 +64,17 @@ def test_a_turn_marked_so_is_not_learnt(tokenizer):
     assert learnt(renderer, one(renderer, dialogue(turns))) == [" yes\n\nno <|im_end|>"]
 
 
+@pytest.mark.parametrize("targets", ["pairs", "ranked", "liked"])
+def test_no_turn_counts_a_little_in_answers_that_are_judged(tokenizer, targets):
+    renderer = Renderer(tokenizer, limited(512))
+    for weight, refused in ((0.2, True), (3, True), (1, False), (0, False), (None, False)):
+        answer = Answer((Message("assistant", "let me see", weight=weight), Message("assistant", "four")))
+        example = Example(prompt=TURNS[:4], answers=(answer, Answer(TURNS[4:])))
+        assert not isinstance(renderer.render_many([example], "answers")[0], NoTarget)
+        [made] = renderer.render_many([example], targets)
+        assert refused == (isinstance(made, NoTarget) and f"gives a turn the weight {weight}" in str(made))
+
+
 @pytest.mark.parametrize("train_on", [("assistant",), ("last",), ("all",)])
 @pytest.mark.parametrize("content", ["yes and", "yes and ", "one"])
 def test_where_a_turn_breaks_off_no_end_is_learnt(tokenizer, train_on, content):

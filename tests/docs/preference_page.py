@@ -28,7 +28,8 @@ Rows say which of two answers is better (`data.format.name=preference`), or whet
 
 **The reference** is the model that is trained, as its weights stand before the first step, whatever the method: the
 first loss of `dpo` is ln 2. `objective.reference` names another model. Its log-probabilities are computed before the
-model that learns is loaded, so that two are never in memory, and kept on the disk for later runs.
+model that learns is loaded, so that two are never in memory, and kept on the disk for later runs, until they were not
+used for 30 days.
 
 **Several losses** are a list: `objective.loss_type=[sigmoid, sft] objective.loss_weights=[1, 0.2]` is DPO with a term
 that says the better answer. An option that the chosen losses make nothing of is refused.
@@ -70,7 +71,8 @@ Where we differ from TRL on purpose:
 - `label_smoothing` counts in `sigmoid` (the conservative DPO), which TRL 1.16 leaves out.
 - `bco_pair` has no running shift, as in TRL 1.16.
 - `kto`'s baseline is of the whole step over all processes, and of answers to the next row that asks something else;
-  TRL's is of a batch on each process, and depends on what is in it.
+  TRL's is of a batch on each process, and depends on what is in it. Where all rows have one prompt, as those of
+  `demo/movie-pairs`, nobody asks something else: it is then of the next answer, and the run says so.
 
 {losses}
 """
@@ -89,7 +91,8 @@ ZH = """# 从偏好中学习
 `tunesmith train recipes/dpo.yaml data.path=my_pairs.jsonl`；`kto.yaml` 与 `orpo.yaml` 用法相同。
 
 **参考模型**是被训练的模型在第一步之前的权重，与微调方法无关：`dpo` 的第一个损失就是 ln 2。`objective.reference`
-可以指定另一个模型：先单独载入它计算对数概率并缓存到磁盘，再载入要训练的模型，内存中绝不同时有两个模型。
+可以指定另一个模型：先单独载入它计算对数概率并缓存到磁盘（30 天没用的会删除），再载入要训练的模型，
+内存中绝不同时有两个模型。
 
 **多个损失**写成列表：`objective.loss_type=[sigmoid, sft] objective.loss_weights=[1, 0.2]` 即带监督项的 DPO。
 所选损失用不到的选项会被拒绝。
@@ -125,6 +128,7 @@ ZH = """# 从偏好中学习
 - `label_smoothing` 对 `sigmoid` 也起作用（保守 DPO），TRL 1.16 没有。
 - `bco_pair` 与 TRL 1.16 一样没有滑动偏移。
 - `kto` 的基线取自所有进程的整步，所用的错配回答来自其后问题不同的第一行；TRL 的基线取自各进程的一个批次。
+  若所有行的提示都相同（如 `demo/movie-pairs`），就没有问题不同的行：此时用下一个回答，运行时会说明。
 """
 HEADS = {
     "en": "| objective | loss | here | TRL | gradient differs by |",

@@ -1,12 +1,13 @@
 """The figures, held against plain loops, hand-made cases and the meaning of an interval."""
 
 import json
+import math
 import random
 import tracemalloc
 
 import pytest
 
-from tunesmith.evaluate.metrics import Scores, measure
+from tunesmith.evaluate.metrics import Scores, measure, proportion
 
 
 def macro_f1(gold, predicted):
@@ -76,6 +77,25 @@ def test_the_interval_holds_the_truth_95_times_in_100():
         low, high = measure(["y"] * 200, predicted, 0.0, seed=seed).interval
         held += low <= truth <= high
     assert 0.92 <= held / 400 <= 0.98
+
+
+@pytest.mark.parametrize("n", [1, 20, 200])
+def test_an_interval_of_a_share_ends_where_the_share_would_just_be_chance(n):
+    """Also where all are right, or none: that is not certain."""
+    for right in {0, 1, n // 3, n}:
+        low, high = proportion(right, n, 0.0).interval
+        assert 0 <= low < high <= 1 and low <= right / n <= high
+        for end in {low, high} - {0.0, 1.0}:
+            assert abs(right / n - end) == pytest.approx(1.96 * math.sqrt(end * (1 - end) / n), abs=1e-9)
+
+
+def test_an_interval_of_a_share_holds_the_truth_95_times_in_100():
+    for truth in (0.5, 0.8, 0.97):
+        held = 0.0
+        for right in range(51):
+            low, high = proportion(right, 50, 0.0).interval
+            held += (low <= truth <= high) * math.comb(50, right) * truth**right * (1 - truth) ** (50 - right)
+        assert 0.925 <= held <= 0.985
 
 
 def test_the_order_of_rows_does_not_matter_and_the_seed_decides():

@@ -13,6 +13,7 @@ from tunesmith.methods.lora import LoRA
 from tunesmith.model.divergence import Divergence
 from tunesmith.model.linear_loss import After, linear_divergence
 from tunesmith.objectives.distill import Distill
+from tunesmith.objectives.gkd import GKD
 
 AFTER = {"plain": After(), "scaled": After(0.5), "capped": After(2.0, 3.0)}
 M, H, OTHER, V = 20, 16, 24, 61
@@ -152,3 +153,24 @@ def test_a_teacher_that_mixes_packed_rows_up_is_given_padded_ones():
     assert policy.layout() is pad
     policy.teacher = Teacher(Policy(other().eval()), 0.5, 1.0)
     assert policy.layout() is share
+
+
+def test_both_models_logits_are_divided_by_the_temperature_whoever_makes_them():
+    """A model whose head is more than a layer makes them itself."""
+    from tunesmith.data.batch import pad
+    from tunesmith.model.policy import Policy
+    from tunesmith.model.teacher import Teacher
+
+    batch, aim = pad(sequences_for(Distill())), GKD(temperature=0.5, beta=0.3)
+    found = {}
+    for itself in (False, True):
+        student, teacher = Policy(make_tiny().eval()), Policy(other().eval())
+        student.temperature, student.teacher = aim.temperature, Teacher.of(teacher, aim)
+        assert not student.bends_logits and not teacher.bends_logits
+        student.bends_logits = teacher.bends_logits = itself
+        with torch.no_grad():
+            found[itself] = student.divergence(batch).token
+            both = [model(batch.ids, attention_mask=batch.attend).logits for model in (student.bare, teacher.bare)]
+    expected = formula(*both, aim.beta, aim.temperature)[:, :-1][batch.learn[:, 1:]]
+    for values in found.values():
+        assert torch.allclose(values.double(), expected, atol=1e-5)

@@ -1,5 +1,8 @@
 """What is asked of the model before it learns: in groups in which a prompt is computed once, to the same numbers."""
 
+import os
+import time
+
 import pytest
 import torch
 from conftest import make_tiny
@@ -54,3 +57,16 @@ def test_groups_do_not_matter(asker, tmp_path, monkeypatch):
     with torch.no_grad(), asker.policy.model.disable_adapter():
         alone = torch.cat([asker.policy.logp(pad([one])).token for one in sequences])
     assert all(torch.allclose(one, alone, atol=1e-5) for one in found)
+
+
+def test_what_nobody_asked_for_in_30_days_is_forgotten(asker, tmp_path, monkeypatch):
+    monkeypatch.setenv("TUNESMITH_HOME", str(tmp_path))
+    room, aged = tmp_path / "reference", {"old": 31, "young": 29}
+    for name, days in aged.items():
+        (room / name).mkdir(parents=True)
+        os.utime(room / name, (time.time() - days * 86_400,) * 2)
+    asker.ask(answers(1, 2), range(2))
+    [made] = {folder.name for folder in room.iterdir()} - {"young"}  # and "old" is not there
+    os.utime(room / made, (0, 0))
+    asker.ask(answers(1, 2), range(2))  # it was there, and is used again
+    assert time.time() - (room / made).stat().st_mtime < 3_600

@@ -678,6 +678,7 @@ def test_distillation_on_own_answers_asks_for_no_reward(tmp_path, model_folder, 
     result = train(load(Run, None, words).value, quiet=True)
     before, after = result.before["watched"], result.after["watched"]
     assert before["reward"] < after["reward_low"] <= after["reward"] < 0
+    assert (lines := RunFolder(tmp_path / "run").metrics) and not any("reward" in line for line in lines)
     again = load_run("run").evaluate().scores.watched
     assert again["reward"] == pytest.approx(after["reward"], abs=1e-4)
     with pytest.raises(RecipeError, match=r"objective.teacher: gkd learns from another model"):

@@ -5,7 +5,9 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import torch
@@ -15,14 +17,18 @@ from tinyrun import loop_of, sequences_for
 
 from tunesmith.cli import app
 from tunesmith.data.batch import pad, share
+from tunesmith.data.keeping.store import Many, learnt
 from tunesmith.data.rendering.tokens import Tokens
 from tunesmith.errors import CheckpointError, DataError, RecipeError
 from tunesmith.methods.lora import LoRA
+from tunesmith.model.reference import Asker
 from tunesmith.model.rows import Strangers
 from tunesmith.objectives.dpo import DPO
 from tunesmith.objectives.kto import KTO
 from tunesmith.optimizers.sgd import SGD
+from tunesmith.run import Data, Model, Run
 from tunesmith.runs import RunFolder
+from tunesmith.training.before import before_learning
 from tunesmith.tuned import load_run
 
 TESTS = Path(__file__).parents[1]
@@ -295,6 +301,8 @@ def test_what_cannot_be_compared_is_refused(model_folder, pairs, tmp_path):
     likes = lines(tmp_path / "likes.jsonl", rows)
     said = refused(model_folder, likes, RecipeError, "objective=kto", "data.eval_size=0.3", "eval.max_samples=1")
     assert said.startswith("data.eval_size: one row is held out, and kto compares rows")
+    rest = ("eval.enabled=false", f"objective.reference={model_folder}")  # nobody looks at them
+    assert trained(model_folder, likes, "objective=kto", "data.eval_size=0.3", "eval.max_samples=1", *rest)
     said = refused(model_folder, pairs, RecipeError, "objective=dpo", "data.train_on=[all]")
     assert said.startswith("data.train_on: all learns what is asked too, and dpo judges answers")
 
@@ -307,7 +315,45 @@ def test_a_stranger_answers_another_prompt(model_folder):
         [9, 5, 23], [9, 5, 23], [9, 5, 23], [9, 6, 25], [9, 6, 25], [9, 5, 23],
     ]  # fmt: skip
     alone = Strangers([Tokens([9, 5, 20 + n], [False, False, True]) for n in range(2)], 8)
-    assert alone.one(0).ids == [9, 5, 21]
+    assert alone.one(0).ids == [9, 5, 21] and alone.one_prompt and not strangers.one_prompt
+
+
+class Read(Many):
+    """Answers of one to three tokens to one prompt, the last to another; counts how often one is read."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.reads = size, 0
+
+    def __len__(self) -> int:
+        return self.size
+
+    def one(self, number: int) -> Tokens:
+        self.reads += 1
+        said = [20 + number] * (1 + number % 3)
+        prompt = [9, 6] if number == self.size - 1 else [9, 5, 5]
+        return Tokens(prompt + said, [False] * len(prompt) + [True] * len(said))
+
+
+def test_a_stranger_is_found_however_far_and_rows_are_read_a_few_times():
+    """Also where a prompt has more answers than anybody would look through for each of them."""
+    rows = Read(81)
+    strangers = Strangers(rows, 5)
+    assert len(learnt(strangers)) == 81 and rows.reads <= 4 * 81
+    made, reads = strangers[:], rows.reads
+    assert {tuple(one.ids) for one in made[:-1]} == {(9, 5, 5, 100, 100)}  # a third is cut off
+    assert made[-1].ids == [9, 6, 20] and reads <= 6 * 81
+    assert learnt(strangers) == [sum(one.learn[1:]) for one in made]
+
+
+def test_that_all_answers_are_to_one_prompt_is_said():
+    answers, aim = [Tokens([9, 5, 20 + n], [False, False, True], label=n % 2) for n in range(8)], KTO()
+    run = Run(model=Model(path="tiny"), data=Data(path="rows"), objective=aim)
+    for rows, count in ((answers, 1), ([*answers[:-1], replace(answers[-1], ids=[9, 6, 27])], 0)):
+        said: list[str] = []
+        loop = loop_of(make_tiny, LoRA(), aim, rows)
+        oracle = Asker(loop.policy, LoRA(), loop.layout, {"tests": str(uuid4())}, lambda text: None)
+        before_learning(run, loop, [], oracle, said.append)
+        assert [text.startswith("kto: all 8 answers are to one prompt") for text in said] == [True] * count
 
 
 def test_the_doctor_looks_at_pairs_too(model_folder, pairs, tmp_path, capsys):

@@ -18,15 +18,13 @@ from statistics import fmean, variance
 
 import numpy as np
 
-from ..evaluate.metrics import Interval, gain
+from ..evaluate.metrics import Interval, gain, wilson
 from ..evaluate.surety import resampled
 
 LEVEL = 0.05
 """How often what is chance may be called a difference."""
 FLIPS = 10_000
 """Random ways to exchange two runs' results, where there are too many to go through all."""
-NORMAL = 1.96
-"""Standard errors within which a mean of many stays 19 times of 20."""
 STEPS = 20_001
 """Points by which an area is measured."""
 
@@ -56,7 +54,7 @@ class Found:
 def interval(found: Found) -> Interval | None:
     """The 95% interval of what a method came to; None where nothing is known of what chance does to it."""
     ends = [drawn(found)] if sum(map(math.isfinite, found.each)) > 1 else []
-    ends += [wilson(found)] if found.share else []  # the bootstrap thinks twelve of twelve certain
+    ends += [wilson(found.figure, found.rows)] if found.share else []  # the bootstrap thinks twelve of twelve certain
     parts = of_mean(found.figures)
     if not ends and not parts:
         return None
@@ -74,14 +72,6 @@ def drawn(found: Found) -> Interval:
     each, weight = each[np.isfinite(each)], weight[np.isfinite(each)]
     weight = weight / weight.mean()
     return resampled(lambda rows: float(each[rows].sum() / max(weight[rows].sum(), 1e-9)), len(each), 0)
-
-
-def wilson(found: Found) -> Interval:
-    """The same of a share (Wilson 1927), which knows that of none, or of all, something may still be chance."""
-    share, n, square = found.figure, found.rows, NORMAL**2
-    middle = (share + square / (2 * n)) / (1 + square / n)
-    half = NORMAL * math.sqrt(share * (1 - share) / n + square / (4 * n * n)) / (1 + square / n)
-    return middle - half, middle + half
 
 
 def between(one: Found, other: Found) -> Interval | None:

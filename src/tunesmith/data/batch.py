@@ -135,8 +135,13 @@ def branches(sequences: Sequence[Tokens]) -> list[int]:
 
 
 def owned(tokens: Tokens) -> int:
-    """How many tokens of a sequence may stand elsewhere: those before the last that nothing learnt depends on."""
-    return next((at for at, learn in enumerate(tokens.learn) if learn and at), len(tokens.ids)) - 1
+    """How many tokens of a sequence may stand elsewhere: those before the last that nothing learnt depends on.
+
+    Of a text that is classified, the last token is looked at, or the one before a run of it, if it is what pads.
+    """
+    ids = tokens.ids
+    run = next((n for n, one in enumerate(reversed(ids)) if one != ids[-1]), len(ids))
+    return next((at for at, learn in enumerate(tokens.learn) if learn and at), len(ids) - run) - 1
 
 
 def same(one: list[int], two: list[int]) -> int:

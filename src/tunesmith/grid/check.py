@@ -115,6 +115,10 @@ class Refused(Exception):
     """A cell is refused before anything is learnt."""
 
 
+def silent(text: str) -> None:
+    """What is said goes nowhere."""
+
+
 @contextmanager
 def ready(run: Run, cell: Cell, tiny: Tiny) -> Iterator[Loop]:
     """The loop of a cell, before its first step."""
@@ -122,7 +126,7 @@ def ready(run: Run, cell: Cell, tiny: Tiny) -> Iterator[Loop]:
         refuse(run)
         loop = build(run, tiny.base, tiny.material(run), Progress(quiet=True))
         lay_out(loop, cell.batch)
-        before_learning(run, loop, [], own_oracle(run, loop, "the grid's own", lambda text: None))
+        before_learning(run, loop, [], own_oracle(run, loop, "the grid's own", silent), silent)
     except Refusal as said:
         raise Refused(str(said)) from None
     try:

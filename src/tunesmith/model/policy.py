@@ -136,8 +136,8 @@ class Policy:
         output; of a model that makes its logits itself, these."""
         learn = batch.learn[:, 1:]
         if self.bends_logits:
-            begun = self.begun(batch)
-            return self.run(begun.batch).logits[:, begun.at][:, :-1][learn], nn.Identity(), After()
+            begun, after = self.begun(batch), After(temperature=self.temperature)
+            return self.run(begun.batch).logits[:, begun.at][:, :-1][learn], nn.Identity(), after
         return self.states(batch)[:, :-1][learn], self.head, self.after_head
 
     def score(self, batch: Batch) -> Tensor:

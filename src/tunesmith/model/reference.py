@@ -68,6 +68,7 @@ class Asker:
             self.compute(folder / FILE, sequences, wanted, targets)
 
         folder = cache.keep(target, made_of, build, disk=1 + sum(targets) * 4 // 1_000_000)
+        cache.used(folder)
         return Reference(folder / FILE, targets)
 
     def compute(self, file: Path, sequences: Sequence[Tokens], wanted: Sequence[int], targets: Sequence[int]) -> None:

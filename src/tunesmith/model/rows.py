@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..data.batch import Batch, Layout
-from ..data.keeping.store import Many, Mixed
+from ..data.keeping.store import Many, Mixed, learnt
 from ..data.rendering.tokens import Tokens
 from ..errors import RecipeError
 from ..objectives.base import Objective, Tally, looked_at
@@ -127,15 +128,12 @@ class Rows:
             return what(batch, **policy.look(batch, looked_at(what)))
 
 
-NEAR = 17
-"""Sequences among which another prompt is looked for, the first one included."""
-
-
 class Strangers(Many):
     """Of every sequence its prompt, with the answer to the next prompt that is another: what nobody would say there.
 
     Rows of one prompt often stand side by side, as those of a pair do, and what is learnt of them is no stranger's.
-    Which answer that is depends on the rows alone, not on the batch that they are in.
+    Which answer that is depends on the rows alone, not on the batch that they are in. Where all have one prompt, it is
+    the next answer to the same.
     """
 
     def __init__(self, sequences: Sequence[Tokens], cutoff: int) -> None:
@@ -144,20 +142,40 @@ class Strangers(Many):
                 "data.path: one row is left to train on, and the objective compares rows; give two or more"
             )
         self.sequences, self.cutoff = sequences, cutoff
+        starts = ((one.ids, begins(one)) for one in sequences)  # each is read once, however many have its prompt
+        read = [(hash(tuple(ids[:begin])), begin, len(ids) - begin) for ids, begin in starts]
+        prompts, self.asked, self.said = np.array(read).T
+        self.other = next_other(prompts)
+        self.one_prompt = bool((prompts == prompts[0]).all())
 
     def __len__(self) -> int:
         return len(self.sequences)
 
     def one(self, number: int) -> Tokens:
-        asked = self.sequences[number]
+        asked, other = self.sequences[number], self.sequences[int(self.other[number])]
         prompt = asked.ids[: begins(asked)]
-        after = [(number + n) % len(self) for n in range(1, min(len(self), NEAR))]
-        strangers = (other for other in map(self.sequences.__getitem__, after) if other.ids[: begins(other)] != prompt)
-        other = next(strangers, None) or self.sequences[after[0]]
         said = other.ids[begins(other) :]
         said = said[: max(1, self.cutoff - len(prompt))]
         learn = other.learn[begins(other) :][: len(said)]
         return replace(asked, ids=prompt + said, learn=[False] * len(prompt) + learn, weights=None)
+
+    @property
+    def learnt(self) -> list[int]:
+        """Tokens to be learnt in each; only those that are cut must be made for it."""
+        found = np.array(learnt(self.sequences))[self.other]
+        for number in np.flatnonzero(self.asked + self.said[self.other] > self.cutoff).tolist():
+            found[number] = sum(self[number].learn[1:])
+        return found.tolist()
+
+
+def next_other(values: np.ndarray) -> np.ndarray:
+    """[N] of each value the number of the next that is another, the first behind the last; where all are alike, of the
+    next."""
+    number, size = np.arange(len(values)), len(values)
+    ends = np.flatnonzero(values != np.roll(values, -1))  # of stretches that are alike
+    if len(ends):
+        number = ends[np.searchsorted(ends, number) % len(ends)]
+    return (number + 1) % size
 
 
 def begins(tokens: Tokens) -> int:

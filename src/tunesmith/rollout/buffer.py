@@ -101,7 +101,8 @@ class Buffer:
         self.rows.columns = {name: Column(values.float(), ends) for name, values in columns.items() if name in used}
         self.number = number
         watched |= self.watch(rolled, drawn, texts, watched)
-        watched["reward"] = Tally(float(reward.nansum()), int((~reward.isnan()).sum()))
+        if self.objective.rewarded:
+            watched["reward"] = Tally(float(reward.nansum()), int((~reward.isnan()).sum()))
         self.adapt(watched, len(drawn))
         return watched
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -16,18 +16,21 @@ from ..evaluate.evaluate import Examiner
 from ..machine import accelerator, facts
 from ..model.another import Memory, another, present, same_words
 from ..model.reference import Asker
-from ..model.rows import Oracle, Rows
+from ..model.rows import Oracle, Rows, Strangers
 from .glimpses import glimpses
 from .loop import order, sequences_of
 
 if TYPE_CHECKING:
     from ..data.batch import Layout
+    from ..data.example import Example
     from ..data.keeping.material import Material
     from ..data.rendering.tokens import Tokens
     from ..model.policy import Policy
     from ..run import Run
     from .loop import Loop
     from .order import Order
+
+Held = TypeVar("Held")
 
 
 def ways(loop: Loop) -> Iterator[str]:
@@ -106,26 +109,41 @@ def own_oracle(run: Run, loop: Loop, base: str, say: Callable[[str], None]) -> A
     return Asker(loop.policy, run.method, loop.layout, key | facts(loop.accelerator.device), say)
 
 
-def before_learning(run: Run, loop: Loop, examiners: Sequence[Examiner], oracle: Oracle) -> None:
+def measured(run: Run, test: Held, validation: Held, callbacks: bool) -> list[Held]:
+    """Of what is held out, that which is measured before and after, and that meanwhile: for callbacks may ask for it at
+    any time."""
+    meanwhile = run.train.eval_strategy != "no" or callbacks
+    return [one for one, wanted in ((test, run.eval.enabled), (validation, meanwhile)) if wanted]
+
+
+def before_learning(
+    run: Run, loop: Loop, examiners: Sequence[Examiner], oracle: Oracle, say: Callable[[str], None]
+) -> None:
     """Find out what the objective wants to know of the model before it learns, or of another."""
     if loop.answers:  # what it says is not known yet
         return
     ask(oracle, run, loop.rows, loop.order, examiners, loop.accelerator.autocast())
+    others = loop.rows.strangers.sequences if loop.rows.strangers else None
+    if isinstance(others, Strangers) and others.one_prompt:
+        say(
+            f"{run.objective.name}: all {len(others):,} answers are to one prompt: its baseline, meant for answers to"
+            " other prompts, is measured on other answers to the same one"
+        )
 
 
-def ask_another(run: Run, material: Material, say: Callable[[str], None]) -> Memory | None:
+def ask_another(
+    run: Run, material: Material, held_out: Sequence[Sequence[Example]], say: Callable[[str], None]
+) -> Memory | None:
     """What the model that objective.reference names says of all that the run looks at, if there is one; to be asked
-    while no other model is in memory."""
+    while no other model is in memory. Of what is held out, that which will be measured."""
     folder = another(run)
     if folder is None:
         return None
     same_words(folder, material.renderer.tokenizer)
     steps = order(run.train, run.objective, material.sequences, run.data.max_length)
-    held_out = [
-        Examiner(material, run.objective, run.eval, pad, examples) for examples in (material.test, material.validation)
-    ]
+    examiners = [Examiner(material, run.objective, run.eval, pad, examples) for examples in held_out]
     with present(folder, run, say) as memory:
-        ask(memory, run, Rows(material.sequences), steps, held_out, accelerator(run.train).autocast())
+        ask(memory, run, Rows(material.sequences), steps, examiners, accelerator(run.train).autocast())
     return memory
 
 

@@ -15,7 +15,7 @@ from ..config.load import dump
 from ..data.keeping.material import Material, prepare
 from ..data.keeping.store import highest_token
 from ..data.reading.places import places, sums
-from ..data.rendering.render import RATED
+from ..data.rendering.answers import RATED
 from ..errors import BadEnvironment, OutOfMemory, RecipeError
 from ..evaluate.evaluate import Examiner
 from ..evaluate.report import write_report
@@ -41,7 +41,7 @@ from ..run import Run
 from ..runs import RunFolder, claim, create, now
 from ..secret import holds_secret
 from . import checkpoint
-from .before import ask_another, before_learning, begin_among, own_oracle, recorded, ways
+from .before import ask_another, before_learning, begin_among, measured, own_oracle, recorded, ways
 from .callbacks import Callbacks
 from .loop import Loop
 from .measured import forget_after, measure, measure_before, refuse_retention
@@ -131,7 +131,8 @@ def follow(
         tokenizer = load_tokenizer(base)
         found = places(run.data, locate_data)
         material = prepare(run, found, tokenizer, progress.say)
-        memory = ask_another(run, material, progress.say)
+        held_out = measured(run, material.test, material.validation, bool(callbacks))
+        memory = ask_another(run, material, held_out, progress.say)
         loop = build(run, base, material, progress)
         if loop.answers:
             held.enter_context(drawing(run, base, loop.answers, folder.path))
@@ -153,9 +154,8 @@ def follow(
         tried = loop.answers.tried if loop.answers else None
         examiner, watch = (Examiner(*parts, rows, tried) for rows in (material.test, material.validation))
         oracle = memory or own_oracle(run, loop, mine["hashes"]["base"], progress.say)
-        meanwhile = run.train.eval_strategy != "no" or bool(callbacks)  # which may ask for it at any time
-        asked = [one for one, wanted in ((examiner, run.eval.enabled), (watch, meanwhile)) if wanted]
-        before_learning(run, loop, asked, oracle)
+        asked = measured(run, examiner, watch, bool(callbacks))
+        before_learning(run, loop, asked, oracle, progress.say)
         before = measure_before(examiner, loop.policy, run.method, folder, progress)
         facts = {"data": material.fingerprint, "base": mine["hashes"]["base"]} | checkpoint.deciding(run)
         facts["processes"] = loop.accelerator.num_processes

@@ -8,6 +8,9 @@ from typing import Any, ClassVar, Protocol
 from ..example import Example
 from .base import Row, given, json_in, shown
 
+ROUNDING = 1e-9
+"""By so much may the means of equal scores differ."""
+
 
 class Columns(Protocol):
     """The names of the columns."""
@@ -39,8 +42,11 @@ def rated(row: Row, columns: Columns) -> dict[str, Any]:
         raise ValueError(f"has scores in '{there[0]}' and none in '{lacking}'; each of the two answers needs them")
     ratings = tuple(tuple(scores(row[column], column)) for column in there)
     found = Example(ratings=ratings, margin=at(row, columns.margin), agreement=at(row, columns.agreement))
-    if (gap := margin(found)) is not None and gap < 0:
-        raise ValueError(f"says that {columns.rejected} is better than {columns.chosen}, by {-gap:.4g}; swap them")
+    said = {f"column '{columns.margin}'": found.margin, " and ".join(map(str, pair)): margin(Example(ratings=ratings))}
+    for where, gap in said.items():  # each by itself: a margin does not mend scores that say the contrary
+        if gap is not None and gap < -ROUNDING:
+            better = f"{columns.rejected} is better than {columns.chosen}, by {-gap:.4g}"
+            raise ValueError(f"says that {better} ({where}); swap them, or mend what is said of them")
     if found.agreement is not None and not 0.5 <= found.agreement <= 1:
         raise ValueError(
             f"column '{columns.agreement}' must be the share of raters who hold {columns.chosen} to be the better, from"
@@ -58,6 +64,8 @@ def scores(value: Any, column: str) -> list[float]:
     """The scores in a column: one, a list, or either as text."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         value = json_in(value, f"column '{column}'")
+    if value == []:
+        raise ValueError(f"column '{column}' must hold numbers (got an empty list)")
     return [number(one, column) for one in value] if isinstance(value, list) else [number(value, column)]
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
@@ -39,8 +37,6 @@ if TYPE_CHECKING:
 FEW = 20
 """With at most this many different answers, each given several times, a task is a choice."""
 MEND = "mend the row, or leave such rows out with data.on_bad_row=skip"
-FORGOTTEN = 30 * 86_400
-"""Seconds after which what nobody asked for any more is removed from the cache."""
 LIKED = "disliked", "liked"
 """The two classes of answers, the first 0."""
 OFTEN = 10.0
@@ -82,18 +78,13 @@ class Part:
         """The sequences, from the cache if they are there."""
         before = stamps(self.place)
         made_of = json.dumps(self.depends_on, sort_keys=True, ensure_ascii=False)
-        room = cache.cache() / "data"
-        target = room / hashlib.sha256(made_of.encode()).hexdigest()[:16]
+        target = cache.cache() / "data" / hashlib.sha256(made_of.encode()).hexdigest()[:16]
         size = sum(file.stat().st_size for _, file in self.place.named())
         folder = cache.keep(target, made_of, self.build, disk=1 + 2 * size // 1_000_000)
         if stamps(self.place) != before:
             remove(folder)
             raise DataError(f"{self.place.root}: was changed while it was read; start again once it is whole")
-        os.utime(folder)
-        for old in room.iterdir():
-            with suppress(FileNotFoundError):  # what another process makes, or has removed
-                if old.stat().st_mtime < time.time() - FORGOTTEN:
-                    remove(old)
+        cache.used(folder)
         return Stored(folder)
 
     def build(self, folder: Path) -> None:
@@ -175,7 +166,8 @@ def enough(item: Item, needs: Sequence[str]) -> Item:
         if name not in rated(example):
             columns = f"a column {name}, or the scores of both answers in chosen_ratings and rejected_ratings"
             fault = (
-                f"{item.row.origin}: does not say how many raters agree ({columns}), which this objective learns from"
+                f"{item.row.origin}: does not say how many raters agree ({columns}), which this objective learns from;"
+                " if no row does, set objective.raters=ignore"
             )
             return replace(item, tokens=(), fault=fault)
     return item

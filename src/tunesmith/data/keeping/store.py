@@ -138,6 +138,11 @@ class Many(Sequence[Tokens]):
     def one(self, number: int) -> Tokens:
         raise NotImplementedError
 
+    @property
+    def learnt(self) -> list[int]:
+        """Tokens to be learnt in each, its first aside."""
+        return [sum(one.learn[1:]) for one in self]
+
     @overload
     def __getitem__(self, index: int) -> Tokens: ...
     @overload
@@ -282,7 +287,7 @@ def highest_token(sequences: Iterable[Tokens]) -> int:
 
 def learnt(sequences: Iterable[Tokens]) -> list[int]:
     """Tokens to be learnt in each sequence, its first aside, without reading those on the disk."""
-    return sequences.learnt if isinstance(sequences, Mixed) else [sum(one.learn[1:]) for one in sequences]
+    return sequences.learnt if isinstance(sequences, Many) else [sum(one.learn[1:]) for one in sequences]
 
 
 def lengths(sequences: Iterable[Tokens]) -> list[int]:

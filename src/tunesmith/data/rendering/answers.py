@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..example import Example
+from ..example import Example, Message
 from ..ratings import rated
 from .tokens import NoTarget, Tokens
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 ANSWERS: tuple[Targets, ...] = "answers", "liked", "pairs", "ranked"
 """What is learnt of answers, and not of whole texts."""
+RATED: tuple[Targets, ...] = "pairs", "ranked", "liked"
+"""Targets of objectives that judge whole answers: none of it is learnt that was said before."""
 WRITTEN: tuple[Targets, ...] = *ANSWERS, "mixed"
 """The same, where other rows may have none."""
 
@@ -36,10 +38,22 @@ def check_answers(example: Example, targets: Targets) -> None:
             "does not say whether its answer was liked (data.format.name=feedback, a column with true or false), and is"
             " no pair of answers (data.format.name=preference); of good answers alone learns objective=sft"
         )
+    if targets in RATED:
+        check_weights((*example.prompt, *(turn for answer in example.answers for turn in answer.messages)))
     if not example.answers and not example.tokens:
         raise NoTarget(
             "has no answer; objective sft learns answers: give prompts and answers, take objective=classify for"
             " labels or objective=pretrain for plain text, or build prompts with data.format.name=template"
+        )
+
+
+def check_weights(turns: Sequence[Message]) -> None:
+    """Raises NoTarget for turns that count more or less, where answers are judged by the sum of their tokens."""
+    odd = next((turn.weight for turn in turns if turn.weight not in (None, 0, 1)), None)
+    if odd is not None:
+        raise NoTarget(
+            f"gives a turn the weight {odd:g}, and in answers that are judged each token counts alike: expected 0 or 1;"
+            " of turns that count more or less learns objective=sft"
         )
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 from ...errors import DataError
 from ..example import Example, Message
 from ..task import Task, kind_of
-from .answers import ANSWERS, answers_of, check_answers, together
+from .answers import ANSWERS, RATED, answers_of, check_answers, together
 from .dialogue import Dialogue, Refused, Tools, Writer, unthinking
 from .encoder import Encoded, Encoder, Job
 from .fidelity import Change, injected, unfaithful
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from ...objectives.base import Targets
 
 Made = TypeVar("Made")
-
-RATED = ("pairs", "ranked", "liked")
-"""Targets of objectives that judge whole answers: none of it is learnt that was said before."""
 
 __all__ = ["NoTarget", "Renderer", "Tokens", "TooLong"]
 
