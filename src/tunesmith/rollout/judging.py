@@ -9,12 +9,18 @@ THRESHOLD = 0.4
 
 
 @record
-class Judging:
-    """Who judges what."""
+class Teaching:
+    """Who is to judge, and what people have compared."""
 
     judge: Judge
     data: Source
     """The rows."""
+
+
+@record
+class Judging(Teaching):
+    """Who judges what."""
+
     threshold: Fraction = THRESHOLD
     """Labels are refused where Cohen's kappa with people may be below this: at the lower end of its 95% interval. Where
     it is set lower than it is by itself, labels that this lets through take --override."""
