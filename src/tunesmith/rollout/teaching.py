@@ -39,7 +39,7 @@ def refuse_teach(judge: Judge, out: Path) -> None:
         raise RecipeError(f"--to: {out} must end with .jsonl")
     if judge.reason:
         raise RecipeError(
-            "judge.reason: the pairs have no reasons that could be taught; set judge.reason=false, here and when it judges"
+            "judge.reason: pairs come without reasons that could be taught; set judge.reason=false, here and to judge"
         )
 
 
