@@ -73,9 +73,21 @@ def test_what_cannot_be_taught_is_refused(tmp_path, capsys):
     assert run(*told, "--to", "lessons.json") == 2 and "must end with .jsonl" in capsys.readouterr().err
     assert run(*told, "--to", human) == 2 and "is there already" in capsys.readouterr().err
     assert run(*told, "--to", "lessons.jsonl", "threshold=0.5") == 2 and "threshold" in capsys.readouterr().err
+    assert run(*told, "--to", "lessons.jsonl", "agreement=0.9") == 3
+    assert "human.jsonl:1: does not say how far raters agree" in capsys.readouterr().err
     same = rows(tmp_path / "same.jsonl", [{"prompt": "a film", "chosen": "x", "rejected": "x"}])
     assert run("judge", "teach", same, "--to", "lessons.jsonl", *told[3:]) == 3
     assert "no pair of two different answers" in capsys.readouterr().err and not (tmp_path / "lessons.jsonl").exists()
+
+
+def test_a_judge_may_be_taught_by_pairs_alone_on_which_raters_agree(tmp_path):
+    scores = ([2, 2], [1, 1]), ([2, 0], [1, 1])  # all of them, and half of them
+    made = [ROWS[n] | {"chosen_ratings": better, "rejected_ratings": worse} for n, (better, worse) in enumerate(scores)]
+    human = rows(tmp_path / "human.jsonl", [*made, ROWS[2] | {"agreement": 0.8}])
+    told = ["judge", "teach", human, "judge.model=m", "judge.reason=false"]
+    for least, count in ((0.5, 6), (0.8, 4), (0.9, 2)):
+        assert run(*told, "--to", f"lessons-{least}.jsonl", f"agreement={least}") == 0
+        assert len(read(tmp_path / f"lessons-{least}.jsonl")) == count
 
 
 def test_a_run_that_has_learnt_to_judge_judges_labels_and_is_learnt_from(tmp_path, model_folder, capsys):

@@ -65,16 +65,19 @@ def teach(
     from ..model.hub import locate_data
     from ..rollout.judging import Teaching
     from ..rollout.label import examples
-    from ..rollout.teaching import refuse_teach
+    from ..rollout.teaching import clear, refuse_teach
     from ..rollout.teaching import teach as taught
 
     how = settings(Teaching, data, judge, context.args)
     refuse_teach(how.judge, to)
-    done = taught(how.judge, examples(how.data, locate_data), to)
+    found = examples(how.data, locate_data)
+    agreed = clear(found, how.agreement)
+    done = taught(how.judge, agreed, to)
+    done.unclear = len(found) - len(agreed)
     if as_json:
         json_out(vars(done) | {"lessons": str(to)})
         return
-    left = f"{done.alike} of the same answer twice, {done.repeats} that had been there before"
+    left = f"{done.alike} of the same answer twice, {done.repeats} that had been there before, {done.unclear} unclear"
     line(f"{to}: {done.pairs} pairs, {done.rows} rows; left out: {left}")
     line("rows of one pair stand beside each other: hold out none of them, `judge calibrate` measures on other pairs")
 

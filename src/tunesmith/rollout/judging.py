@@ -15,12 +15,17 @@ class Teaching:
     judge: Judge
     data: Source
     """The rows."""
+    agreement: Fraction | None = None
+    """Teach by those pairs alone on which raters agree so far, from 0.5 to 1; of rows that say how far they do."""
 
 
 @record
-class Judging(Teaching):
+class Judging:
     """Who judges what."""
 
+    judge: Judge
+    data: Source
+    """The rows."""
     threshold: Fraction = THRESHOLD
     """Labels are refused where Cohen's kappa with people may be below this: at the lower end of its 95% interval. Where
     it is set lower than it is by itself, labels that this lets through take --override."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..data.example import Example
+from ..data.ratings import agreement
 from ..data.writing.writers import line
 from ..errors import DataError, RecipeError
 from ..files import whole
@@ -29,6 +30,8 @@ class Taught:
     """Pairs of the same answer twice; they are left out."""
     repeats: int = 0
     """Pairs that had been there before; they are left out."""
+    unclear: int = 0
+    """Pairs on which raters agree less than was asked for; they are left out."""
 
 
 def refuse_teach(judge: Judge, out: Path) -> None:
@@ -41,6 +44,19 @@ def refuse_teach(judge: Judge, out: Path) -> None:
         raise RecipeError(
             "judge.reason: pairs come without reasons that could be taught; set judge.reason=false, here and to judge"
         )
+
+
+def clear(found: Sequence[Example], least: float | None) -> list[Example]:
+    """Those pairs on which raters agree so far."""
+    if least is None:
+        return [*found]
+    for example in found:
+        if agreement(example) is None:
+            raise DataError(
+                f"{example.origin}: does not say how far raters agree, by which agreement={least:g} chooses pairs; give"
+                " it a column agreement, or chosen_ratings and rejected_ratings, or leave agreement out"
+            )
+    return [example for example in found if (agreement(example) or 0) >= least]
 
 
 def teach(judge: Judge, found: Sequence[Example], out: Path) -> Taught:
