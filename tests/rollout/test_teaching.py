@@ -90,32 +90,35 @@ def test_a_judge_may_be_taught_by_pairs_alone_on_which_raters_agree(tmp_path):
         assert len(read(tmp_path / f"lessons-{least}.jsonl")) == count
 
 
-def test_a_run_that_has_learnt_to_judge_judges_labels_and_is_learnt_from(tmp_path, model_folder, capsys):
-    """A tiny model learns three pairs by heart; as it comes it knows nothing of them."""
-    human = rows(tmp_path / "human.jsonl", ROWS)
+def test_a_run_that_has_learnt_to_judge_judges_labels_and_is_learnt_from(tmp_path, tiny, tokenizer, capsys):
+    """A tiny model learns two pairs by heart; as it comes it knows nothing of them."""
+    model_folder = tmp_path / "tiny"
+    tiny(initializer_range=0.3).save_pretrained(model_folder)  # of larger weights, it learns in a few steps
+    tokenizer.save_pretrained(model_folder)
+    human = rows(tmp_path / "human.jsonl", ROWS[:2])
     (tmp_path / "judge.yaml").write_text(f"judge: {{model: judge, reason: false, rubric: {RUBRIC}}}\n")
     told = ["--judge", "judge.yaml"]
     assert run("judge", "teach", human, "--to", "lessons.jsonl", *told) == 0
     words = [f"model.path={model_folder}", "eval.enabled=false", "train.save_strategy=no"]
-    learn = ["data.path=lessons.jsonl", "data.eval_size=0", "train.learning_rate=0.01", "train.num_train_epochs=60"]
-    assert run("train", *words, *learn, "method.r=16", "output=judge") == 0
+    learn = ["data.path=lessons.jsonl", "data.eval_size=0", "train.learning_rate=0.01", "train.max_steps=30"]
+    assert run("train", *words, *learn, "train.lr_scheduler_type=constant", "method=full", "output=judge") == 0
     assert run("judge", "calibrate", human, *told, f"judge.model={model_folder}", "--to", "before.json") == 0
     assert run("judge", "calibrate", human, *told, "--to", "after.json") == 0
     known = [json.loads((tmp_path / name).read_text())["figures"] for name in ("before.json", "after.json")]
     assert known[0]["accuracy"]["value"] < 1 and known[1]["accuracy"]["value"] == 1
     unsorted = [
-        {"prompt": "a film", "answer_a": pair[n % 2], "answer_b": pair[1 - n % 2]} for n, pair in enumerate(PAIRS)
+        {"prompt": "a film", "answer_a": pair[n % 2], "answer_b": pair[1 - n % 2]} for n, pair in enumerate(PAIRS[:2])
     ]
     new = rows(tmp_path / "new.jsonl", unsorted)
     columns = ["data.format.name=preference", "data.format.chosen=answer_a", "data.format.rejected=answer_b"]
     label = ["judge", "label", new, "--to", "labels.jsonl", *told, *columns, "calibration=after.json"]
-    assert run(*label) == 2 and "on 3 pairs only" in capsys.readouterr().err
+    assert run(*label) == 2 and "on 2 pairs only" in capsys.readouterr().err
     assert run(*label, "--override") == 0
-    assert [(row["chosen"], row["rejected"]) for row in read(tmp_path / "labels.jsonl")] == PAIRS
+    assert [(row["chosen"], row["rejected"]) for row in read(tmp_path / "labels.jsonl")] == PAIRS[:2]
     words = [f"model.path={model_folder}", "data.path=labels.jsonl", f"data.eval_path={human}", "data.on_lint=warn"]
     assert run("train", *words, "objective=dpo", "train.max_steps=2", "output=policy") == 0
     facts = json.loads((tmp_path / "policy" / "run.json").read_text())
-    assert facts["judges"][0]["judge"] == "judge" and "on 3 pairs only" in facts["judges"][0]["overridden"]
+    assert facts["judges"][0]["judge"] == "judge" and "on 2 pairs only" in facts["judges"][0]["overridden"]
 
 
 def test_labels_say_nothing_of_what_people_said(tmp_path):
