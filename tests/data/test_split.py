@@ -54,6 +54,19 @@ def test_copies_of_a_row_stay_together(tmp_path):
     assert not set(sides["train"]) & set(sides["test"])
 
 
+def test_one_split_is_parted_alone(tmp_path):
+    """Rows of a source's own splits are not mixed."""
+    (tmp_path / "data").mkdir()
+    for name, first in (("train", 0), ("validation", 100), ("test", 200)):
+        rows(tmp_path / "data" / f"{name}.jsonl", range(first, first + 40))
+    part(tmp_path / "data", tmp_path / "out", {"test": 0.5}, "test")
+    sides = parted(tmp_path / "out")
+    assert sides["train"] and sides["test"]
+    assert sorted(sides["train"] + sides["test"]) == [f"text {n}" for n in range(200, 240)]
+    with pytest.raises(DataError, match="it has train, validation, test"):
+        part(tmp_path / "data", tmp_path / "other", {"test": 0.5}, "tset")
+
+
 def test_nothing_is_half_written_or_overwritten(tmp_path):
     file = rows(tmp_path / "a.jsonl", range(10))
     with file.open("a") as more:

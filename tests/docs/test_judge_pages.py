@@ -10,10 +10,11 @@ from tunesmith.config.load import load
 from tunesmith.rewards.base import reward
 from tunesmith.rollout.calibration import FIGURES, LEAST
 from tunesmith.rollout.judge import AT_ONCE
-from tunesmith.rollout.judging import THRESHOLD, Judging, Labelling
+from tunesmith.rollout.judging import THRESHOLD, Judging, Labelling, Teaching
 from tunesmith.run import Run
 
 DOCS = Path(__file__).parents[2] / "docs"
+KINDS = {"teach": Teaching, "calibrate": Judging, "label": Labelling}
 
 
 def pages(name):
@@ -43,10 +44,14 @@ def test_the_tables_name_every_reward_with_its_options():
 
 def test_what_is_said_of_judges_loads_and_its_numbers_are_true():
     for page in pages("judge"):
-        [settings] = blocks(page, "yaml")
-        load(Judging, text=settings)
+        settings, *others = blocks(page, "yaml")
+        for shown in (settings, *others):
+            load(Judging, text=shown, words=["data.path=rows.jsonl"])
         for line in "".join(blocks(page, "bash")).splitlines():
             words = [word for word in line.split() if "=" in word]
-            load(Labelling if " label " in line else Judging, text=settings, words=words)
+            if line.startswith("tunesmith train "):
+                load(Run, DOCS.parent / line.split()[2], words=words)
+            elif line.startswith("tunesmith judge "):
+                load(KINDS[line.split()[2]], text=settings, words=words)
         assert set(FIGURES) <= set(re.findall(r"`(\w+)`", page))
         assert all(str(number) in page for number in (LEAST, AT_ONCE, THRESHOLD))

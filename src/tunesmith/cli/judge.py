@@ -1,4 +1,4 @@
-"""judge calibrate, judge label."""
+"""judge teach, judge calibrate, judge label."""
 
 from __future__ import annotations
 
@@ -17,6 +17,15 @@ How = Annotated[
     Path | None,
     typer.Option("--judge", help="A YAML file of the keys below; they may also follow as key=value."),
 ]
+
+
+class WithTeaching(WithSettings):
+    """A command whose help ends with who is to judge."""
+
+    def settings(self) -> type:
+        from ..rollout.judging import Teaching
+
+        return Teaching
 
 
 class WithJudging(WithSettings):
@@ -39,9 +48,38 @@ class WithLabelling(WithSettings):
 
 def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Have a model compare answers, once it has earned trust.", no_args_is_help=True)
+    group.command("teach", context_settings=WORDS, cls=WithTeaching)(teach)
     group.command("calibrate", context_settings=WORDS, cls=WithJudging)(calibrate)
     group.command("label", context_settings=WORDS, cls=WithLabelling)(label)
     app.add_typer(group, name="judge")
+
+
+def teach(
+    context: typer.Context,
+    data: Annotated[str, typer.Argument(help="Pairs that people have compared: chosen and rejected.")],
+    to: Annotated[Path, typer.Option("--to", help="The .jsonl file to write, in the format messages.")],
+    judge: How = None,
+    as_json: Json = False,
+) -> None:
+    """Write what a model learns to judge by (sft): each pair as the judge is asked, in both orders, and the verdict."""
+    from ..model.hub import locate_data
+    from ..rollout.judging import Teaching
+    from ..rollout.label import examples
+    from ..rollout.teaching import clear, refuse_teach
+    from ..rollout.teaching import teach as taught
+
+    how = settings(Teaching, data, judge, context.args)
+    refuse_teach(how.judge, to)
+    found = examples(how.data, locate_data)
+    agreed = clear(found, how.agreement)
+    done = taught(how.judge, agreed, to)
+    done.unclear = len(found) - len(agreed)
+    if as_json:
+        json_out(vars(done) | {"lessons": str(to)})
+        return
+    left = f"{done.alike} of the same answer twice, {done.repeats} that had been there before, {done.unclear} unclear"
+    line(f"{to}: {done.pairs} pairs, {done.rows} rows; left out: {left}")
+    line("rows of one pair stand beside each other: hold out none of them, `judge calibrate` measures on other pairs")
 
 
 def calibrate(

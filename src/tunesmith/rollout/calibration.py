@@ -127,10 +127,7 @@ def calibrate(judge: AtWork, pairs: Sequence[Pair], data: str, seed: int = 0) ->
     """
     if not pairs:
         raise DataError(f"{data}: holds no pairs of answers; expected a better and a worse one in each row")
-    rows, different = len(pairs), dict[str, Pair]()
-    for pair in pairs:
-        different.setdefault(repr((pair.turns, sorted((pair.one, pair.other)))), pair)
-    pairs = [*different.values()]
+    rows, pairs = len(pairs), different(pairs)
     turned = [apart(pair) for pair in pairs]
     verdicts = judge.compare(
         [Pair(pair.turns, pair.other, pair.one) if t else pair for pair, t in zip(pairs, turned, strict=True)]
@@ -148,6 +145,14 @@ def calibrate(judge: AtWork, pairs: Sequence[Pair], data: str, seed: int = 0) ->
         judge.account.as_json(),
         rows - len(pairs),
     )
+
+
+def different(pairs: Sequence[Pair]) -> list[Pair]:
+    """Each pair once, as it first came."""
+    found = dict[str, Pair]()
+    for pair in pairs:
+        found.setdefault(repr((pair.turns, sorted((pair.one, pair.other)))), pair)
+    return [*found.values()]
 
 
 def apart(pair: Pair) -> bool:

@@ -9,6 +9,17 @@ THRESHOLD = 0.4
 
 
 @record
+class Teaching:
+    """Who is to judge, and what people have compared."""
+
+    judge: Judge
+    data: Source
+    """The rows."""
+    agreement: Fraction | None = None
+    """Teach by those pairs alone on which raters agree so far, from 0.5 to 1; of rows that say how far they do."""
+
+
+@record
 class Judging:
     """Who judges what."""
 

@@ -90,8 +90,7 @@ def label(judge: AtWork, found: Sequence[Example], out: Path, tell: Callable[[in
                 elif verdict.better is None:
                     done.ties += 1
                 else:
-                    better = found[n].answers[:: -1 if verdict.better else 1]
-                    row = Preference().write(replace(found[n], answers=better), as_turns=not plain)
+                    row = Preference().write(preferred(found[n], verdict.better), as_turns=not plain)
                     opened.write(line(row) + "\n")
                     done.rows += 1
             tell(min(at + AT_ONCE, len(found)), len(found))
@@ -100,6 +99,12 @@ def label(judge: AtWork, found: Sequence[Example], out: Path, tell: Callable[[in
             why = f"; {next(iter(reasons))}" if reasons else ""
             raise DataError(f"{out}: nothing was written: the judge preferred no answer of {len(found)} pairs{why}")
     return done
+
+
+def preferred(example: Example, better: int) -> Example:
+    """The example with the better answer first, and nothing of what people said of the two: labels are a judge's."""
+    answers = example.answers[:: -1 if better else 1]
+    return replace(example, answers=answers, ratings=(), margin=None, agreement=None)
 
 
 def short(example: Example) -> bool:

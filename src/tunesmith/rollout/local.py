@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
-from ..data.example import Message
+from ..data.example import Example, Message
 from ..data.rendering.render import Renderer
 from ..model.engine import Engine, positions
 from ..model.hub import locate
@@ -18,6 +18,7 @@ from ..run import Data
 from ..runs import RunFolder
 from .question import Question
 from .server import Account
+from .turns import verdict
 
 LONGEST = 1 << 20
 
@@ -53,15 +54,27 @@ class Local:
         return answers
 
     def rank(self, questions: Sequence[Question]) -> list[str | int | Unscored]:
-        """The likeliest of the options, as the JSON that would say it."""
+        """The likeliest of the options, as the JSON that would say it, in the tokens in which it would be learnt.
+
+        What all of them begin with is read with the question, once.
+        """
         options = questions[0].options
-        starts = [self.prompt(one) + self.tokens(f'{{"{one.field}": ') for one in questions]
-        endings = [self.tokens(json.dumps(option) + "}") for option in options]
+        whole = [self.answers(question) for question in questions]
+        begun = [commonprefix(tokens) for tokens in whole]
+        starts = [self.prompt(one) + common for one, common in zip(questions, begun, strict=True)]
+        endings = [[one[len(common) :] for one in tokens] for tokens, common in zip(whole, begun, strict=True)]
+        known = {tuple(start): ending for start, ending in zip(starts, endings, strict=True)}
 
         def ranked(prompts: list[list[int]]) -> list[str | int | Unscored]:
-            return [options[n] for n in self.engine.rank(prompts, [endings] * len(prompts)).argmax(-1).tolist()]
+            ranks = self.engine.rank(prompts, [known[tuple(prompt)] for prompt in prompts])
+            return [options[n] for n in ranks.argmax(-1).tolist()]
 
-        return self.within(starts, max(map(len, endings)), ranked)
+        return self.within(starts, max(len(one) for ending in endings for one in ending), ranked)
+
+    def answers(self, question: Question) -> list[list[int]]:
+        """Each option as the tokens that are learnt where it is the answer."""
+        asked = Example(prompt=tuple(Message(turn["role"], turn["content"]) for turn in question.asked()))
+        return [self.renderer.answer(asked, verdict(question.field, option)) for option in question.options]
 
     def write(self, questions: Sequence[Question]) -> list[str | int | Unscored]:
         """A text, as it comes."""

@@ -28,6 +28,11 @@ def answer(content: str, ended: bool = True) -> Answer:
     return Answer((Message("assistant", content, ended=ended),))
 
 
+def verdict(name: str, value: str | int) -> str:
+    """What a judge says that gives its verdict and no reason."""
+    return json.dumps({name: value})
+
+
 def said(example: Example, completion: str, tokens: int, stopped: bool) -> Said:
     """What a model has answered to an example, for rewards to score; what is right is its truth, or else its answer."""
     prompt = example.prompt or (Message("user", example.text or ""),)  # a text is gone on with

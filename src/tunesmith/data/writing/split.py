@@ -14,8 +14,9 @@ from ..reading.configs import chosen
 from ..reading.source import Where, read
 
 
-def part(where: Where, out: Path, shares: dict[str, float]) -> dict[str, int]:
-    """Write every row of a source to `train.jsonl` of a folder, or to that of a share; how many went where.
+def part(where: Where, out: Path, shares: dict[str, float], split: str | None = None) -> dict[str, int]:
+    """Write every row of a source, or of one split, to `train.jsonl` of a folder, or to that of a share; how many went
+    where.
 
     A hash of a row's content decides, so that rows stay where they are when others are added, and copies stay together.
     The folder must not be there.
@@ -25,12 +26,13 @@ def part(where: Where, out: Path, shares: dict[str, float]) -> dict[str, int]:
     if out.exists():
         raise DataError(f"{out}: is there already; name another folder")
     counts: Counter[str] = Counter()
+    found = chosen(where, split=split)
     with whole(out) as beside:
         beside.mkdir(parents=True)
         with ExitStack() as stack:
             paths = {name: beside / f"{name}.jsonl" for name in NAMES}
             files = {name: stack.enter_context(path.open("w", encoding="utf-8")) for name, path in paths.items()}
-            for row in read([file for files in chosen(where).values() for file in files]):
+            for row in read(found["train"] if split else [file for files in found.values() for file in files]):
                 name = side(number(digest(row)) / 2**64, shares)
                 try:
                     text = json.dumps(row.values, ensure_ascii=False, allow_nan=False)
