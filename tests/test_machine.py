@@ -22,7 +22,7 @@ def lain(made):
 def test_products_are_those_of_float64(quicker, dtype, monkeypatch):
     if quicker and not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         pytest.skip("this torch is built without oneDNN")
-    monkeypatch.setattr(machine, "onednn", lambda: quicker)
+    monkeypatch.setattr(machine, "onednn", lambda *_: quicker)
     torch.manual_seed(0)
     for shape in LEFT:
         left, right = torch.randn(shape).to(dtype), torch.randn(5, 9).to(dtype)
@@ -31,6 +31,16 @@ def test_products_are_those_of_float64(quicker, dtype, monkeypatch):
             got = machine.product(a, b)
             assert got.dtype == dtype and got.shape == expected.shape
             assert torch.allclose(got.double(), expected, rtol=1e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-5)
+
+
+def test_the_quicker_library_is_chosen_by_processor_and_shape(monkeypatch):
+    chosen = {}
+    for kind in ("", "AVX2", "AVX512", "AMD AVX512", "AMD AVX2"):
+        monkeypatch.setattr(machine, "instructions", lambda kind=kind: kind)
+        shapes = (100, 576, 1536), (100, 1536, 576), (512, 1536, 8), (16, 1536, 8), (100, 8, 64)
+        chosen[kind] = [machine.onednn(*shape) for shape in shapes]
+    assert chosen.pop("AMD AVX2") == [True, False, True, False, False]
+    assert chosen == {"": [False] * 5, "AVX2": [False] * 5, "AVX512": [True] * 5, "AMD AVX512": [True] * 5}
 
 
 def test_threads_are_as_many_as_real_cores():

@@ -48,14 +48,18 @@ def exchanged(model, half: bool) -> Iterator[tuple[Any, type]]:
     head: Any = getattr(model, "get_output_embeddings", lambda: None)()
     if half:
         yield from ((one, Half) for one in model.modules() if type(one) in (nn.Linear, LearningLinear) and settled(one))
-    elif plain(head) and head.out_features >= WIDE and wider():
-        yield head, Wide
+    elif wider():
+        inner = (one for one in model.modules() if type(one) in (nn.Linear, LearningLinear) and one is not head)
+        yield from ((one, Wide) for one in inner if one.out_features >= 1.5 * one.in_features and settled(one))
+        if plain(head) and head.out_features >= WIDE:
+            yield head, Wide
 
 
 def settled(layer: Any) -> bool:
     """Whether a layer's weight is there, in the precision that a half is made of."""
     weight = layer.weight
-    return weight.device.type == "cpu" and weight.dtype == torch.float32 and not hasattr(layer, "_hf_hook")
+    there = type(weight) is nn.Parameter and weight.device.type == "cpu" and weight.dtype == torch.float32
+    return there and not hasattr(layer, "_hf_hook")
 
 
 def mergeable(model, blank: bool = False) -> list[Any]:

@@ -11,13 +11,15 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .device import Device
     from .rehearse import Count
 
-ROWS = 512
-SIDES = (8, 32, 128, 512, 2048)
+ROWS, INNER = 512, 1536
+THIN, SIDES = 8, (32, 128, 512)
 TRY, TRIES = 0.08, 5
 """Seconds of a try, at least, and how many there are."""
 
@@ -27,9 +29,9 @@ def timed(work: Callable[[], Any], threads: int) -> float:
     share; the least of some tries. Each try goes on for a while: what other threads took is known no finer than by the
     kernel's tick, and a processor is not as quick for long as it is for a moment."""
     work()
-    count, took = 1, 0.0
+    count, took = 0, 0.0
     while took < TRY:
-        count, begun = 2 * count, time.perf_counter()
+        count, begun = 2 * count or 1, time.perf_counter()
         for _ in range(count):
             work()
         took = time.perf_counter() - begun
@@ -43,17 +45,16 @@ def timed(work: Callable[[], Any], threads: int) -> float:
 
 
 def products(dtype: Any, sides: tuple[int, ...]) -> list[tuple[int, float]]:
-    """Flops a second of [ROWS, n] @ [n, n], or of a thin one, by the smallest side."""
+    """Flops a second of [ROWS, INNER] @ [INNER, n], by the smallest side, n."""
     import torch
 
     from ..machine import product
 
     found = []
     for side in sides:
-        wide = max(side, 512)
-        a, b = torch.randn(ROWS, side, dtype=dtype), torch.randn(side, wide, dtype=dtype)
+        a, b = torch.randn(ROWS, INNER, dtype=dtype), torch.randn(INNER, side, dtype=dtype)
         took = timed(lambda a=a, b=b: product(a, b), torch.get_num_threads())
-        found.append((min(side, ROWS) if side <= ROWS else side, 2 * ROWS * side * wide / took))
+        found.append((side, 2 * ROWS * INNER * side / took))
     return found
 
 
@@ -61,33 +62,67 @@ def bandwidth() -> float:
     """Bytes a second that are read and written by what adds two tensors larger than all caches."""
     import torch
 
-    a, b = torch.ones(2**24), torch.ones(2**24)
+    a, b = torch.ones(2**25), torch.ones(2**25)
     return 3 * a.nbytes / timed(lambda: torch.add(a, b, out=a), torch.get_num_threads())
 
 
-def small_step() -> tuple[float, Count]:
-    """Seconds of a step of a model so small that operations take little but the time to be called; and its count."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 8, "num_attention_heads": 4}
+LARGE = {"hidden_size": 576, "intermediate_size": INNER, "num_hidden_layers": 4, "num_attention_heads": 9}
+"""Sizes of a model whose operations take little but the time to be called; and of one whose weights, that of a small
+language model's blocks, are larger than most caches."""
 
-    from ..data.batch import pack
-    from ..data.rendering.tokens import Tokens
-    from ..model.policy import Policy
-    from .rehearse import META, rehearse, there_and_back
 
-    sizes: dict[str, Any] = {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 8,
-        "num_attention_heads": 4,
-    }
-    config = LlamaConfig(vocab_size=64, **sizes)
-    policy, batch = Policy(LlamaForCausalLM(config)), pack([Tokens(list(range(16)), [True] * 16)])
+class Learner:
+    """A Llama of some size, and what its steps come to."""
 
-    took = timed(lambda: there_and_back(policy.run(batch, policy.trunk).last_hidden_state.sum()), 1)
-    with torch.device(META):
-        blank = Policy(LlamaForCausalLM(config))
-    return took, rehearse(blank, [16], 0).step
+    def __init__(self, sizes: dict[str, int]) -> None:
+        import torch
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        from ..model.learning import make_learning
+        from ..model.policy import Policy
+        from .rehearse import META
+
+        config = LlamaConfig(vocab_size=64, **sizes)  # pyright: ignore[reportArgumentType]
+        with torch.device(META):
+            blank = LlamaForCausalLM(config)
+        model = LlamaForCausalLM(config)
+        for one in (model, blank):
+            make_learning(one)
+        for weight in model.parameters():
+            weight.grad = torch.zeros_like(weight)
+        self.policy, self.blank = Policy(model), Policy(blank)
+
+    def step(self, tokens: int) -> tuple[float, Count]:
+        """Seconds of a forward and a backward pass over so many tokens, as a run has them; and their count."""
+        from ..data.batch import pack
+        from ..data.rendering.tokens import Tokens
+        from ..model.learning import adding_up
+        from .rehearse import rehearse, there_and_back
+
+        sizes = [min(tokens, LONGEST)] * max(1, tokens // LONGEST)
+        batch = pack([Tokens([n % 64 for n in range(size)], [True] * size) for size in sizes])
+
+        def work() -> None:
+            with adding_up():
+                there_and_back(self.policy.run(batch, self.policy.trunk).last_hidden_state.sum())
+
+        return timed(work, 1), rehearse(self.blank, sizes, 0).step
+
+
+LONGEST = 128
+"""Tokens of a text."""
+
+
+def learning(device: Device) -> list[tuple[int, float]]:
+    """Flops a second of the products of steps, by the number of tokens. What is left of a step's time where all else
+    is taken off: they wait for weights that are in no cache, and find their factors where others left them."""
+    learner, found = Learner(LARGE), []
+    for side in SIDES:
+        took, count = learner.step(side)
+        wide = count.flops.pop(side)
+        found.append((side, wide / max(took - device.seconds(count, False), 0.2 * took)))
+    return found
 
 
 def main() -> None:
@@ -102,12 +137,14 @@ def main() -> None:
 
     assert accelerate and peft and report  # all that a run imports is part of what it takes
     settle_in()
-    took, count = small_step()
+    took, count = Learner(SMALL).step(16)
     framework = psutil.Process().memory_info().rss / GB
-    found: dict[str, Any] = {"full": products(torch.float32, SIDES), "half": products(torch.bfloat16, (32, 512))}
+    found: dict[str, Any] = {"full": products(torch.float32, (THIN, *SIDES))}
+    found["half"] = products(torch.bfloat16, (SIDES[0], SIDES[-1]))
     found |= {"bandwidth": bandwidth(), "framework": framework}
     bare = Device("", "cpu", 0, found, found["bandwidth"], 0.0, 0, 1, True, "")
     found["call"] = max(1e-6, (took - bare.seconds(count, False)) / count.calls)
+    found["full"] = [found["full"][0], *learning(replace(bare, call=found["call"]))]
     sys.stdout.write(json.dumps(found) + "\n")
 
 

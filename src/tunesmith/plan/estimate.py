@@ -230,12 +230,16 @@ def step_seconds(
     slope = (seconds[0] - seconds[1]) / (most - some) if most > some else 0.0
     parts, tokens = work.each(), work.per_step()
     passes = max(parts * (seconds[1] - slope * some) + slope * tokens, 0.2 * parts * seconds[1])
-    moved = 3.0 * weights.gradients + 2.0 * weights.gradients + 2.0 * states
-    update = moved / device.bandwidth
+    update = (UPDATE * weights.gradients + 2.0 * states) / device.bandwidth
     flops = typical.step.all_flops / max(some, 1) * tokens
     looks = work.looks * tokens * device.seconds(typical.forward, subject.half) / max(some, 1)
     looks += tokens * listening(subject, work)
     return passes + looks + update + exchanged(subject) + answering(subject, work), flops
+
+
+UPDATE = 9.0
+"""How often so much as gradients are is read or written once they are there: they are divided and cut (twice each),
+measured, read for the update and set to nothing, and weights read and written."""
 
 
 def listening(subject: Subject, work: Work) -> float:
