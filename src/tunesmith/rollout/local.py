@@ -60,7 +60,7 @@ class Local:
         """
         options = questions[0].options
         whole = [self.answers(question) for question in questions]
-        begun = [commonprefix(tokens) for tokens in whole]
+        begun = [list(commonprefix(tokens)) for tokens in whole]
         starts = [self.prompt(one) + common for one, common in zip(questions, begun, strict=True)]
         endings = [[one[len(common) :] for one in tokens] for tokens, common in zip(whole, begun, strict=True)]
         known = {tuple(start): ending for start, ending in zip(starts, endings, strict=True)}
