@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 WORD = 1000
 """Bytes that a tokenizer takes for each of its words; SmolLM2's 49,152 took 50 MB."""
-REMAINS = {"cpu": 0.3, "gpu": 0.05}
+REMAINS = {"cpu": 0.7, "gpu": 0.05}
 """What lies between tensors that come and go and that none of them fits, as a share of activations. On a CPU it is what
-full and LoRA runs of SmolLM2-135M had beyond all that is counted here (docs/performance.md: 3,382 and 1,814 MB)."""
+runs of SmolLM2-135M had beyond all that is counted here: full tuning, LoRA and bottleneck adapters, sft and dpo,
+batches of 2 and 8 (docs/plan.md)."""
 
 
 def in_memory(subject: Subject, work: Work, largest: Rehearsed, states: float) -> dict[str, float]:
