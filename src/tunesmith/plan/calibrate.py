@@ -1,4 +1,4 @@
-"""How quick this processor is, and what a process holds before it has a model: a few seconds, in a process of its own.
+"""How quick this processor is, and what a process holds before it has a model: half a minute, in a process of its own.
 
     python -m tunesmith.plan.calibrate
 
