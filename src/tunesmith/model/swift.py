@@ -48,11 +48,8 @@ def exchanged(model, half: bool) -> Iterator[tuple[Any, type]]:
     head: Any = getattr(model, "get_output_embeddings", lambda: None)()
     if half:
         yield from ((one, Half) for one in model.modules() if type(one) in (nn.Linear, LearningLinear) and settled(one))
-    elif wider():
-        inner = (one for one in model.modules() if type(one) in (nn.Linear, LearningLinear) and one is not head)
-        yield from ((one, Wide) for one in inner if one.out_features >= 1.5 * one.in_features and settled(one))
-        if plain(head) and head.out_features >= WIDE:
-            yield head, Wide
+    elif plain(head) and head.out_features >= WIDE and wider():
+        yield head, Wide
 
 
 def settled(layer: Any) -> bool:
