@@ -73,9 +73,9 @@ language model's blocks, are larger than most caches."""
 
 
 class Learner:
-    """A Llama of some size, and what its steps come to."""
+    """A Llama of some size, and what its steps come to; as a run has it, its layers add up their own gradients."""
 
-    def __init__(self, sizes: dict[str, int]) -> None:
+    def __init__(self, sizes: dict[str, int], as_in_runs: bool) -> None:
         import torch
         from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -87,7 +87,7 @@ class Learner:
         with torch.device(META):
             blank = LlamaForCausalLM(config)
         model = LlamaForCausalLM(config)
-        for one in (model, blank) if sizes is LARGE else ():  # a small one takes no more than its operations do
+        for one in (model, blank) if as_in_runs else ():
             make_learning(one)
         for weight in model.parameters():
             weight.grad = torch.zeros_like(weight)
@@ -117,7 +117,7 @@ LONGEST = 128
 def learning(device: Device) -> list[tuple[int, float]]:
     """Flops a second of the products of steps, by the number of tokens. What is left of a step's time where all else
     is taken off: they wait for weights that are in no cache, and find their factors where others left them."""
-    learner, found = Learner(LARGE), []
+    learner, found = Learner(LARGE, as_in_runs=True), []
     for side in SIDES:
         took, count = learner.step(side)
         wide = count.flops.pop(side)
@@ -137,7 +137,7 @@ def main() -> None:
 
     assert accelerate and peft and report  # all that a run imports is part of what it takes
     settle_in()
-    took, count = Learner(SMALL).step(16)
+    took, count = Learner(SMALL, as_in_runs=False).step(16)  # nothing but the operations that are counted
     framework = psutil.Process().memory_info().rss / GB
     found: dict[str, Any] = {"full": products(torch.float32, (THIN, *SIDES))}
     found["half"] = products(torch.bfloat16, (SIDES[0], SIDES[-1]))
