@@ -47,7 +47,7 @@ def load(
         value = door(cls).validate_python(said.tree)
     except ValidationError as error:
         missing = str(recipe) if recipe else WORDS if text is None else "recipe"
-        places = said.places | {key: origin for key, (_, origin) in said.settings.items()}
+        places = said.places | {key: came for key, (_, came) in said.settings.items()}
         mistakes = error.errors(include_url=False)
         raise RecipeError("\n".join(explain(cls, mistakes, places, missing, renamed or {}))) from None
     return Loaded(value, {setting(key): origin(said.settings, key) for key in leaves(dump(value))})
