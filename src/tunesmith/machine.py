@@ -63,6 +63,14 @@ def accelerator(train: Train) -> Accelerator:
     return Accelerator(mixed_precision=precision)
 
 
+def to_ask(model: Any) -> Any:
+    """A model that is asked and does not learn: without chance, and on the GPU if there is one. One of which a part is
+    there already, as weights in few bits are, was put where it belongs as it was read."""
+    if torch.cuda.is_available() and all(weight.device.type == "cpu" for weight in model.parameters()):
+        model.to("cuda")
+    return model.eval()
+
+
 STEERING = (
     "MKL_CBWR",
     "MKL_ENABLE_INSTRUCTIONS",

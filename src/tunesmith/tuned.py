@@ -19,7 +19,7 @@ from .data.rendering.tokens import Tokens, TooLong
 from .data.task import Task
 from .errors import CheckpointError, RecipeError
 from .evaluate.evaluate import Examiner, Measured
-from .machine import facts
+from .machine import facts, to_ask
 from .methods.full import Full
 from .model.adapter import locate_adapter, under_adapter
 from .model.engine import Engine, reading, sampling
@@ -84,7 +84,7 @@ class Tuned:
     def untouched(self):
         """The model before tuning, where it is another one in memory."""
         settings = self.run.model
-        return load_model(locate(settings.path), settings.precision, (), settings.adapters, settings.changes)[0].eval()
+        return to_ask(load_model(locate(settings.path), settings.precision, (), settings.adapters, settings.changes)[0])
 
     @contextmanager
     def side(self, base: bool) -> Iterator[Any]:

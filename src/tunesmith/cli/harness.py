@@ -55,6 +55,7 @@ def of_run(place: str, words: Sequence[str], adapter: str | None):
 def of_model(place: str, words: Sequence[str], adapter: str | None):
     """How a model is loaded, under an adapter or none. Raises Refusal."""
     from ..data.rendering.render import Renderer
+    from ..machine import to_ask
     from ..model.adapter import locate_adapter, refuse_strangers, under_adapter
     from ..model.hub import locate
     from ..model.load import hushed, load_model, load_tokenizer
@@ -72,7 +73,7 @@ def of_model(place: str, words: Sequence[str], adapter: str | None):
         with hushed():
             model = under_adapter(model, over) if over else model
         mine = over if over and (over / "tokenizer.json").is_file() else base
-        return model.eval(), Renderer(load_tokenizer(mine), Data(path="none"))
+        return to_ask(model), Renderer(load_tokenizer(mine), Data(path="none"))
 
     return load
 

@@ -255,7 +255,7 @@ def content(value: Tensor) -> bytes:
     if inside:  # torchao's are made of several
         parts, _ = inside()
         return b"".join(content(getattr(value, part)) for part in parts)
-    return value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def ask(run: Run, loop: Loop, tiny: Tiny, folder: Path) -> None:

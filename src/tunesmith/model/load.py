@@ -14,6 +14,7 @@ from ..attn.base import Attention
 from ..config.load import dump
 from ..errors import CheckpointError, RecipeError
 from ..files import whole, write
+from ..machine import to_ask
 from ..methods.base import largest_list
 from ..methods.mixture_of_depths import KIND, ROUTERS, deepen, mark
 from ..objectives.base import Beside
@@ -315,11 +316,11 @@ def load_tuned(
     """What `save_tuned` wrote, ready to be asked."""
     if (run / "model").is_dir():
         changes = [one for one in changes if isinstance(one, Attention)]  # its positions are in its own config
-        return load_model(checked(run / "model"), precision, labels, (), changes)[0].eval()
+        return to_ask(load_model(checked(run / "model"), precision, labels, (), changes)[0])
     if not (run / "adapter").is_dir():
         raise CheckpointError(f"{run}: holds neither adapter/ nor model/; was the run finished?")
     with hushed():
-        return under_adapter(load_model(base, precision, labels, adapters, changes)[0], run / "adapter").eval()
+        return to_ask(under_adapter(load_model(base, precision, labels, adapters, changes)[0], run / "adapter"))
 
 
 def quiet():

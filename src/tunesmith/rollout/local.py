@@ -9,6 +9,7 @@ from typing import Any
 
 from ..data.example import Example, Message
 from ..data.rendering.render import Renderer
+from ..machine import to_ask
 from ..model.engine import Engine, positions
 from ..model.hub import locate
 from ..model.load import load_model, load_tokenizer, load_tuned
@@ -120,7 +121,7 @@ def causal(path: str) -> tuple[Any, Path]:
     here = Path(path).expanduser()
     if not (here / "recipe.yaml").is_file():
         folder = locate(path)
-        return load_model(folder)[0].eval(), folder
+        return to_ask(load_model(folder)[0]), folder
     settings = RunFolder(here).recipe().value.model
     model = load_tuned(here, locate(settings.path), settings.precision, (), settings.adapters, settings.changes)
     return model, next(here / name for name in ("adapter", "model") if (here / name).is_dir())

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..data.example import Answer, Example, Message
 from ..data.rendering.render import NoTarget, Renderer
 from ..errors import RecipeError
+from ..machine import to_ask
 from ..model.engine import reading
 from ..model.foreign import read_json
 from ..model.hub import locate
@@ -99,7 +100,7 @@ def reward_model(path: str, labels: tuple[str, ...]) -> tuple[Policy, Renderer]:
     tokenizer = load_tokenizer(folder)
     pad_as(tokenizer, model)
     longest = min(LONGEST, getattr(model.config, "max_position_embeddings", None) or LONGEST)
-    return Policy(model.eval()), Renderer(tokenizer, Data(path=path, max_length=longest, truncation="left"))
+    return Policy(to_ask(model)), Renderer(tokenizer, Data(path=path, max_length=longest, truncation="left"))
 
 
 def scored(policy: Policy, renderer: Renderer, dialogues: list[list[Turn]], batch_size: int, output: int) -> Values:

@@ -16,6 +16,7 @@ from typing import Any
 from ..data.rendering.render import Renderer
 from ..errors import CheckpointError, RecipeError, Refusal
 from ..files import sha256
+from ..machine import to_ask
 from ..model.adapter import locate_adapter, refuse_strangers, under_adapter
 from ..model.attention import keep_apart
 from ..model.ends import ends_by
@@ -118,7 +119,7 @@ class Models:
         if self.settings.adapters or self.settings.adapter_root:
             raise RecipeError(f"adapters: {run.path} scores texts and writes none; serve adapters beside their base")
         self.tuned = Tuned(run, recipe)
-        self.model, self.tokenizer = self.tuned.model.eval(), self.tuned.tokenizer
+        self.model, self.tokenizer = self.tuned.model, self.tuned.tokenizer
         renderer = Renderer(self.tokenizer, recipe.data)
         self.served[self.name] = Served(self.name, renderer, folder=run.path, tuned=self.tuned)
 
@@ -129,7 +130,7 @@ class Models:
             settings = recipe.model
             self.base = locate(settings.path)
             parts = settings.precision, (), settings.adapters, settings.changes
-            self.model = load_model(self.base, *parts)[0].eval()
+            self.model = to_ask(load_model(self.base, *parts)[0])
             base_name = Path(settings.path).name
             base_name = f"{base_name}-base" if base_name == self.name else base_name
         elif recipe and run:
@@ -138,7 +139,7 @@ class Models:
             self.model = load_tuned(run.path, self.base, settings.precision, (), (), settings.changes)
         else:
             self.base, base_name = locate(self.settings.model), self.name
-            self.model = load_model(self.base, sees=sees(self.base))[0].eval()
+            self.model = to_ask(load_model(self.base, sees=sees(self.base))[0])
         self.base_name = base_name
         self.tokenizer = load_tokenizer(run.path / "adapter" if run and adapter else self.base)
         self.holds = self.settings.cache_tokens or affordable(Engine(self.model, self.tokenizer))
