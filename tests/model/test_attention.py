@@ -10,6 +10,7 @@ from tunesmith.methods.lora import LoRA
 from tunesmith.methods.p_tuning import PTuning
 from tunesmith.methods.prefix_tuning import PrefixTuning
 from tunesmith.methods.prompt_tuning import PromptTuning
+from tunesmith.model import attention
 from tunesmith.model.attention import OURS, Apart, Row
 from tunesmith.model.load import attach
 from tunesmith.model.policy import Policy
@@ -270,3 +271,44 @@ def test_families_in_one_row_do_not_hear_each_other():
         together = policy.logp(share(ROW)).token
         parts = torch.cat([policy.logp(share(ROW[at:end])).token for at, end in ((0, 2), (2, 3), (3, 6), (6, 8))])
     assert torch.allclose(together, parts, atol=1e-5)
+
+
+@pytest.fixture
+def afar(monkeypatch):
+    """As on a GPU: a row's sequences are looked at in one call, by a mask. How many masks were made."""
+    monkeypatch.setattr(attention, "NEAR", ())
+    made = []
+
+    def visible(mask, *told, real=attention.visible):
+        made.append(told)
+        return real(mask, *told)
+
+    monkeypatch.setattr(attention, "visible", visible)
+    return made
+
+
+@pytest.mark.parametrize("family", [name for name in CAUSAL if name not in PADDED])
+def test_on_a_gpu_one_call_by_a_mask_gives_the_same(family, afar):
+    test_a_causal_model_gives_each_sequence_what_it_gets_alone(family)
+    test_what_sequences_begin_with_is_computed_once_and_nothing_changes(family, True)
+    assert {afar.count(one) for one in afar if one[0] > 14} == {1}  # of a batch, and not of each of its layers
+    if family in MODELS:
+        test_families_of_any_model(family, True)
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_on_a_gpu_encoders_see_both_ways(family, afar):
+    test_an_encoder_gives_each_sequence_what_it_gets_alone(family)
+    assert afar
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_on_a_gpu_soft_prompts_stand_in_front(name, afar):
+    test_families_behind_a_soft_prompt(name, False)
+    assert afar
+
+
+def test_on_a_gpu_long_rows_are_looked_at_one_by_one(afar, monkeypatch):
+    monkeypatch.setattr(attention, "AT_ONCE", 20)
+    test_a_causal_model_gives_each_sequence_what_it_gets_alone("llama")
+    assert all(length <= 20 for length, *_ in afar)  # which a policy tries itself with

@@ -14,12 +14,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils.weak import WeakIdKeyDictionary
 
 from ..errors import RecipeError
 from .memory import Unsuited
 from .shifted import group_size, shifted
 
 OURS = {"sdpa": "tunesmith_sdpa", "eager": "tunesmith_eager"}
+NEAR = ("cpu", "meta")
+"""Where a call costs next to nothing; on meta a plan counts what a processor takes."""
+AT_ONCE = 2048
+"""Tokens in a row on a GPU up to which one call for all of it, most of which is masked, costs less than many calls."""
 
 
 def keep_apart(model) -> bool:
@@ -111,14 +116,16 @@ class Row(NamedTuple):
         return found
 
 
-def row(module, mask: Tensor | None, options: dict[str, Any]) -> Row | None:
-    """What stands where a mask would; None if that is a mask, or nothing."""
-    if mask is None or mask.dtype != torch.int64 or mask.ndim != 4:
-        return None
+def row(module, mask: Tensor, options: dict[str, Any]) -> Row:
+    """What stands where a mask would."""
     borrowed, lengths = mask[0, 0].tolist()
+    return Row(borrowed, lengths, forward_only(module, options), options.get("scaling"))
+
+
+def forward_only(module, options: dict[str, Any]) -> bool:
+    """Whether tokens look at none that come after them."""
     causal = options.get("is_causal")
-    causal = getattr(module, "is_causal", True) if causal is None else causal
-    return Row(borrowed, lengths, causal, options.get("scaling"))
+    return getattr(module, "is_causal", True) if causal is None else causal
 
 
 @torch.compiler.disable  # the lengths are numbers, another row another program
@@ -138,16 +145,23 @@ def attend_rows(module, looks: tuple[Tensor, ...], mask: Tensor | None, front, o
     (query, key, value), usual = looks, usual_attention(module)
     if front is not None and usual is shifted:
         raise RecipeError("model.attn: shifted lets no token see a prefix that is not of its group; take lora")
-    laid = row(module, mask, options)
-    if laid is None:
+    if mask is None or mask.dtype != torch.int64 or mask.ndim != 4:
         if front is not None:
             mask = behind(module, query, key, mask, front[0].shape[2], options)
             key, value = behind_front(front, key, value)
         return usual(module, query, key, value, mask, **options)
+    if query.device.type not in NEAR and query.shape[2] <= AT_ONCE:
+        return at_once(module, looks, mask, front, options)
+    laid = row(module, mask, options)
     if front is None and quick(module, query, value, options):
         whole: Any = Apart.apply(query, key, value, laid)
         return whole, None
-    done = []
+    return one_by_one(module, looks, laid, front, options), None
+
+
+def one_by_one(module, looks: tuple[Tensor, ...], laid: Row, front, options: dict[str, Any]) -> Tensor:
+    """A call for each sequence of a packed row."""
+    (query, key, value), usual, done = looks, usual_attention(module), []
     for at, (q, k, v) in zip(laid.fronts(), laid.split(query, key, value), strict=True):
         if at.start < at.stop:
             k, v = (torch.cat([whole[:, :, at], own], 2) for whole, own in ((key, k), (value, v)))
@@ -155,7 +169,42 @@ def attend_rows(module, looks: tuple[Tensor, ...], mask: Tensor | None, front, o
             k, v = behind_front(front, k, v)
         own = own_mask(module, q, k.shape[2], laid.causal, options.get("sliding_window"))
         done.append(usual(module, q, k, v, own, **options)[0])
-    return torch.cat(done, 1), None
+    return torch.cat(done, 1)
+
+
+def at_once(module, looks: tuple[Tensor, ...], mask: Tensor, front, options: dict[str, Any]):
+    """All sequences of a packed row in one call, by a mask that is made once for all layers that want the same."""
+    query, key, value = looks
+    window, eager = options.get("sliding_window"), module.config._attn_implementation == OURS["eager"]
+    told = forward_only(module, options), window, query.dtype if eager else None, front is None
+    known = MASKS.setdefault(mask, {})
+    if told not in known:
+        may = visible(mask, query.shape[2], *told[:2])
+        if front is not None:
+            may = torch.cat([may.new_ones(len(may), front[0].shape[2]), may], 1)
+        known[told] = additive(may, query.dtype) if eager else may[None, None]
+    if front is not None:
+        key, value = behind_front(front, key, value)
+    return usual_attention(module)(module, query, key, value, known[told], **options | {"is_causal": False})
+
+
+MASKS = WeakIdKeyDictionary()
+"""By the tensor that says how sequences lie in a row, masks that mean the same."""
+
+
+def visible(mask: Tensor, length: int, causal: bool, window: int | None) -> Tensor:
+    """[T, T] which tokens of a packed row each may look at; the device is asked for no number, to wait for."""
+    borrowed, lengths = mask[0, 0]
+    order, at = torch.arange(len(lengths), device=mask.device), torch.arange(length, device=mask.device)
+    leader = torch.where(borrowed == 0, order, 0).cummax(0).values
+    own = torch.repeat_interleave(order, lengths, output_size=length)  # [T] whose each token is
+    index = at - (lengths.cumsum(0) - lengths)[own]
+    place = index + borrowed[own]
+    lent = (own == leader[own][:, None]) & (index < borrowed[own][:, None])
+    may, back = (own == own[:, None]) | lent, place[:, None] - place
+    if causal:
+        may &= back >= 0
+    return may & (back.abs() < window) if window else may
 
 
 def behind_front(front: tuple[Tensor, Tensor], *own: Tensor) -> Iterator[Tensor]:
@@ -185,7 +234,7 @@ def quick(module, query: Tensor, value: Tensor, options: dict[str, Any]) -> bool
     return (
         module.config._attn_implementation == OURS["sdpa"]
         and usual_attention(module) is not shifted
-        and query.device.type in ("cpu", "meta")  # on meta a plan counts what it takes
+        and query.device.type in NEAR
         and query.shape[-1] == value.shape[-1]
         and query.dtype == value.dtype  # with train.bf16 they may differ, until torch's own attention makes them alike
         and not beyond(options)
@@ -266,6 +315,9 @@ def own_mask(module, query: Tensor, seen: int, causal: bool, window: int | None)
     may = (back >= 0) if causal else torch.ones_like(back, dtype=torch.bool)
     if window:
         may &= back.abs() < window
-    if not eager:
-        return may[None, None]
-    return torch.zeros_like(back, dtype=query.dtype).masked_fill(~may, torch.finfo(query.dtype).min)[None, None]
+    return additive(may, query.dtype) if eager else may[None, None]
+
+
+def additive(may: Tensor, dtype: torch.dtype) -> Tensor:
+    """[t, s] -> [1, 1, t, s] what is added to scores, in place of what may be looked at."""
+    return torch.zeros_like(may, dtype=dtype).masked_fill(~may, torch.finfo(dtype).min)[None, None]

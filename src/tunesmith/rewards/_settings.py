@@ -13,10 +13,12 @@ HOME = ("localhost", "127.0.0.1", "::1")
 
 @record
 class Judge:
-    """A language model that judges answers: behind an address that speaks OpenAI's language, or in memory."""
+    """A language model that judges answers: behind an address that speaks OpenAI's language, or in memory; or a reward
+    model, which compares them by their scores."""
 
     model: str
-    """Its name at the address; without one a model's folder, a run's, org/name on Hugging Face or demo/NAME."""
+    """Its name at the address; without one a model's folder, a run's, org/name on Hugging Face or demo/NAME. A run of
+    the objective reward, or a sequence classifier with one output, is a reward model."""
     url: str | None = None
     """The address up to /v1, such as https://api.openai.com/v1; http:// for this machine alone."""
     api_key_env: str = "OPENAI_API_KEY"

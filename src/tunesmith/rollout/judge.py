@@ -156,7 +156,10 @@ def open_judge(judge: Judge, say: Callable[[str], None] = log.info) -> AtWork:
     account = Account()
     if judge.url:
         return AtWork(judge, Server(judge, account))
+    from .by_score import open_scores, scores
     from .local import Local
 
     say(f"judge: loading {judge.model}")
+    if scores(judge.model):
+        return open_scores(judge, account)
     return AtWork(judge, Local(judge, account))
