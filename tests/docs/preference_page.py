@@ -41,10 +41,10 @@ are found in a pass over the whole step before any of it is judged, so that cutt
 second process changes nothing. `aot` therefore takes one more forward pass; with dropout, what a pair is ranked
 against is computed without it.
 
-**Beside the loss** are logged: `accuracy` (the share of pairs in which the better answer has the larger reward),
-`rewards/chosen`, `rewards/rejected`, `rewards/margins`, `logps/chosen`, `logps/rejected`, `entropy` (of what the model
-might say at each token of the answers, in nats; watched, not learnt from); of `kto` also `kl`; of `orpo` and `cpo`
-`nll_loss`.
+**Beside the loss** are logged: `accuracy` (the share of pairs in which the better answer has the larger reward; where
+both are level it counts one half), `rewards/chosen`, `rewards/rejected`, `rewards/margins`, `logps/chosen`,
+`logps/rejected`, `entropy` (of what the model might say at each token of the answers, in nats; watched, not learnt
+from); of `kto` also `kl`; of `orpo` and `cpo` `nll_loss`.
 
 **Held-out pairs** are measured before and after for accuracy, and for whether the judgement can be believed:
 calibration error and Brier score, as of [reward models](reward.md). The odds are those that the loss itself takes for

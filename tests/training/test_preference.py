@@ -135,6 +135,15 @@ def test_the_first_loss_is_ln_2_unless_a_reference_is_given(model_folder, pairs,
     assert itself["loss"] == pytest.approx(math.log(2), abs=1e-6)
 
 
+def test_where_both_answers_are_level_half_of_the_pairs_are_right():
+    from torch import tensor
+
+    from tunesmith.objectives._pairs import ahead, watched
+
+    assert ahead(tensor([2.0, 0.0, -0.0, -1.0])).tolist() == [1, 0.5, 0.5, 0]
+    assert watched(tensor([1.0, 1.0, 3.0, 2.0]), tensor([0.0] * 4), None)["accuracy"].tolist() == [0.5, 1]
+
+
 def test_a_reference_speaks_in_the_numbers_in_which_is_learnt(model_folder, pairs):
     """And a run in other numbers goes before it in this process."""
     words = ("objective=dpo", "method=full", "eval.enabled=false")

@@ -43,8 +43,8 @@ class Measured:
     said: list[str]
     each: list[float | None] = field(default_factory=list)
     """What each answer is worth, where rewards say so."""
-    right: list[bool] = field(default_factory=list)
-    """Which rows it is right about, where that is said of each."""
+    right: Sequence[float] = field(default_factory=list)
+    """Which rows it is right about, where that is said of each; half right where it holds both answers to be level."""
     losses: list[float] = field(default_factory=list)
     """What each row adds to the loss, which is their mean, where nothing but the loss is known."""
     weights: list[float] = field(default_factory=list)
@@ -200,7 +200,7 @@ class Examiner:
         scores = proportion(float(right.sum), float(right.count), found.pop("loss").mean())
         scores = replace(scores, **sure(odds), **raters(self.examples))
         by_pair = dict(zip(self.order[::2], odds, strict=True)) if odds else {}
-        each = [by_pair[pair] > 0 for pair in sorted(by_pair)]
+        each = [1.0 if by_pair[pair] > 0 else 0.5 * (by_pair[pair] == 0) for pair in sorted(by_pair)]
         said = [chosen(by_pair[2 * n]) for n in range(min(SHOWN, len(odds)))]
         if "logp" in self.objective.looks():
             engine = Engine(policy.model, self.material.renderer.tokenizer, self.settings.batch_size)

@@ -177,7 +177,7 @@ def at_once(module, looks: tuple[Tensor, ...], mask: Tensor, front, options: dic
     query, key, value = looks
     window, eager = options.get("sliding_window"), module.config._attn_implementation == OURS["eager"]
     told = forward_only(module, options), window, query.dtype if eager else None, front is None
-    known = MASKS.setdefault(mask, {})
+    known: dict[Any, Tensor] = MASKS.setdefault(mask, {})  # pyright: ignore[reportAssignmentType]
     if told not in known:
         may = visible(mask, query.shape[2], *told[:2])
         if front is not None:

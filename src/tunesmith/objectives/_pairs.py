@@ -23,13 +23,19 @@ def pairs(values: Tensor) -> tuple[Tensor, Tensor]:
     return better, worse
 
 
+def ahead(gap: Tensor) -> Tensor:
+    """[N] by how much better answers are ahead of worse ones -> 1 where they are, one half where both are level; beside
+    a reference all are, before anything is learnt."""
+    return (gap > 0).float() + (gap == 0).float() / 2
+
+
 def watched(reward: Tensor, logp: Tensor, entropy: Tensor | None) -> dict[str, Tensor]:
     """The figures that people look at, under their usual names: what the objective takes for an answer's reward, the
     log-probability of the whole answer, and the entropy at each of its tokens."""
     better, worse = pairs(reward)
     chosen, rejected = pairs(logp)
     return ({} if entropy is None else {"entropy": entropy}) | {
-        "accuracy": better > worse,
+        "accuracy": ahead(better - worse),
         "rewards/chosen": better,
         "rewards/rejected": worse,
         "rewards/margins": better - worse,

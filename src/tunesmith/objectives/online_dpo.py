@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..config.record import Positive
 from ._online import AtLeastTwo, Online, by_group
+from ._pairs import ahead
 from .base import objective, over
 
 
@@ -34,4 +35,4 @@ class OnlineDPO(Online):
         groups = (side * gain).view(-1, self.num_generations).sum(1)  # the best one's less the worst one's
         told = side.view(-1, self.num_generations).abs().sum(1) > 0
         values = -logsigmoid(self.beta * groups) * told
-        return over(values, margins=self.beta * groups, accuracy=groups > 0)
+        return over(values, margins=self.beta * groups, accuracy=ahead(groups))

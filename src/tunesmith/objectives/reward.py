@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from ..config.record import NonNegative
-from ._pairs import pairs
+from ._pairs import ahead, pairs
 from .base import Objective, Targets, objective, over
 
 
@@ -50,4 +50,4 @@ class Reward(Objective):
         elif self.raters == "weight":
             weight = (2 * share - 1).clamp(min=0)
         loss = loss + self.center_rewards_coefficient * (better + worse) ** 2
-        return over(loss, weight, accuracy=better > worse, margins=gap)
+        return over(loss, weight, accuracy=ahead(gap), margins=gap)

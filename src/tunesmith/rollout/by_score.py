@@ -11,7 +11,7 @@ from ..errors import RecipeError
 from ..model.foreign import read_json
 from ..model.hub import locate
 from ..rewards._settings import Judge
-from ..rewards.base import Turn, Unscored
+from ..rewards.base import Turn, Unscored, Values
 from ..runs import RunFolder
 from .judge import AtWork, Pair, Verdict
 from .local import stamp
@@ -56,7 +56,7 @@ class Scores:
             " rubric (the reward `model` gives its scores) nor rewrites them; name a model that writes"
         )
 
-    def score(self, dialogues: list[list[Turn]]) -> list[float | Unscored]:
+    def score(self, dialogues: list[list[Turn]]) -> Values:
         self.account.count(asked=len(dialogues))
         return self.models.classifier(self.judge.model, AT_ONCE)(dialogues)
 
@@ -65,7 +65,7 @@ class Scores:
 class ByScore(AtWork):
     """The same judge to whoever calibrates it, or has it label. Nothing is kept: it is as quick to ask it again."""
 
-    speaker: Scores
+    speaker: Scores  # pyright: ignore[reportIncompatibleVariableOverride] - it is not exchanged
 
     def compare(self, pairs: Sequence[Pair]) -> list[Verdict]:
         """Each answer is scored by itself, and once."""
@@ -78,10 +78,9 @@ class ByScore(AtWork):
 
 
 def higher(one: float | Unscored, other: float | Unscored) -> Verdict:
-    for score in (one, other):
-        if isinstance(score, Unscored):
-            return Verdict(None, None, str(score))
-    return Verdict(one > other, other > one)  # pyright: ignore[reportOperatorIssue] - both are numbers
+    if isinstance(one, Unscored) or isinstance(other, Unscored):
+        return Verdict(None, None, str(one if isinstance(one, Unscored) else other))
+    return Verdict(one > other, other > one)
 
 
 def open_scores(judge: Judge, account: Account) -> ByScore:
