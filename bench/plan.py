@@ -3,10 +3,10 @@
     python bench/plan.py [--models tiny,smollm2] [--methods full,lora] [--objectives sft,dpo] [--batches 2,8]
                          [--steps 6] [--whole] [--json rows.json]
 
-Each cell is a run in a process of its own, on two processors; the first step is not timed. All are planned beforehand,
-by one process, with what the calibration of this machine says and nothing that was learnt of runs. With --whole each is
-measured before and after, asked what it knows of other things, and saved. Run it on a quiet machine: times of a busy
-one are of no use.
+Each cell is a run in a process of its own, on two processors; the first step is not timed, and no part of the time that
+is planned, since steps differ in their tokens. All are planned beforehand, by one process, with what the calibration of
+this machine says and nothing that was learnt of runs. With --whole each is measured before and after, asked what it
+knows of other things, and saved. Run it on a quiet machine: times of a busy one are of no use.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -123,15 +124,25 @@ def predict(jobs: list[list[str]]) -> None:
     from tunesmith.plan.estimate import Setting
     from tunesmith.plan.known import find
     from tunesmith.run import Run
-    from tunesmith.training.planned import plan, read
+    from tunesmith.training import planned
 
     past.nearest = lambda *_: []  # what was learnt of runs takes no part
+    whole = planned.work
+
+    def timed(*given: Any) -> Any:
+        """The steps that are timed: all but the first."""
+        made = whole(*given)
+        return replace(made, sampled=made.sampled[1:] or made.sampled)
+
     for said in jobs:
         run = load(Run, None, said).value
         found = find(run.model.path)
-        rows = read(run, found, (None, None), lambda _: None)
-        made = plan(run, Setting(this_cpu()), rows, found)
-        told({"peak": made.peak, "step": made.step_seconds, "memory": made.memory})
+        given = run, Setting(this_cpu()), planned.read(run, found, (None, None), lambda _: None), found
+        made = planned.plan(*given)
+        planned.work = timed
+        step = planned.plan(*given).step_seconds
+        planned.work = whole
+        told({"peak": made.peak, "step": step, "memory": made.memory})
 
 
 def asked(kind: str, job: Any) -> list[dict[str, Any]]:

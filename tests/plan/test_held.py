@@ -1,6 +1,8 @@
 """A run that has been done holds its plan against what it took."""
 
 import json
+import os
+import signal
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import torch
 
 from tunesmith import machine
 from tunesmith.config.load import load
+from tunesmith.errors import Stopped
 from tunesmith.machine import peak_memory_mb, processor, threads
 from tunesmith.plan import past
 from tunesmith.plan.device import this_cpu
@@ -59,6 +62,11 @@ def test_a_run_is_held_against_the_plan_that_was_shown(tmp_path, monkeypatch, mo
     assert told.keys() == {"time"}  # the process's peak is still that of others
     runs = json.loads(kept.read_text())["runs"]
     assert [one.keys() & {"memory", "time"} for one in runs] == [{"memory", "time"}, {"time"}]
+
+    monkeypatch.setattr(planned, "this_cpu", lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Stopped, match="SIGTERM"):
+        train(load(Run, None, [*small, f"output={tmp_path / 'stopped'}"]).value)
+    assert json.loads((tmp_path / "stopped" / "run.json").read_text())["status"] == "stopped"
 
 
 def test_the_benchmark_plans_without_what_was_learnt_of_runs(tmp_path, monkeypatch, model_folder, reviews, capsys):
