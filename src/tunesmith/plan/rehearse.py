@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 META = torch.device("meta")
 ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 ATTENTION_BACK = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
+IN_PLACE: dict[Any, Any] = {
+    torch.ops.aten.addmm_: torch.ops.aten.addmm,
+    torch.ops.aten.baddbmm_: torch.ops.aten.baddbmm,
+}
+"""What adds to what is there already, which torch's own count knows nothing of: the gradient of every weight."""
 
 
 @dataclass
@@ -113,7 +118,7 @@ def products(func: Any, args: Any, kwargs: Any, out: Any) -> tuple[int, int]:
         whole = 4 * query.shape[0] * query.shape[1] * query.shape[2] * key.shape[2] * query.shape[3]
         pairs = whole // 2 if causal else whole
         return (pairs * 5 // 2 if func is ATTENTION_BACK else pairs), query.shape[3]
-    counted = flop_registry.get(func.overloadpacket)
+    counted = flop_registry.get(IN_PLACE.get(func.overloadpacket, func.overloadpacket))
     if counted is None:
         return 0, 0
     sides = [size for one in args if isinstance(one, Tensor) and one.ndim >= 2 for size in one.shape[-2:]]
