@@ -27,8 +27,8 @@ TRY, TRIES = 0.08, 5
 
 def timed(work: Callable[[], Any], threads: int) -> float:
     """Seconds that a piece of work takes by itself: of the processor's time, since others may use it too, a thread's
-    share; the middling one of some tries. Each try goes on for a while: what other threads took is known no finer than by the
-    kernel's tick, and a processor is not as quick for long as it is for a moment."""
+    share; the middling one of some tries. Each goes on for a while: what other threads took is known no finer than by
+    the kernel's tick, and a processor is not as quick for long as it is for a moment."""
     work()
     count, took = 0, 0.0
     while took < TRY:
