@@ -63,9 +63,16 @@ def plan(run: Run, setting: Setting, rows: Rows, found: Found) -> Plan:
     outputs = run.objective.outputs(rows.labels)
     replaces = () if isinstance(outputs, Beside) else outputs  # one beside the language model's is nothing to it
     subject = Subject(run, found, setting, replaces)
+    if rows.layout is share and drops(subject.policy):
+        rows.layout = pack
     made = estimate(subject, work(run, setting, rows), remembered(run, subject.policy, subject.assumed))
     made.assumed += [one for one in subject.assumed if one not in made.assumed]
     return past.correct(made, setting.device, key(run, found))
+
+
+def drops(policy: Policy) -> bool:
+    """Whether something is left out at random, so that sequences share no beginning (Policy.layout)."""
+    return any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in policy.model.modules())
 
 
 def key(run: Run, found: Found) -> dict[str, str]:
