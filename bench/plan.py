@@ -23,7 +23,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from worker import pin, settled
+from worker import busy, pin, settled
 
 HERE = Path(__file__).resolve()
 PROMPT = "data.format.prompt=Is this movie review positive or negative? Answer with one word.\\n\\n{text}"
@@ -39,8 +39,7 @@ DATA = {
 ONLINE = [*DATA["sft"], "objective.max_completion_length=24", "rewards.0.name=length", "rewards.0.target=12"]
 DATA |= {"grpo": ONLINE, "ppo": [*ONLINE, "objective.num_iterations=2", "objective.num_mini_batches=2"]}
 COMMON = [
-    "data.max_length=256", "data.truncation=left", "data.max_samples=256", "data.on_lint=warn",
-    "train.learning_rate=1e-5", "train.on_nan=skip",
+    "data.max_length=256", "data.truncation=left", "data.on_lint=warn", "train.learning_rate=1e-5", "train.on_nan=skip",
 ]  # fmt: skip
 BARE = ["eval.enabled=false", "train.save_strategy=no"]
 WRITES = ("sft", "pretrain", "dpo", "orpo", "grpo", "ppo")
@@ -58,7 +57,9 @@ def words(cell: Cell, given: argparse.Namespace, folder: Path) -> list[str]:
         f"method={cell['method']}",
         f"objective={cell['objective']}",
     ]
+    rows = max(64, int(cell["batch"]) * given.steps)  # none is seen twice
     size = [f"train.per_device_train_batch_size={cell['batch']}", f"train.max_steps={given.steps}"]
+    size += [f"data.max_samples={rows}"]
     around = [f"eval.retention={str(cell['objective'] in WRITES).lower()}"] if given.whole else BARE
     return [*chosen, *MORE.get(cell["method"], []), *DATA[cell["objective"]], *COMMON, *size, *around]
 
@@ -105,15 +106,17 @@ def measure(said: list[str]) -> None:
         """When each step ended: what is before it, such as answers that are written, is part of the next."""
 
         def __init__(self) -> None:
-            self.ends: list[float] = []
+            self.ends: list[tuple[float, float]] = []
 
         def on_step_end(self, args, state, control, **made):
-            self.ends.append(time.perf_counter())
+            self.ends.append((time.perf_counter(), busy() - time.process_time()))
 
     watch = Watch()
     with TemporaryDirectory() as folder:
         train(load(Run, None, [*said, f"output={folder}/run"]).value, [watch], quiet=True)
-    told({"peak": peak_memory_mb() / 1024, "step": (watch.ends[-1] - watch.ends[0]) / max(1, len(watch.ends) - 1)})
+    took, others = (last - first for first, last in zip(watch.ends[0], watch.ends[-1], strict=True))
+    others = max(0.0, others) / max(took, 1e-9)
+    told({"peak": peak_memory_mb() / 1024, "step": took / max(1, len(watch.ends) - 1), "others": others})
 
 
 def predict(jobs: list[list[str]]) -> None:
@@ -172,6 +175,8 @@ def table(rows: list[dict[str, Any]]) -> None:
             f"| {cell} | {figures[0]:.2f} | {figures[1]:.2f} | {memory:+.0%} | {figures[2]:.3f} | {figures[3]:.3f} |"
             f" {time:+.0%} |"
         )
+    busiest = max((row["measured"]["others"] for row in rows if "errors" in row), default=0.0)
+    line(f"other processes took {busiest:.2f} processors at most while a cell was measured")
     for at, what in enumerate(("memory", "time")):
         errors = [abs(row["errors"][at]) for row in rows if "errors" in row]
         if errors:
