@@ -90,9 +90,9 @@ def bandwidth() -> float:
 
 
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 8, "num_attention_heads": 4}
-LARGE = {"hidden_size": WIDTH, "intermediate_size": INNER, "num_hidden_layers": 4, "num_attention_heads": 9}
+LARGE = {"hidden_size": WIDTH, "intermediate_size": INNER, "num_hidden_layers": 12, "num_attention_heads": 9}
 """Sizes of a model whose operations take little but the time to be called; and of one whose weights, that of a small
-language model's blocks, are larger than most caches."""
+language model's blocks, are many times larger than caches."""
 
 
 class Learner:
