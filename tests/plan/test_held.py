@@ -14,7 +14,7 @@ from tunesmith.config.load import load
 from tunesmith.errors import Stopped
 from tunesmith.machine import peak_memory_mb, processor, threads
 from tunesmith.plan import past
-from tunesmith.plan.device import this_cpu
+from tunesmith.plan.device import COUNTED, this_cpu
 from tunesmith.plan.estimate import Setting
 from tunesmith.run import Run
 from tunesmith.training import planned
@@ -27,9 +27,8 @@ def known_processor(home):
     known = {"full": rates, "half": rates, "bandwidth": 1e10, "call": 1e-5, "framework": peak_memory_mb() / 1024}
     place = home / "plan" / f"processor-{threads()}.json"
     place.parent.mkdir(parents=True)
-    place.write_text(
-        json.dumps({"key": {"processor": processor(), "threads": threads(), "torch": torch.__version__}, **known})
-    )
+    key = {"processor": processor(), "threads": threads(), "torch": torch.__version__, "counted": COUNTED}
+    place.write_text(json.dumps({"key": key, **known}))
     return place.with_name("runs.json")
 
 
