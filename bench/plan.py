@@ -3,10 +3,10 @@
     python bench/plan.py [--models tiny,smollm2] [--methods full,lora] [--objectives sft,dpo] [--batches 2,8]
                          [--steps 6] [--whole] [--json rows.json]
 
-Each cell is a run in a process of its own, on two processors; the first step is not timed. All are planned beforehand,
-by one process, with what the calibration of this machine says and nothing that was learnt of runs. With --whole each is
-measured before and after, asked what it knows of other things, and saved. Run it on a quiet machine: times of a busy
-one are of no use.
+Each cell is a run in a process of its own, on two processors; the first step is not timed, and no part of the time that
+is planned, since steps differ in their tokens. All are planned beforehand, by one process, with what the calibration of
+this machine says and nothing that was learnt of runs. With --whole each is measured before and after, asked what it
+knows of other things, and saved. Run it on a quiet machine: times of a busy one are of no use.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from worker import pin, settled
+from worker import busy, pin, settled
 
 HERE = Path(__file__).resolve()
 PROMPT = "data.format.prompt=Is this movie review positive or negative? Answer with one word.\\n\\n{text}"
@@ -38,8 +39,7 @@ DATA = {
 ONLINE = [*DATA["sft"], "objective.max_completion_length=24", "rewards.0.name=length", "rewards.0.target=12"]
 DATA |= {"grpo": ONLINE, "ppo": [*ONLINE, "objective.num_iterations=2", "objective.num_mini_batches=2"]}
 COMMON = [
-    "data.max_length=256", "data.truncation=left", "data.max_samples=256", "data.on_lint=warn",
-    "train.learning_rate=1e-5", "train.on_nan=skip",
+    "data.max_length=256", "data.truncation=left", "data.on_lint=warn", "train.learning_rate=1e-5", "train.on_nan=skip",
 ]  # fmt: skip
 BARE = ["eval.enabled=false", "train.save_strategy=no"]
 WRITES = ("sft", "pretrain", "dpo", "orpo", "grpo", "ppo")
@@ -57,7 +57,9 @@ def words(cell: Cell, given: argparse.Namespace, folder: Path) -> list[str]:
         f"method={cell['method']}",
         f"objective={cell['objective']}",
     ]
+    rows = max(64, int(cell["batch"]) * given.steps)  # none is seen twice
     size = [f"train.per_device_train_batch_size={cell['batch']}", f"train.max_steps={given.steps}"]
+    size += [f"data.max_samples={rows}"]
     around = [f"eval.retention={str(cell['objective'] in WRITES).lower()}"] if given.whole else BARE
     return [*chosen, *MORE.get(cell["method"], []), *DATA[cell["objective"]], *COMMON, *size, *around]
 
@@ -104,15 +106,17 @@ def measure(said: list[str]) -> None:
         """When each step ended: what is before it, such as answers that are written, is part of the next."""
 
         def __init__(self) -> None:
-            self.ends: list[float] = []
+            self.ends: list[tuple[float, float]] = []
 
         def on_step_end(self, args, state, control, **made):
-            self.ends.append(time.perf_counter())
+            self.ends.append((time.perf_counter(), busy() - time.process_time()))
 
     watch = Watch()
     with TemporaryDirectory() as folder:
         train(load(Run, None, [*said, f"output={folder}/run"]).value, [watch], quiet=True)
-    told({"peak": peak_memory_mb() / 1024, "step": (watch.ends[-1] - watch.ends[0]) / max(1, len(watch.ends) - 1)})
+    took, others = (last - first for first, last in zip(watch.ends[0], watch.ends[-1], strict=True))
+    others = max(0.0, others) / max(took, 1e-9)
+    told({"peak": peak_memory_mb() / 1024, "step": took / max(1, len(watch.ends) - 1), "others": others})
 
 
 def predict(jobs: list[list[str]]) -> None:
@@ -123,15 +127,25 @@ def predict(jobs: list[list[str]]) -> None:
     from tunesmith.plan.estimate import Setting
     from tunesmith.plan.known import find
     from tunesmith.run import Run
-    from tunesmith.training.planned import plan, read
+    from tunesmith.training import planned
 
     past.nearest = lambda *_: []  # what was learnt of runs takes no part
+    whole = planned.work
+
+    def timed(*given: Any) -> Any:
+        """The steps that are timed: all but the first."""
+        made = whole(*given)
+        return replace(made, sampled=made.sampled[1:] or made.sampled)
+
     for said in jobs:
         run = load(Run, None, said).value
         found = find(run.model.path)
-        rows = read(run, found, (None, None), lambda _: None)
-        made = plan(run, Setting(this_cpu()), rows, found)
-        told({"peak": made.peak, "step": made.step_seconds, "memory": made.memory})
+        given = run, Setting(this_cpu()), planned.read(run, found, (None, None), lambda _: None), found
+        made = planned.plan(*given)
+        planned.work = timed
+        step = planned.plan(*given).step_seconds
+        planned.work = whole
+        told({"peak": made.peak, "step": step, "memory": made.memory})
 
 
 def asked(kind: str, job: Any) -> list[dict[str, Any]]:
@@ -161,6 +175,8 @@ def table(rows: list[dict[str, Any]]) -> None:
             f"| {cell} | {figures[0]:.2f} | {figures[1]:.2f} | {memory:+.0%} | {figures[2]:.3f} | {figures[3]:.3f} |"
             f" {time:+.0%} |"
         )
+    busiest = max((row["measured"]["others"] for row in rows if "errors" in row), default=0.0)
+    line(f"other processes took {busiest:.2f} processors at most while a cell was measured")
     for at, what in enumerate(("memory", "time")):
         errors = [abs(row["errors"][at]) for row in rows if "errors" in row]
         if errors:

@@ -1,6 +1,8 @@
 """A run that has been done holds its plan against what it took."""
 
 import json
+import os
+import signal
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -9,9 +11,10 @@ import torch
 
 from tunesmith import machine
 from tunesmith.config.load import load
+from tunesmith.errors import Stopped
 from tunesmith.machine import peak_memory_mb, processor, threads
 from tunesmith.plan import past
-from tunesmith.plan.device import this_cpu
+from tunesmith.plan.device import COUNTED, this_cpu
 from tunesmith.plan.estimate import Setting
 from tunesmith.run import Run
 from tunesmith.training import planned
@@ -24,9 +27,8 @@ def known_processor(home):
     known = {"full": rates, "half": rates, "bandwidth": 1e10, "call": 1e-5, "framework": peak_memory_mb() / 1024}
     place = home / "plan" / f"processor-{threads()}.json"
     place.parent.mkdir(parents=True)
-    place.write_text(
-        json.dumps({"key": {"processor": processor(), "threads": threads(), "torch": torch.__version__}, **known})
-    )
+    key = {"processor": processor(), "threads": threads(), "torch": torch.__version__, "counted": COUNTED}
+    place.write_text(json.dumps({"key": key, **known}))
     return place.with_name("runs.json")
 
 
@@ -59,6 +61,11 @@ def test_a_run_is_held_against_the_plan_that_was_shown(tmp_path, monkeypatch, mo
     assert told.keys() == {"time"}  # the process's peak is still that of others
     runs = json.loads(kept.read_text())["runs"]
     assert [one.keys() & {"memory", "time"} for one in runs] == [{"memory", "time"}, {"time"}]
+
+    monkeypatch.setattr(planned, "this_cpu", lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Stopped, match="SIGTERM"):
+        train(load(Run, None, [*small, f"output={tmp_path / 'stopped'}"]).value)
+    assert json.loads((tmp_path / "stopped" / "run.json").read_text())["status"] == "stopped"
 
 
 def test_the_benchmark_plans_without_what_was_learnt_of_runs(tmp_path, monkeypatch, model_folder, reviews, capsys):

@@ -28,7 +28,7 @@ from tunesmith.objectives.sft import SFT
 from tunesmith.optimizers.base import optimizer
 from tunesmith.plan import past
 from tunesmith.plan.blank import blank, held
-from tunesmith.plan.calibrate import bandwidth, products
+from tunesmith.plan.calibrate import bandwidth, products, thin
 from tunesmith.plan.changes import changes, ways
 from tunesmith.plan.device import GB, Device, device, recognised
 from tunesmith.plan.estimate import Setting, Subject, estimate
@@ -98,7 +98,12 @@ def test_what_waits_and_what_is_multiplied_is_counted_as_it_is(name, tiny):
     for weight in there.trainable().values():
         weight.grad = torch.zeros_like(weight)
     there.saving = lambda: watched(kept)
-    with FlopCounterMode(display=False) as flops, adding_up():
+
+    def added(_, one, two, **made):
+        return 2 * math.prod(one) * two[1]
+
+    unknown: dict = {torch.ops.aten.addmm_: added}  # by which gradients of weights are added up
+    with FlopCounterMode(display=False, custom_mapping=unknown) as flops, adding_up():
         there.run(
             pack([Tokens([5] * size, [True] * size) for size in SIZES]), there.trunk
         ).last_hidden_state.sum().backward()
@@ -111,6 +116,20 @@ def test_what_waits_and_what_is_multiplied_is_counted_as_it_is(name, tiny):
     assert made.step.all_flops - heads - attention == pytest.approx(flops.get_total_flops(), rel=0.01)
     again = rehearse(blank(run_of(name, {"r": 6}, gradient_checkpointing=True), found(tiny), CPU), SIZES, 1)
     assert again.forward.kept < 0.4 * made.forward.kept and again.step.all_flops > 1.2 * made.step.all_flops
+
+
+def test_what_is_learnt_is_a_share_of_what_is_computed(tiny):
+    """What sequences begin with in common stands in a batch once; not where something is dropped at random."""
+    texts = [Tokens([5] * 30 + [6 + n] * 10, [False] * 30 + [True] * 10) for n in range(8)]
+    run = run_of("lora", per_device_train_batch_size=2)
+    made = work(run, Setting(CPU), rows := Rows(texts))
+    assert set(made.sampled) == {((40, 11),)} and made.learnt == pytest.approx(20 / 51)
+    plan(run, Setting(CPU), rows, found(tiny))
+    assert work(run, Setting(CPU), rows) == made
+    dropping = run_of("lora", {"lora_dropout": 0.1}, per_device_train_batch_size=2)
+    plan(dropping, Setting(CPU), rows, found(tiny))
+    made = work(dropping, Setting(CPU), rows)
+    assert set(made.sampled) == {((40, 40),)} and made.learnt == pytest.approx(20 / 80)
 
 
 OPTIMIZERS = {
@@ -378,9 +397,9 @@ def test_this_machines_gpu_is_taken_for_no_other():
 
 
 def test_a_processor_is_measured_by_width():
-    (thin, slow), (wide, quick) = products(torch.float32, (8, 512))
-    assert (thin, wide) == (8, 512) and quick > 0 and slow > 0
-    assert bandwidth() > 1e8
+    (small, slow), (wide, quick) = products(torch.float32, (8, 512))
+    assert (small, wide) == (8, 512) and quick > 0 and slow > 0
+    assert bandwidth() > 1e8 and thin(1e-5) > 1e8
     assert (
         CPU.rate(4, False) < CPU.rate(8, False) < CPU.rate(100, False) < CPU.rate(512, False) == CPU.rate(4096, False)
     )

@@ -138,6 +138,9 @@ MOUNTS = {"pcie", "sxm", "sxm2", "sxm3", "sxm4", "sxm5", "sxm6", "oam"}
 
 # --- this processor ---------------------------------------------------------------------------------------------------
 
+COUNTED = 2
+"""Raised where steps are counted, or a processor is measured, in another way: a rate belongs to a count."""
+
 
 def this_cpu() -> Device:
     """This machine's processor, measured once by a process of its own; what was found is kept in the cache."""
@@ -145,7 +148,7 @@ def this_cpu() -> Device:
 
     from ..machine import memory, processor, threads
 
-    key = {"processor": processor(), "threads": threads(), "torch": torch.__version__}
+    key = {"processor": processor(), "threads": threads(), "torch": torch.__version__, "counted": COUNTED}
     found = measured(key)
     return Device(
         name=f"{processor()}, {threads()} threads",

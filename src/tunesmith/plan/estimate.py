@@ -112,9 +112,14 @@ class Subject:
         self.held: Held = held(self.policy, self.run.model.precision)
         self.half = str(self.policy.bare.dtype) != "torch.float32" or self.run.train.bf16 or self.run.train.fp16
 
+    @property
+    def watches(self) -> bool:
+        """Whether the entropy of what is learnt is looked at beside it."""
+        return "entropy" in self.run.objective.looks()
+
     def rehearse(self, part: Part, learnt: float, learns: bool = True) -> Rehearsed:
         """A part of a step; of a deep model whose blocks are alike, by fewer blocks."""
-        key = part, learnt, learns
+        key = part, learnt, learns, self.watches
         if key not in self.blanks.gone:
             self.blanks.gone[key] = self.go_through(
                 part, len(part) if self.labels else round(sum(part) * learnt), learns
@@ -127,8 +132,8 @@ class Subject:
         blocks = self.found.config.get_text_config().num_hidden_layers
         with torch.set_grad_enabled(learns):
             if blocks <= FEW[1] or not alike(self.policy):
-                return rehearse(self.policy, part, learnt)
-            few, more = (rehearse(self.shallow(depth), part, learnt) for depth in FEW)
+                return rehearse(self.policy, part, learnt, self.watches)
+            few, more = (rehearse(self.shallow(depth), part, learnt, self.watches) for depth in FEW)
             return few.plus(more, (blocks - FEW[0]) / (FEW[1] - FEW[0]))
 
     def shallow(self, blocks: int) -> Policy:

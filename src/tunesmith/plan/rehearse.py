@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 META = torch.device("meta")
 ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 ATTENTION_BACK = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
+IN_PLACE: dict[Any, Any] = {
+    torch.ops.aten.addmm_: torch.ops.aten.addmm,
+    torch.ops.aten.baddbmm_: torch.ops.aten.baddbmm,
+}
+"""What adds to what is there already, which torch's own count knows nothing of: the gradient of every weight."""
 
 
 @dataclass
@@ -113,7 +118,7 @@ def products(func: Any, args: Any, kwargs: Any, out: Any) -> tuple[int, int]:
         whole = 4 * query.shape[0] * query.shape[1] * query.shape[2] * key.shape[2] * query.shape[3]
         pairs = whole // 2 if causal else whole
         return (pairs * 5 // 2 if func is ATTENTION_BACK else pairs), query.shape[3]
-    counted = flop_registry.get(func.overloadpacket)
+    counted = flop_registry.get(IN_PLACE.get(func.overloadpacket, func.overloadpacket))
     if counted is None:
         return 0, 0
     sides = [size for one in args if isinstance(one, Tensor) and one.ndim >= 2 for size in one.shape[-2:]]
@@ -124,7 +129,7 @@ class Head(torch.autograd.Function):
     """What model/linear_loss.py does with a head: logits of some tokens at a time, and at once the slopes of all."""
 
     @staticmethod
-    def forward(ctx, states, weight, learns):
+    def forward(ctx, states, weight, learns, watches):
         rows = min(max(1, CHUNK_BYTES // (4 * len(weight))), len(states))
         room = torch.empty(rows, len(weight), dtype=weight.dtype, device=META)
         wide = room if room.element_size() >= 4 else torch.empty_like(room, dtype=torch.float32)
@@ -134,18 +139,22 @@ class Head(torch.autograd.Function):
             piece = states[start : start + rows]
             made, logits = room[: len(piece)], wide[: len(piece)]
             torch.mm(piece, weight.T, out=made)
-            torch.softmax(logits, -1, out=logits)
+            logits.amax(-1)
+            falls = torch.softmax(logits, -1, out=None if watches else logits)
+            falls.amax(-1)
+            if watches:
+                torch.einsum("cv,cv->c", falls, logits)
             if slopes is not None:
-                slopes[start : start + len(piece)] = torch.mm(made, weight)
+                slopes[start : start + len(piece)] = torch.mm(falls.to(weight.dtype), weight)
             if to_weight is not None:
-                to_weight.addmm_(logits.T, piece.float())
+                to_weight.addmm_(falls.T, piece.float())
         ctx.save_for_backward(slopes, to_weight)
         return states.new_empty(len(states), dtype=torch.float32)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         slopes, to_weight = ctx.saved_tensors
-        return slopes * grads[0].unsqueeze(-1).to(slopes.dtype), to_weight, None
+        return slopes * grads[0].unsqueeze(-1).to(slopes.dtype), to_weight, None, None
 
 
 @dataclass
@@ -175,8 +184,9 @@ def further(one: Count, two: Count, times: float) -> Count:
     return Count(flops, on(one.moved, two.moved), calls, kept, peak)
 
 
-def rehearse(policy: Policy, sizes: Sequence[int], learnt: int) -> Rehearsed:
-    """A forward and a backward pass over sequences of these lengths, of which so many tokens are learnt.
+def rehearse(policy: Policy, sizes: Sequence[int], learnt: int, watches: bool = False) -> Rehearsed:
+    """A forward and a backward pass over sequences of these lengths, of which so many tokens are learnt; with
+    `watches` their entropy is looked at too.
 
     The policy's model has no weights. Padded rows are told by their lengths, which are then all the same.
     """
@@ -190,7 +200,7 @@ def rehearse(policy: Policy, sizes: Sequence[int], learnt: int) -> Rehearsed:
     counting.know([*policy.model.parameters(), *policy.model.buffers(), *(weight.grad for weight in weights)])
     with counting, adding_up():
         states = policy.run(begun, policy.trunk).last_hidden_state[0]
-        loss, head = judged(policy, states, learnt, counting)
+        loss, head = judged(policy, states, (learnt, watches), counting)
         forward = replace(counting.count, flops=Counter(counting.count.flops), kept=counting.live)
         counting.count.kept = counting.live
         there_and_back(loss)
@@ -205,8 +215,9 @@ def there_and_back(loss: Tensor) -> None:
         loss.backward()
 
 
-def judged(policy: Policy, states: Tensor, learnt: int, counting: Counting) -> tuple[Tensor, int]:
-    """The loss of the states, and the bytes that it took."""
+def judged(policy: Policy, states: Tensor, asked: tuple[int, bool], counting: Counting) -> tuple[Tensor, int]:
+    """The loss of so many of the states, watched or not, and the bytes that it took."""
+    learnt, watches = asked
     before = counting.live
     counting.count.peak, was = counting.live, counting.count.peak
     chosen = states.index_select(0, torch.empty(max(1, learnt), dtype=torch.long, device=META))
@@ -215,7 +226,7 @@ def judged(policy: Policy, states: Tensor, learnt: int, counting: Counting) -> t
     if weight is None or weight.shape[-1] != chosen.shape[-1]:
         loss = chosen.sum()
     else:
-        made: Any = Head.apply(chosen, weight, torch.is_grad_enabled())
+        made: Any = Head.apply(chosen, weight, torch.is_grad_enabled(), watches)
         loss = made.sum()
     taken = counting.count.peak - before
     counting.count.peak = max(was, counting.count.peak)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from os.path import commonprefix
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from ..data.keeping.material import prepare
 from ..data.reading.places import places
 from ..data.reading.source import read as read_rows
 from ..data.rendering.tokens import Tokens
-from ..errors import BadEnvironment, DataError, Refusal
+from ..errors import BadEnvironment, DataError, Interrupted, Refusal, Stopped
 from ..model.hub import locate_data
 from ..model.load import load_tokenizer
 from ..objectives._online import Online
@@ -51,7 +51,7 @@ class Rows:
 
     def __init__(self, sequences: Sequence[Tokens], labels: tuple[str, ...] = ()) -> None:
         self.sequences, self.labels = sequences, labels
-        self.learnt, self.tokens = 0.5, 0
+        self.learnt: float | None = None  # unless the sequences tell
         self.layout: Layout = share
         self.measured: list[int] = []
         self.ranked: tuple[Ranked, ...] = ()
@@ -63,9 +63,16 @@ def plan(run: Run, setting: Setting, rows: Rows, found: Found) -> Plan:
     outputs = run.objective.outputs(rows.labels)
     replaces = () if isinstance(outputs, Beside) else outputs  # one beside the language model's is nothing to it
     subject = Subject(run, found, setting, replaces)
+    if rows.layout is share and drops(subject.policy):
+        rows.layout = pack
     made = estimate(subject, work(run, setting, rows), remembered(run, subject.policy, subject.assumed))
     made.assumed += [one for one in subject.assumed if one not in made.assumed]
     return past.correct(made, setting.device, key(run, found))
+
+
+def drops(policy: Policy) -> bool:
+    """Whether something is left out at random, so that sequences share no beginning (Policy.layout)."""
+    return any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in policy.model.modules())
 
 
 def key(run: Run, found: Found) -> dict[str, str]:
@@ -102,7 +109,6 @@ def read(run: Run, found: Found, given: tuple[int | None, int | None], say: Say)
 def rendered(run: Run, material: Material) -> Rows:
     """The rows of a run, as it has them."""
     rows = Rows(material.sequences, material.labels)
-    rows.learnt = material.counts["target tokens"] / max(1, material.counts["trained tokens"])
     if run.eval.enabled:
         render = material.renderer.render
         asked = [one.ids for row in material.test for one in render(row, run.objective.targets)]
@@ -118,7 +124,7 @@ def guessed(run: Run, lengths: list[int], assumed: tuple[str, ...]) -> Rows:
     cut = [max(4, min(length, most)) for length in lengths[: run.data.max_samples]]
     made = {length: Tokens([0] * length, [True] * length) for length in set(cut)}  # one for all of a length
     rows = Rows([made[length] for length in cut for _ in range(each)], ("A", "B"))
-    rows.layout, rows.assumed = pack, assumed
+    rows.layout, rows.assumed, rows.learnt = pack, assumed, 1.0 if run.objective.targets == "text" else 0.5
     rows.measured = sorted(cut)[-run.eval.max_samples :][: max(1, len(cut) // 10)]
     rows.ranked = battery(run.eval.batch_size) if run.eval.enabled and run.eval.retention else ()
     return rows
@@ -129,17 +135,16 @@ def guessed(run: Run, lengths: list[int], assumed: tuple[str, ...]) -> Rows:
 
 def work(run: Run, setting: Setting, rows: Rows) -> Work:
     """The steps of a run over these rows."""
-    if run.objective.targets == "text":
-        rows.learnt = 1.0
     whole = order(run.train, run.objective, rows.sequences, run.data.max_length, (0, setting.devices))
     online = run.objective if isinstance(run.objective, Online) else None
     at = sorted({round(n * (whole.total - 1) / SAMPLED) for n in range(SAMPLED + 1)})
-    sampled = tuple(tuple(parts_of(run, setting, rows, whole, step)) for step in at)
+    chosen = [list(parts_of(run, setting, rows, whole, step)) for step in at]
+    sampled = tuple(tuple(laid(run, part, rows.layout) for part in step) for step in chosen)
     done = Work(
         steps=whole.total,
         tokens=statistics.fmean(sum(map(sum, step)) for step in sampled) * whole.total,
         sampled=sampled,
-        learnt=rows.learnt,
+        learnt=rows.learnt or share_learnt(chosen, sampled),
         measured=batches(run, rows),
         ranked=rows.ranked,
         written=run.eval.max_new_tokens if run.eval.enabled and run.objective.targets in ("answers", "text") else 0,
@@ -162,20 +167,21 @@ def work(run: Run, setting: Setting, rows: Rows) -> Work:
     )
 
 
-def parts_of(run: Run, setting: Setting, rows: Rows, whole: Order, step: int) -> list[Part]:
+def parts_of(run: Run, setting: Setting, rows: Rows, whole: Order, step: int) -> Iterator[list[Tokens]]:
     """What is computed together in a step, as the loop has it (Loop.parts)."""
-    found: list[Part] = []
     sequences, batches = seen(run, rows, whole, step)
     for examples in batches:
         all_of = [sequences[n] for n in sequences_of(examples, run.objective)]
         lengths = dict(enumerate(sizes(all_of, rows.layout, run.objective)))
         on_cpu = setting.device.kind == "cpu" and not run.train.optimizer_in_backward
         for part in in_parts(lengths, -(-sum(lengths.values()) // AT_ONCE) if on_cpu else 1):
-            there = sequences_of([examples[at] for at in part], run.objective)
-            laid_out = laid([sequences[n] for n in there], rows.layout)
-            most = run.data.max_length + getattr(run.objective, "max_completion_length", 0)  # a plan may ask for less
-            found.append(tuple(min(length, most) for length in laid_out))
-    return found
+            yield [sequences[n] for n in sequences_of([examples[at] for at in part], run.objective)]
+
+
+def share_learnt(chosen: Sequence[Sequence[Sequence[Tokens]]], sampled: Sequence[Sequence[Part]]) -> float:
+    """The share of tokens that are learnt, of those that are computed: what sequences have in common counts once."""
+    learnt = sum(sum(tokens.learn[1:]) for step in chosen for part in step for tokens in part)
+    return min(1.0, learnt / max(1, sum(map(sum, (part for step in sampled for part in step)))))
 
 
 def seen(run: Run, rows: Rows, whole: Order, step: int) -> tuple[Sequence[Tokens], list[list[int]]]:
@@ -194,12 +200,13 @@ def seen(run: Run, rows: Rows, whole: Order, step: int) -> tuple[Sequence[Tokens
     return answers, [list(mine[at::parts]) for at in range(parts) if mine[at::parts]]
 
 
-def laid(sequences: Sequence[Tokens], layout: Layout) -> Part:
-    """The lengths that sequences have in a batch."""
+def laid(run: Run, sequences: Sequence[Tokens], layout: Layout) -> Part:
+    """The lengths that sequences have in a batch; a plan may ask for shorter ones than they were rendered for."""
     lengths = [len(tokens.ids) for tokens in sequences]
     if layout is share:
         lengths = [length - first for length, first in zip(lengths, branches(sequences), strict=True)]
-    return tuple(max(lengths) for _ in lengths) if layout not in (share, pack) else tuple(lengths)
+    most = run.data.max_length + getattr(run.objective, "max_completion_length", 0)
+    return tuple(min(most, length if layout in (share, pack) else max(lengths)) for length in lengths)
 
 
 def batches(run: Run, rows: Rows) -> tuple[Part, ...]:
@@ -255,12 +262,15 @@ def hold_against(
     plans to come. `peak` is in MB, and whether it is the run's own.
 
     A run of a few seconds tells nothing of a machine. A plan that fails must not cost a run that is done: it is said.
+    A signal is obeyed.
     """
     if taken.seconds < TELLS:
         return {}
     try:
         found, setting = find(run.model.path), Setting(here() if device.type == "cuda" else this_cpu())
         made = plan(run, setting, rendered(run, material), found)
+    except (Stopped, Interrupted):
+        raise
     except (Refusal, RuntimeError, ValueError, TypeError, LookupError, AttributeError, OSError) as error:
         say(f"plan: cannot be made of this run ({str(error).splitlines()[0][:100]})")
         return {}
