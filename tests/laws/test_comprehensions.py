@@ -1,9 +1,9 @@
 """Law: in a function, no comprehension binds a name that means something from outside it beside the comprehension.
 
 Python 3.12 and later put list, dict and set comprehensions into the function around them (PEP 709). What one of them
-binds is then taken for what another reads: a global up to 3.12.3 (python/cpython#118513: UnboundLocalError), a closure's
-variable in all of them (#156664, #121377: UnboundLocalError, NameError or a wrong value). Whether it happens hangs on
-the order in which they stand, and this law does not ask for it.
+binds is then taken for what another reads: a global up to 3.12.3 (python/cpython#118513: UnboundLocalError), and a
+closure's variable in all of them (#156664, #121377: UnboundLocalError, NameError or a wrong value). Whether it happens
+hangs on the order in which they stand; this law does not ask for that.
 """
 
 import ast
