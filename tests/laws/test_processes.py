@@ -12,7 +12,10 @@ from safetensors.torch import load_file
 from tinyrun import COVER, loop_of, sequences_for
 
 from tunesmith.methods.base import method
+from tunesmith.methods.lora import LoRA
 from tunesmith.objectives.base import objective
+from tunesmith.objectives.dpo import DPO
+from tunesmith.objectives.kto import KTO
 from tunesmith.optimizers.sgd import SGD
 
 TESTS = Path(__file__).parents[1]
@@ -20,9 +23,9 @@ STEPS = 2
 SCRIPT = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
-from laws.test_processes import COVER, taken
+from laws.test_processes import COVER, STEPWIDE, at_once, taken
 from safetensors.torch import save_file
-losses, weights = {}, {}
+losses, weights = {name: at_once(aim, 2)[1] for name, aim in STEPWIDE.items()}, {}
 for name, aim in COVER:
     loop, losses[f"{name} {aim}"] = taken(name, aim, 4)
     weights |= {f"{name} {aim} {key}": weight.detach() for key, weight in loop.weights.items()}
@@ -42,9 +45,21 @@ def taken(name, aim, size):
     return loop, [step.loss for step in loop.fit()]
 
 
+STEPWIDE = {"aot": DPO(loss_type="aot"), "aot_unpaired": DPO(loss_type="aot_unpaired"), "kto": KTO()}
+"""Objectives that compare what a step has, wherever it is computed."""
+
+
+def at_once(aim, processes):
+    """A loop after three steps of all examples over so many processes, and of each the loss and the gradient."""
+    size = 8 // aim.side_by_side // processes
+    settings = {"per_device_train_batch_size": size, "max_steps": 3, "optim": SGD(), "learning_rate": 0.5}
+    loop = loop_of(make_tiny, LoRA(), aim, sequences_for(aim), **settings)
+    return loop, [[step.loss, step.grad_norm] for step in loop.fit()]
+
+
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    """What two processes come to: losses and weights, by pair."""
+    """What two processes come to: losses and weights, by pair; and by objectives that compare."""
     folder = tmp_path_factory.mktemp("two")
     (folder / "steps.py").write_text(SCRIPT)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -64,3 +79,9 @@ def test_equivalence_of_two_processes_and_one(two, name, aim):
     judge = objective[aim]()
     start = loop_of(make_tiny, method[name](), judge, sequences_for(judge)).weights
     assert any(not torch.allclose(weight, start[key], atol=1e-4) for key, weight in loop.weights.items())
+
+
+@pytest.mark.parametrize("name", STEPWIDE)
+def test_two_processes_compare_what_one_does(two, name):
+    _, expected = at_once(STEPWIDE[name], 1)
+    assert two[0][name] == [pytest.approx(step, rel=1e-5) for step in expected]

@@ -13,9 +13,19 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from conftest import make_tiny
 from tinyrun import loop_of, sequences_for
+from torch._inductor import config
+from tunesmith.errors import BadEnvironment
 from tunesmith.methods.lora import LoRA
 from tunesmith.model.compiled import compile_blocks
 from tunesmith.objectives.sft import SFT
+loop = loop_of(make_tiny, LoRA(), SFT(), sequences_for(SFT()))
+try:
+    with config.patch({"cpp.cxx": ("/nowhere/g++",)}):
+        compile_blocks(loop.policy, loop.layout)
+except BadEnvironment as said:
+    print(said)
+if sys.argv[2] == "0":
+    sys.exit()
 losses = []
 for translate in (False, True):
     loop = loop_of(make_tiny, LoRA(), SFT(), sequences_for(SFT()), per_device_train_batch_size=4, max_steps=3)
