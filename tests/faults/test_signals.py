@@ -10,7 +10,7 @@ import pytest
 from faults.test_faults import ALONE
 from safetensors.torch import load_file
 
-STEPS = 120
+STEPS = 80
 
 
 @pytest.fixture
