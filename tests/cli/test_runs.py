@@ -27,7 +27,7 @@ def ask(capsys):
 def words(model_folder, reviews, tmp_path):
     return [
         "train", f"model.path={model_folder}", f"data.path={reviews}", f"output={tmp_path / 'run'}",
-        "data.format.name=template", "train.max_steps=200", "eval.enabled=false", "train.logging_steps=1",
+        "data.format.name=template", "train.max_steps=100", "eval.enabled=false", "train.logging_steps=1",
         "train.save_strategy=steps", "train.save_steps=10",
     ]  # fmt: skip
 
@@ -76,7 +76,7 @@ def test_a_run_is_one_process_s_until_it_is_stopped(ask, going, words, tmp_path)
     code, said, _ = ask("runs", "resume", folder, "--json")
     assert (code, json.loads(said)["run"]) == (0, str(folder))
     steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert steps == list(range(1, 201))
+    assert steps == list(range(1, 101))
 
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "keep.txt").touch()

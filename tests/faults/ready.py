@@ -58,10 +58,10 @@ class Ready:
 
 
 def main() -> None:
-    from tunesmith.cli.faults import LOADED
+    from tunesmith.cli.faults import load_all
 
-    for name in LOADED:
-        import_module(name)
+    load_all()
+    import_module("transformers.models.llama.modeling_llama")
     for line in sys.stdin:
         job = json.loads(line)
         if "shell" in job:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from itertools import product
 from types import SimpleNamespace
 
 import pytest
@@ -105,54 +106,54 @@ def rewarded(base, file, output, method, objective, **more):
 
 
 PLAIN = """
-import sys, json, torch
+import sys, json, os, torch
+from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
-base, run, text = sys.argv[1:]
-if (kind := __import__("os").path.isdir(run + "/adapter")):
-    from peft import PeftModel
-    whole = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1)
-    whole.config.pad_token_id = AutoTokenizer.from_pretrained(run + "/adapter").pad_token_id
-    models = [PeftModel.from_pretrained(whole, run + "/adapter").eval()]
-else:
-    models = [AutoModelForSequenceClassification.from_pretrained(run + "/model").eval()]
-tokenizer = AutoTokenizer.from_pretrained(run + ("/adapter" if kind else "/model"))
-ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
-def score(model):
+def score(model, ids):
     with torch.no_grad():
         logits = model(ids).logits
     assert logits.shape == (1, 1) and model.config.num_labels == 1
     return float(logits)
-scores = [score(models[0])]
-if kind:
-    models[0].merge_and_unload().save_pretrained(run + "/merged")
-    scores.append(score(AutoModelForSequenceClassification.from_pretrained(run + "/merged").eval()))
-print(json.dumps(scores))
+def scores(base, run, text):
+    adapter = os.path.isdir(run + "/adapter")
+    tokenizer = AutoTokenizer.from_pretrained(run + ("/adapter" if adapter else "/model"))
+    ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+    if not adapter:
+        return [score(AutoModelForSequenceClassification.from_pretrained(run + "/model").eval(), ids)]
+    whole = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1)
+    whole.config.pad_token_id = tokenizer.pad_token_id
+    model = PeftModel.from_pretrained(whole, run + "/adapter").eval()
+    found = [score(model, ids)]
+    model.merge_and_unload().save_pretrained(run + "/merged")
+    return [*found, score(AutoModelForSequenceClassification.from_pretrained(run + "/merged").eval(), ids)]
+print(json.dumps([scores(*asked) for asked in json.loads(sys.argv[1])]))
 """
+STOPS = {"stop and line": "<|im_end|>\n", "stop that pads": "<|im_end|>"}
 
 
-@pytest.mark.parametrize("stops", ["<|im_end|>\n", "<|im_end|>"], ids=["stop and line", "stop that pads"])
-@pytest.mark.parametrize("method", [LoRA(r=4), Full()], ids=["lora", "full"])
-def test_a_reward_model_scores_the_same_without_us(model_folder, tmp_path, method, stops):
+def test_reward_models_score_the_same_without_us(model_folder, tmp_path):
     """Also where an answer ends with the token that pads, which transformers passes over."""
-    tokenizer = load_tokenizer(model_folder)
-    tokenizer.chat_template = tokenizer.chat_template.replace("<|im_end|>\n", stops)
-    tokenizer.save_pretrained(model_folder)
-    run, file = tmp_path / "run", pairs_file(tmp_path)
-    result = train(rewarded(model_folder, file, run, method, Reward(raters="soft")), quiet=True)
-    assert result.after["accuracy"] == 1.0
-    assert result.after["brier"] < result.before["brier"]
-    tuned, answer = load_run(run), "a dull, lifeless story"
+    file, answer = pairs_file(tmp_path), "a dull, lifeless story"
     said = [{"role": "user", "content": "judge the film"}, {"role": "assistant", "content": answer}]
-    text = tokenizer.apply_chat_template(said, tokenize=False)
-    words = [sys.executable, "-W", "ignore", "-c", PLAIN, str(model_folder), str(run), text]
+    template, asked, found = load_tokenizer(model_folder).chat_template, [], []
+    for (name, stops), method in product(STOPS.items(), (LoRA(r=4), Full())):
+        run = tmp_path / f"{method.name}, {name}"
+        tokenizer = load_tokenizer(model_folder)
+        tokenizer.chat_template = template.replace("<|im_end|>\n", stops)
+        tokenizer.save_pretrained(model_folder)
+        result = train(rewarded(model_folder, file, run, method, Reward(raters="soft")), quiet=True)
+        assert result.after["accuracy"] == 1.0, run.name
+        assert result.after["brier"] < result.before["brier"], run.name
+        tuned = load_run(run)
+        asked.append([str(model_folder), str(run), tokenizer.apply_chat_template(said, tokenize=False)])
+        found.append([tuned.score("judge the film", answer)] * (2 if isinstance(method, LoRA) else 1))
+        assert tuned.score("judge the film", "a warm and funny story") > found[-1][0], run.name
+        with pytest.raises(TooLong):
+            tuned.score("judge the film", "warm " * 3000, whole=True)
+    words = [sys.executable, "-W", "ignore", "-c", PLAIN, json.dumps(asked)]
     ran = subprocess.run(words, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
-    scores = json.loads(ran.stdout)
-    assert len(scores) == (2 if isinstance(method, LoRA) else 1)
-    assert scores == pytest.approx([tuned.score("judge the film", answer)] * len(scores), abs=1e-5)
-    assert tuned.score("judge the film", "a warm and funny story") > scores[0]
-    with pytest.raises(TooLong):
-        tuned.score("judge the film", "warm " * 3000, whole=True)
+    assert json.loads(ran.stdout) == [pytest.approx(scores, abs=1e-5) for scores in found]
 
 
 def test_a_reward_model_is_measured_and_shown_and_does_not_chat(model_folder, tmp_path, capsys):

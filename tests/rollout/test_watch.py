@@ -118,7 +118,7 @@ def test_a_critic_apart_leaves_the_policy_alone(tiny, name):
         settings = {"max_steps": 3, "learning_rate": 1e-2, "max_grad_norm": 0.0}
         loop = loop_of(tiny, method[name](), judge, sequences_for(judge), **settings)
         list(loop.fit())
-        return loop, {name: one for name, one in loop.weights.items() if not name.startswith(("critic", "value"))}
+        return loop, {key: one for key, one in loop.weights.items() if not key.startswith(("critic", "value"))}
 
     loop, one = weights(0.1, "separate")
     _, other = weights(5.0, "separate")

@@ -3,8 +3,6 @@
 import gc
 import json
 import math
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
@@ -12,8 +10,9 @@ from uuid import uuid4
 import pytest
 import torch
 from conftest import make_tiny
+from laws.test_processes import STEPWIDE
 from laws.test_split import gradient_of
-from tinyrun import loop_of, sequences_for
+from tinyrun import loop_of
 
 from tunesmith.cli import app
 from tunesmith.data.batch import pad, share
@@ -25,34 +24,10 @@ from tunesmith.model.reference import Asker
 from tunesmith.model.rows import Strangers
 from tunesmith.objectives.dpo import DPO
 from tunesmith.objectives.kto import KTO
-from tunesmith.optimizers.sgd import SGD
 from tunesmith.run import Data, Model, Run
 from tunesmith.runs import RunFolder
 from tunesmith.training.before import before_learning
 from tunesmith.tuned import load_run
-
-TESTS = Path(__file__).parents[1]
-STEPWIDE = {"aot": DPO(loss_type="aot"), "aot_unpaired": DPO(loss_type="aot_unpaired"), "kto": KTO()}
-SCRIPT = """
-import json, sys
-sys.path.insert(0, sys.argv[1])
-from training.test_preference import STEPWIDE, steps
-found = {}
-for name, aim in STEPWIDE.items():
-    loop, found[name] = steps(aim, 2)
-if loop.accelerator.is_main_process:
-    print(json.dumps(found))
-loop.accelerator.wait_for_everyone()
-loop.accelerator.end_training()
-"""
-
-
-def steps(aim, processes):
-    """A loop after three steps of all examples over so many processes, and of each the loss and the gradient."""
-    size = 8 // aim.side_by_side // processes
-    settings = {"per_device_train_batch_size": size, "max_steps": 3, "optim": SGD(), "learning_rate": 0.5}
-    loop = loop_of(make_tiny, LoRA(), aim, sequences_for(aim), **settings)
-    return loop, [[step.loss, step.grad_norm] for step in loop.fit()]
 
 
 @pytest.mark.parametrize("name", STEPWIDE)
@@ -63,17 +38,6 @@ def test_what_a_step_compares_does_not_depend_on_its_cuts_or_order(tiny, name):
         parts = gradient_of(tiny, LoRA(), aim, layout, size, cuts)
         assert (whole - parts).norm() < 1e-5 * whole.norm()
     assert whole.any()
-
-
-def test_two_processes_compare_what_one_does(tmp_path):
-    (tmp_path / "steps.py").write_text(SCRIPT)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    ran = subprocess.run([*launch, str(tmp_path / "steps.py"), str(TESTS)], capture_output=True, text=True, timeout=300)
-    assert ran.returncode == 0, ran.stderr
-    found = json.loads(ran.stdout.splitlines()[-1])
-    for name, aim in STEPWIDE.items():
-        _, expected = steps(aim, 1)
-        assert found[name] == [pytest.approx(step, rel=1e-5) for step in expected], name
 
 
 def test_aot_of_one_pair_is_dpo(tiny):

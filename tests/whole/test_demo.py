@@ -20,10 +20,10 @@ def told(*words) -> dict:
 
 
 def test_two_steps_of_the_quickstart_make_the_real_model_better(tmp_path):
-    few = ["train.max_steps=2", "eval.max_samples=32", "eval.max_new_tokens=4"]
+    few = ["train.max_steps=2", "eval.max_samples=16", "eval.max_new_tokens=4"]
     result = told("quickstart", *few, f"output={tmp_path / 'run'}")
     assert result["after"]["loss"] < result["before"]["loss"]
-    assert result["before"]["n"] == result["after"]["n"] == 32
+    assert result["before"]["n"] == result["after"]["n"] == 16
 
 
 @pytest.mark.slow

@@ -43,8 +43,7 @@ def faults(
     """Stop, kill and spoil a run at random, resume it, and compare its end with that of a run left alone."""
     if not hasattr(os, "fork"):
         raise BadEnvironment("faults needs a system that forks; run it on Linux or macOS")
-    for name in LOADED:
-        import_module(name)
+    load_all()
     root = Path(mkdtemp(prefix="tunesmith-faults-"))
     words = ["train", recipe, *context.args, *ALWAYS]
     began = time.perf_counter()
@@ -76,8 +75,28 @@ def faults(
 
 CLOCKED = re.compile("tokens_per_second|machine/")
 """Figures that are another thing each time."""
-LOADED = "accelerate", "peft", "rich.table", "matplotlib.backends.backend_agg", "tunesmith.training.train"
+LOADED = (
+    "accelerate",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.figure",
+    "peft.tuners.lora.bnb",
+    "rich.console",
+    "rich.table",
+    "torch.profiler",
+    "transformers.trainer_pt_utils",
+    "tunesmith.training.train",
+)
 """What every attempt would load for itself otherwise, the picture in a report included."""
+
+
+def load_all() -> None:
+    """Load that, and all that may be named in a recipe, of which one is read."""
+    from ..config.load import load
+    from ..run import Run
+
+    for name in LOADED:
+        import_module(name)
+    load(Run, None, ["model.path=.", "data.path=."])
 
 
 def outcome(folder: Path) -> Any:

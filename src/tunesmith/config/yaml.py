@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from ..errors import RecipeError
 
 MOST_BYTES, MOST_DEPTH, MOST_NODES, MOST_DIGITS = 2**20, 32, 20_000, 40
 TOO_LARGE = "is larger than 1 MiB; a recipe is a few lines"
+TOO_DEEP = "is nested too deep, or repeats itself too often"
 Path = tuple[str, ...]
 
 # The core schema of YAML 1.2 (10.3.2): these, and nothing else, are more than text.
@@ -85,7 +87,7 @@ class Reader:
         if len(text.encode(errors="replace")) > MOST_BYTES:
             raise RecipeError(f"{self.name}: {TOO_LARGE}")
         try:
-            self.events = list(YAML(typ="safe", pure=True).parse(text))
+            self.listen(YAML(typ="safe", pure=True).parse(text))
         except YAMLError as error:
             mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
             problem = getattr(error, "problem", None) or str(error).split("\n")[0]
@@ -96,6 +98,18 @@ class Reader:
         if starts and (self.events[starts[0]].version or self.events[starts[0]].tags):
             raise self.fault(starts[0], "must not give orders to the reader; take the lines that begin with % away")
         return starts[0] + 1 if starts else None
+
+    def listen(self, events: Iterable[Any]) -> None:
+        """Keep the events, for as long as they are not nested too deep: of brackets in brackets without an end, each
+        takes the reader longer than the one before."""
+        depth = 0
+        for event in events:
+            self.events.append(event)
+            kind = type(event).__name__
+            depth += kind in ("MappingStartEvent", "SequenceStartEvent")
+            depth -= kind in ("MappingEndEvent", "SequenceEndEvent")
+            if depth > MOST_DEPTH + 1:
+                raise self.fault(-1, TOO_DEEP)
 
     def is_a(self, at: int, kind: str) -> bool:
         return type(self.events[at]).__name__ == f"{kind}Event"
@@ -113,7 +127,7 @@ class Reader:
         """The value that begins at an event, and where the next one begins."""
         self.seen += 1
         if depth > MOST_DEPTH or self.seen > MOST_NODES:
-            raise self.fault(at, "is nested too deep, or repeats itself too often")
+            raise self.fault(at, TOO_DEEP)
         event = self.events[at]
         if self.is_a(at, "Alias"):
             if event.anchor not in self.anchors:

@@ -8,9 +8,10 @@ import shlex
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..files import whole, write
 from ..passport import origins, read, settings
@@ -20,6 +21,9 @@ from .course import course, rewarded, warnings
 from .course import headline as told
 from .course import measures as measures_of
 from .metrics import Interval, Scores, plain
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 
 @dataclass(frozen=True)
@@ -122,8 +126,9 @@ def facts_of(run: RunFolder) -> Facts:
     )
 
 
-def page(facts: Facts) -> str:
-    """The report as one HTML text, in which everything that a user wrote is escaped."""
+@cache
+def template() -> Template:
+    """What a page is made of; translated once a process, which takes longer than to fill it in."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
@@ -135,11 +140,15 @@ def page(facts: Facts) -> str:
         autoescape=True, finalize=shown, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"short": short, "word": word, "duration": duration}
-    template = environment.from_string(
+    return environment.from_string(
         files("tunesmith.evaluate").joinpath("report.html.jinja").read_text(encoding="utf-8")
     )
+
+
+def page(facts: Facts) -> str:
+    """The report as one HTML text, in which everything that a user wrote is escaped."""
     sides = {"before": facts.before, "after": facts.after}
-    return template.render(
+    return template().render(
         facts=facts,
         headline=headline(facts.before, facts.after),
         rows=summary(facts.before, facts.after),
@@ -301,8 +310,9 @@ def picture(facts: Facts) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    figure = Figure(figsize=(8, 3.6))
     FigureCanvasAgg(figure)
+    figure.subplots_adjust(left=0.11, right=0.98, bottom=0.14, top=0.94)  # to have it found takes as long as to draw
     axes = figure.subplots()
     axes.set(xlabel="step", ylabel="loss")
     axes.grid(color="#b9c7d6", linewidth=0.4)
