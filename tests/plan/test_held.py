@@ -76,7 +76,10 @@ def test_the_benchmark_plans_without_what_was_learnt_of_runs(tmp_path, monkeypat
     kept = known_processor(tmp_path / "home")
     alike = {"model": f"llama {model_folder}", "method": "full", "objective": "classify"}
     took = {what: {"planned": 1.0, "measured": 3.0} for what in ("memory", "time")}
-    kept.write_text(json.dumps({"runs": [{"device": this_cpu().name, **alike, **took}]}))
+    run = {"device": this_cpu().name, "counted": COUNTED, **alike, **took}
+    kept.write_text(json.dumps({"runs": [run | {"counted": COUNTED - 1}]}))
+    assert not past.nearest(this_cpu(), alike, "time")  # planned by another way of counting
+    kept.write_text(json.dumps({"runs": [run]}))
     assert past.nearest(this_cpu(), alike, "time")
     spec = spec_from_file_location("bench_plan", bench / "plan.py")
     module = module_from_spec(spec)

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..cache import cache
 from ..files import private, write
-from .device import Device, read
+from .device import COUNTED, Device, read
 from .estimate import Plan
 
 KEPT = 200
@@ -27,8 +27,9 @@ def place() -> Path:
 
 
 def known(device: Device) -> list[dict[str, Any]]:
-    """The runs on a device, the oldest first."""
-    return [one for one in read(place()).get("runs", []) if one.get("device") == device.name]
+    """The runs on a device that were planned as plans are now, the oldest first."""
+    runs, like = read(place()).get("runs", []), {"device": device.name, "counted": COUNTED}
+    return [one for one in runs if like.items() <= one.items()]
 
 
 def nearest(device: Device, alike: dict[str, str], what: str) -> list[dict[str, Any]]:
@@ -74,7 +75,7 @@ def note(plan: Plan, device: Device, alike: dict[str, str], peak: float | None, 
     by = plan.corrected or {"memory": 1.0, "time": 1.0}
     said = {} if peak is None else {"memory": (plan.peak, peak, by["memory"])}
     said |= {"time": (plan.step_seconds, step, by["time"])}
-    one: dict[str, Any] = {"device": device.name, **alike}
+    one: dict[str, Any] = {"device": device.name, "counted": COUNTED, **alike}
     shown: dict[str, Any] = {}
     for what, (planned, measured, correction) in said.items():
         one[what] = {"planned": planned / correction, "measured": measured}
