@@ -312,3 +312,14 @@ def test_on_a_gpu_long_rows_are_looked_at_one_by_one(afar, monkeypatch):
     monkeypatch.setattr(attention, "AT_ONCE", 20)
     test_a_causal_model_gives_each_sequence_what_it_gets_alone("llama")
     assert all(length <= 20 for length, *_ in afar)  # which a policy tries itself with
+
+
+def test_on_a_gpu_a_window_reaches_into_a_prefix_as_far_as_on_a_processor(monkeypatch):
+    torch.manual_seed(0)
+    policy = Policy(attach(causal("mistral"), PrefixTuning(num_virtual_tokens=3)))
+    with torch.no_grad():
+        for weight in policy.trainable().values():
+            weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
+    near = outcome(policy, share)
+    monkeypatch.setattr(attention, "NEAR", ())
+    assert torch.allclose(outcome(policy, share), near, atol=1e-5)

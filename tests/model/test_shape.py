@@ -277,9 +277,11 @@ def test_a_group_as_long_as_the_text_is_seen_by_half_of_the_heads_whole(tiny):
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
+@pytest.mark.parametrize("near", [("cpu",), ()], ids=["", "as on a GPU"])
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 @pytest.mark.parametrize("layout", [pack, share], ids=["packed", "shared"])
-def test_packing_does_not_matter_to_groups(layout, implementation, tiny):
+def test_packing_does_not_matter_to_groups(layout, implementation, near, tiny, monkeypatch):
+    monkeypatch.setattr("tunesmith.model.attention.NEAR", near)
     loops = [shifted_loop(tiny, how, attn_implementation=implementation) for how in (pad, layout)]
     results = []
     for loop in loops:

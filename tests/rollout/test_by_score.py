@@ -82,6 +82,14 @@ def test_it_is_calibrated_and_labels_what_it_is_trusted_with(scorer, tokenizer, 
     assert "the calibration is of another judge" in capsys.readouterr().err
 
 
+def test_a_score_that_is_no_number_is_no_verdict(scorer):
+    folder, model = scorer()
+    model.score.weight.data.fill_(float("nan"))
+    model.save_pretrained(folder)
+    [verdict] = open_judge(Judge(model=str(folder))).compare([Pair(ASKED, *SAID[:2])])
+    assert not verdict.there and verdict.why == "the reward model's score is not a number"
+
+
 def test_what_it_cannot_do_is_refused(scorer):
     folder, _ = scorer()
     with pytest.raises(RecipeError, match=r"judge\.rubric: .* is a reward model, which reads none; leave it out"):

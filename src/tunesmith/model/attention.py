@@ -150,13 +150,20 @@ def attend_rows(module, looks: tuple[Tensor, ...], mask: Tensor | None, front, o
             mask = behind(module, query, key, mask, front[0].shape[2], options)
             key, value = behind_front(front, key, value)
         return usual(module, query, key, value, mask, **options)
-    if query.device.type not in NEAR and query.shape[2] <= AT_ONCE:
+    if far_and_short(query, front, usual, options):
         return at_once(module, looks, mask, front, options)
     laid = row(module, mask, options)
     if front is None and quick(module, query, value, options):
         whole: Any = Apart.apply(query, key, value, laid)
         return whole, None
     return one_by_one(module, looks, laid, front, options), None
+
+
+def far_and_short(query: Tensor, front, usual, options: dict[str, Any]) -> bool:
+    """Whether a row is looked at in one call: not by groups, which begin with each sequence, nor through a window that
+    reaches into a prefix."""
+    plain = usual is not shifted and (front is None or not options.get("sliding_window"))
+    return plain and query.device.type not in NEAR and query.shape[2] <= AT_ONCE
 
 
 def one_by_one(module, looks: tuple[Tensor, ...], laid: Row, front, options: dict[str, Any]) -> Tensor:

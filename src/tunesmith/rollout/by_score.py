@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,9 @@ class Scores:
     def identity(self) -> dict[str, Any]:
         """What of it decides a score: the weights too, which may be replaced under the same name."""
         here = Path(self.judge.model).expanduser()
-        folder = here if (here / "recipe.yaml").is_file() else locate(self.judge.model)
-        files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("[am]*/*.safetensors"))  # adapter/, model/
+        run = (here / "recipe.yaml").is_file()
+        folders = [here / "adapter", here / "model"] if run else [locate(self.judge.model)]
+        files = [file for folder in folders for file in sorted(folder.glob("*.safetensors"))]
         return {"model": self.judge.model, "scores": [[one.name, *stamp(one)] for one in files]}
 
     def check(self) -> None:
@@ -78,8 +80,11 @@ class ByScore(AtWork):
 
 
 def higher(one: float | Unscored, other: float | Unscored) -> Verdict:
+    """Who is preferred by these scores; what is no number says nothing of anybody."""
     if isinstance(one, Unscored) or isinstance(other, Unscored):
         return Verdict(None, None, str(one if isinstance(one, Unscored) else other))
+    if isnan(one) or isnan(other):
+        return Verdict(None, None, "the reward model's score is not a number")
     return Verdict(one > other, other > one)
 
 
