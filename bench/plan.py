@@ -3,8 +3,8 @@
     python bench/plan.py [--models tiny,smollm2] [--methods full,lora] [--objectives sft,dpo] [--batches 2,8]
                          [--steps 6] [--whole] [--json rows.json]
 
-Each cell is a run in a process of its own, on two processors; the first step is not timed, and no part of the time that
-is planned, since steps differ in their tokens. All are planned beforehand, by one process, with what the calibration of
+Each cell is a run in a process of its own, on two processors; the first two steps, in which memory is taken for the
+first time, are not timed, and no part of the time that is planned, since steps differ in their tokens. All are planned beforehand, by one process, with what the calibration of
 this machine says and nothing that was learnt of runs. With --whole each is measured before and after, asked what it
 knows of other things, and saved. Run it on a quiet machine: times of a busy one are of no use.
 """
@@ -26,6 +26,8 @@ from typing import Any
 from worker import busy, pin, settled
 
 HERE = Path(__file__).resolve()
+NEW = 2
+"""Steps that take memory which the process has not had yet: in the first, and once the optimizer's states are there."""
 PROMPT = "data.format.prompt=Is this movie review positive or negative? Answer with one word.\\n\\n{text}"
 REVIEWS = ["data.path=demo/movie-reviews"]
 DATA = {
@@ -114,9 +116,9 @@ def measure(said: list[str]) -> None:
     watch = Watch()
     with TemporaryDirectory() as folder:
         train(load(Run, None, [*said, f"output={folder}/run"]).value, [watch], quiet=True)
-    took, others = (last - first for first, last in zip(watch.ends[0], watch.ends[-1], strict=True))
+    took, others = (last - first for first, last in zip(watch.ends[NEW - 1], watch.ends[-1], strict=True))
     others = max(0.0, others) / max(took, 1e-9)
-    told({"peak": peak_memory_mb() / 1024, "step": took / max(1, len(watch.ends) - 1), "others": others})
+    told({"peak": peak_memory_mb() / 1024, "step": took / (len(watch.ends) - NEW), "others": others})
 
 
 def predict(jobs: list[list[str]]) -> None:
@@ -133,9 +135,9 @@ def predict(jobs: list[list[str]]) -> None:
     whole = planned.work
 
     def timed(*given: Any) -> Any:
-        """The steps that are timed: all but the first."""
+        """The steps that are timed."""
         made = whole(*given)
-        return replace(made, sampled=made.sampled[1:] or made.sampled)
+        return replace(made, sampled=made.sampled[NEW:])
 
     for said in jobs:
         run = load(Run, None, said).value
@@ -193,6 +195,8 @@ def main() -> None:
     parser.add_argument("--whole", action="store_true", help="measure before and after, ask, and save")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
+    if given.steps <= NEW:
+        parser.error(f"--steps: {NEW} are not timed; take more")
     axes = (given.models, given.methods, given.objectives, given.batches)
     names = ("model", "method", "objective", "batch")
     cells = [dict(zip(names, cell, strict=True)) for cell in product(*(axis.split(",") for axis in axes))]

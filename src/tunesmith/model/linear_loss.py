@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
+from ..machine import product
 from .learning import place_for
 
 if TYPE_CHECKING:
@@ -179,7 +180,9 @@ class LinearLoss(torch.autograd.Function):
         to_weight = torch.zeros_like(weight, dtype=exactly(weight.dtype)) if alone and by_weight else None
         to_bias = torch.zeros_like(bias, dtype=exactly(bias.dtype)) if alone and by_bias else None
         cast = weight.to(way.dtype)
-        for here, piece, made, logits in chunks(states, cast, bias, way):
+
+        def see(here: slice) -> None:
+            piece, made, logits = said(states[here], cast, bias, way)
             found = look(logits, targets[here], way, by_state or by_weight or by_bias)
             for n, (value, fall) in enumerate(found):
                 values[n][here] = value
@@ -189,6 +192,8 @@ class LinearLoss(torch.autograd.Function):
                 if by_state:
                     slopes[n][here] = times(lower, cast).neg_()
                 descend(to_weight, to_bias, fall, lower, piece)
+
+        in_chunks(see, len(states), way.chunk)
         kept = [None if made is None else made.to(weight.dtype) for made in (to_weight, to_bias)]
         ctx.save_for_backward(states, weight, bias, targets, *kept, *slopes)
         ctx.way = way
@@ -215,10 +220,15 @@ class LinearLoss(torch.autograd.Function):
             return to_states, *scaled, None, None
         to_weight = torch.zeros_like(weight, dtype=exactly(weight.dtype)) if by_weight else None
         to_bias = torch.zeros_like(bias, dtype=exactly(bias.dtype)) if by_bias else None
-        for here, piece, made, logits in chunks(states, weight.to(ctx.way.dtype), bias, ctx.way):
+        cast = weight.to(ctx.way.dtype)
+
+        def see(here: slice) -> None:
+            piece, made, logits = said(states[here], cast, bias, ctx.way)
             found = zip(look(logits, targets[here], ctx.way, True), grads, strict=True)
             fall: Any = sum(one * grad[here, None] for (_, one), grad in found if one is not None and grad is not None)
             descend(to_weight, to_bias, fall, fall.to(made.dtype), piece)
+
+        in_chunks(see, len(states), ctx.way.chunk)
         down = [None if made is None else made.to(like.dtype) for made, like in ((to_weight, weight), (to_bias, bias))]
         return to_states, *down, None, None
 
@@ -256,22 +266,20 @@ def exact(values: Tensor) -> Tensor:
     return values.to(exactly(values.dtype))
 
 
-def chunks(
-    states: Tensor, weight: Tensor, bias: Tensor | None, way: Way
-) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
-    """Each chunk of tokens: where, states [C, H] and what the head makes of them [C, V], as multiplied and exact.
+def in_chunks(see: Callable[[slice], None], count: int, size: int) -> None:
+    """Sees so many tokens at a time. What is made of some of them is gone before the next are seen, since `see` has
+    returned by then."""
+    for start in range(0, count, size):
+        see(slice(start, min(start + size, count)))
 
-    The same memory serves all chunks; in full precision the last two are one.
-    """
-    if not len(states):
-        return
-    room = torch.empty(min(way.chunk, len(states)), len(weight), dtype=way.dtype, device=weight.device)
-    wide = room if exactly(way.dtype) == way.dtype else torch.empty_like(room, dtype=exactly(way.dtype))
-    for start in range(0, len(states), way.chunk):
-        piece = states[start : start + way.chunk].to(way.dtype)
-        made = torch.mm(piece, weight.T, out=room[: len(piece)])
-        logits = made if wide is room else wide[: len(piece)].copy_(made)
-        yield slice(start, start + len(piece)), piece, made, logits if bias is None else logits.add_(bias)
+
+def said(states: Tensor, weight: Tensor, bias: Tensor | None, way: Way) -> tuple[Tensor, Tensor, Tensor]:
+    """A chunk's states [C, H], as they are multiplied, and what the head makes of them [C, V], as multiplied and exact;
+    in full precision the last two are one."""
+    piece = states.to(way.dtype)
+    made = product(piece, weight.T)
+    logits = exact(made)
+    return piece, made, logits if bias is None else logits.add_(bias)
 
 
 def look(made: Tensor, targets: Tensor, way: Way, slopes: bool) -> Iterator[tuple[Tensor, Tensor | None]]:

@@ -118,6 +118,8 @@ class Held:
     """All weights as they are held."""
     scales: float
     """What quantised weights need beside themselves; counted in `bytes`."""
+    learning: int
+    """Weights that learn, as tensors."""
     gradients: int
     largest: int
     """Bytes of the largest weight, as it is computed with."""
@@ -149,6 +151,7 @@ def held(policy: Policy, precision: Precision) -> Held:
         trainable=sum(weight.numel() for weight in learning),
         bytes=sum(full.values()),
         scales=scales,
+        learning=len(learning),
         gradients=sum(weight.nbytes for weight in learning),
         largest=max((weight.nbytes for weight in weights.values()), default=0),
         block=max(blocks),

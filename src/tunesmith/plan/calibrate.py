@@ -16,13 +16,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ..methods.base import Method
     from .device import Device
     from .rehearse import Count
 
 ROWS, INNER, WIDTH = 512, 1536, 576
-THIN, SIDES = 8, (32, 128, 512)
-TRY, TRIES = 0.08, 5
-"""Seconds of a try, at least, and how many there are."""
+ONE, THIN, SIDES = 1, 8, (32, 128, 512)
+"""Sides of products: one token, a rank that LoRA has, and numbers of tokens."""
+TRY, TRIES, FEWEST, LONG = 0.08, 5, 3, 2.0
+"""Seconds of a try, at least; how many there are, and how few will do where so many seconds have gone by."""
 
 
 def timed(work: Callable[[], Any], threads: int) -> float:
@@ -37,7 +39,7 @@ def timed(work: Callable[[], Any], threads: int) -> float:
             work()
         took = time.perf_counter() - begun
     found: list[float] = []
-    for _ in range(TRIES):
+    while len(found) < FEWEST or (len(found) < TRIES and sum(found) * count < LONG):
         wall, begun = time.perf_counter(), time.process_time()
         for _ in range(count):
             work()
@@ -59,28 +61,6 @@ def products(dtype: Any, sides: tuple[int, ...]) -> list[tuple[int, float]]:
     return found
 
 
-def thin(call: float) -> float:
-    """Flops a second of products with THIN columns, rows or sums, as LoRA has them of each kind: none comes near the
-    speed of others, and which library takes them goes by their other sides."""
-    import torch
-
-    from ..machine import product
-
-    rows = ROWS // 2
-    low, narrow = torch.randn(rows, THIN), [torch.randn(THIN, width) for width in (WIDTH, INNER)]
-    wide = [(torch.randn(rows, weight.shape[1]), weight) for weight in narrow]
-
-    def work() -> None:
-        for x, weight in wide:
-            product(x, weight.T)
-            product(low.T, x)
-            torch.addmm(x, low, weight)
-
-    flops, calls = sum(3 * 2 * x.numel() * THIN for x, _ in wide), 3 * len(wide)
-    took = timed(work, torch.get_num_threads())
-    return flops / max(took - calls * call, 0.5 * took)
-
-
 def bandwidth() -> float:
     """Bytes a second that are read and written by what adds two tensors larger than all caches."""
     import torch
@@ -89,32 +69,34 @@ def bandwidth() -> float:
     return 3 * a.nbytes / timed(lambda: torch.add(a, b, out=a), torch.get_num_threads())
 
 
-SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 8, "num_attention_heads": 4}
+SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
 LARGE = {"hidden_size": WIDTH, "intermediate_size": INNER, "num_hidden_layers": 12, "num_attention_heads": 9}
-"""Sizes of a model whose operations take little but the time to be called; and of one whose weights, that of a small
-language model's blocks, are many times larger than caches."""
+"""Sizes of a model that is hardly there; and of one whose weights, that of a small language model's blocks, are many times
+larger than caches."""
 
 
 class Learner:
-    """A Llama of some size, and what its steps come to; as a run has it, its layers add up their own gradients."""
+    """A Llama of some size that learns by a method, and what its steps come to."""
 
-    def __init__(self, sizes: dict[str, int], as_in_runs: bool) -> None:
+    def __init__(self, sizes: dict[str, int], method: Method) -> None:
         import torch
         from transformers import LlamaConfig, LlamaForCausalLM
 
         from ..model.learning import make_learning
+        from ..model.load import hushed
         from ..model.policy import Policy
         from .rehearse import META
 
         config = LlamaConfig(vocab_size=64, **sizes)  # pyright: ignore[reportArgumentType]
         with torch.device(META):
             blank = LlamaForCausalLM(config)
-        model = LlamaForCausalLM(config)
-        for one in (model, blank) if as_in_runs else ():
-            make_learning(one)
-        for weight in model.parameters():
-            weight.grad = torch.zeros_like(weight)
-        self.policy, self.blank = Policy(model), Policy(blank)
+        with hushed():
+            self.policy, self.blank = (Policy(method.attach(one)) for one in (LlamaForCausalLM(config), blank))
+        for policy in (self.policy, self.blank):
+            if policy.model is policy.bare:  # as a run has it
+                make_learning(policy.model)
+        for weight in self.policy.model.parameters():
+            weight.grad = torch.zeros_like(weight) if weight.requires_grad else None
 
     def step(self, tokens: int) -> tuple[float, Count]:
         """Seconds of a forward and a backward pass over so many tokens, as a run has them; and their count."""
@@ -122,6 +104,7 @@ class Learner:
         from ..data.rendering.tokens import Tokens
         from ..model.learning import adding_up
         from .rehearse import rehearse, there_and_back
+        from .work import Part
 
         sizes = [min(tokens, LONGEST)] * max(1, tokens // LONGEST)
         batch = pack([Tokens([n % 64 for n in range(size)], [True] * size) for size in sizes])
@@ -130,22 +113,34 @@ class Learner:
             with adding_up():
                 there_and_back(self.policy.run(batch, self.policy.trunk).last_hidden_state.sum())
 
-        return timed(work, 1), rehearse(self.blank, sizes, 0).step
+        return timed(work, 1), rehearse(self.blank, Part(tuple(sizes)), 0).step
 
 
 LONGEST = 128
 """Tokens of a text."""
 
 
-def learning(device: Device) -> list[tuple[int, float]]:
-    """Flops a second of the products of steps, by the number of tokens. What is left of a step's time where all else
-    is taken off: they wait for weights that are in no cache, and find their factors where others left them."""
-    learner, found = Learner(LARGE, as_in_runs=True), []
-    for side in SIDES:
-        took, count = learner.step(side)
-        wide = count.flops.pop(side)
-        found.append((side, wide / max(took - device.seconds(count, False), 0.2 * took)))
-    return found
+def learning(device: Device) -> tuple[list[tuple[int, float]], float]:
+    """Flops a second of products, by their smallest side, and the seconds that an operation takes by itself. Each is
+    what is left of a step's time where all else is taken off: steps wait for weights that are in no cache, find their
+    factors where others left them, and a language that is interpreted is slower where it must be fetched again as well.
+    """
+    from ..methods.full import Full
+    from ..methods.lora import LoRA
+
+    adapter, whole = Learner(LARGE, LoRA(r=THIN)), Learner(LARGE, Full())
+    took, count = adapter.step(ONE)
+    device = replace(device, call=max(1e-6, (took - device.seconds(count, False)) / count.calls))
+    known = {side: rate_of(side, *whole.step(side), device) for side in SIDES}
+    device.rates["full"][1:] = known.items()
+    known[THIN] = rate_of(THIN, *adapter.step(SIDES[-1]), device)
+    return sorted(known.items()), device.call
+
+
+def rate_of(side: int, took: float, count: Count, device: Device) -> float:
+    """Flops a second of the products with that side in a step that took so long."""
+    flops = count.flops.pop(side)
+    return flops / max(took - device.seconds(count, False), 0.2 * flops / device.rate(side, False))
 
 
 def main() -> None:
@@ -156,18 +151,16 @@ def main() -> None:
 
     from ..evaluate import report
     from ..machine import settle_in
+    from ..methods.full import Full
     from .device import GB, Device
 
     assert accelerate and peft and report  # all that a run imports is part of what it takes
     settle_in()
-    took, count = Learner(SMALL, as_in_runs=False).step(16)  # nothing but the operations that are counted
+    Learner(SMALL, Full()).step(16)
     framework = psutil.Process().memory_info().rss / GB
-    found: dict[str, Any] = {"full": products(torch.float32, (THIN, *SIDES))}
-    found["half"] = products(torch.bfloat16, (SIDES[0], SIDES[-1]))
-    found |= {"bandwidth": bandwidth(), "framework": framework}
-    bare = Device("", "cpu", 0, found, found["bandwidth"], 0.0, 0, 1, True, "")
-    found["call"] = max(1e-6, (took - bare.seconds(count, False)) / count.calls)
-    found["full"] = [(THIN, thin(found["call"])), *learning(replace(bare, call=found["call"]))]
+    found: dict[str, Any] = {"half": products(torch.bfloat16, (SIDES[0], SIDES[-1]))}
+    found |= {"full": products(torch.float32, (THIN, *SIDES)), "bandwidth": bandwidth(), "framework": framework}
+    found["full"], found["call"] = learning(Device("", "cpu", 0, found, found["bandwidth"], 0.0, 0, 1, True, ""))
     sys.stdout.write(json.dumps(found) + "\n")
 
 

@@ -50,9 +50,14 @@ class Device:
     source: str
 
     def seconds(self, count: Count, half: bool) -> float:
-        """How long a piece of work takes."""
-        products = sum(flops / self.rate(side, half) for side, flops in count.flops.items())
+        """How long a piece of work takes. A processor waits for what it multiplies; a GPU multiplies meanwhile."""
+        products, read = self.products(count, half), count.read / self.bandwidth
+        products = products + read if self.kind == "cpu" else max(products, read)
         return products + count.moved / self.bandwidth + count.calls * self.call
+
+    def products(self, count: Count, half: bool) -> float:
+        """Seconds of additions and multiplications alone."""
+        return sum(flops / self.rate(side, half) for side, flops in count.flops.items())
 
     def rate(self, side: int, half: bool) -> float:
         """Flops a second of products whose smallest side is so long: between what is known, evenly in its logarithm."""
@@ -138,7 +143,7 @@ MOUNTS = {"pcie", "sxm", "sxm2", "sxm3", "sxm4", "sxm5", "sxm6", "oam"}
 
 # --- this processor ---------------------------------------------------------------------------------------------------
 
-COUNTED = 2
+COUNTED = 3
 """Raised where steps are counted, or a processor is measured, in another way: a rate belongs to a count."""
 
 

@@ -122,7 +122,7 @@ class Subject:
         key = part, learnt, learns, self.watches
         if key not in self.blanks.gone:
             self.blanks.gone[key] = self.go_through(
-                part, len(part) if self.labels else round(sum(part) * learnt), learns
+                part, len(part.own) if self.labels else round(part.tokens * learnt), learns
             )
         return self.blanks.gone[key]
 
@@ -230,12 +230,12 @@ def step_seconds(
     """Seconds of a step, and the flops of it."""
     device, weights = subject.setting.device, subject.held
     largest, typical = counts
-    most, some = sum(work.largest), sum(work.typical)
+    most, some = work.largest.tokens, work.typical.tokens
     seconds = [device.seconds(one.step, subject.half) for one in (largest, typical)]
     slope = (seconds[0] - seconds[1]) / (most - some) if most > some else 0.0
     parts, tokens = work.each(), work.per_step()
     passes = max(parts * (seconds[1] - slope * some) + slope * tokens, 0.2 * parts * seconds[1])
-    update = (UPDATE * weights.gradients + 2.0 * states) / device.bandwidth
+    update = (UPDATE * weights.gradients + 2.0 * states) / device.bandwidth + TOUCHED * weights.learning * device.call
     flops = typical.step.all_flops / max(some, 1) * tokens
     looks = work.looks * tokens * device.seconds(typical.forward, subject.half) / max(some, 1)
     looks += tokens * listening(subject, work)
@@ -245,6 +245,8 @@ def step_seconds(
 UPDATE = 9.0
 """How often so much as gradients are is read or written once they are there: they are divided and cut (twice each),
 measured, read for the update and set to nothing, and weights read and written."""
+TOUCHED = 1.5
+"""Operations on each weight that learns: its mean is an operation of its own, and all the others are two or three."""
 
 
 def listening(subject: Subject, work: Work) -> float:
@@ -253,7 +255,7 @@ def listening(subject: Subject, work: Work) -> float:
     if teacher is None:
         return 0.0
     read = teacher.counted(work.typical, work.learnt, learns=False).step
-    return subject.setting.device.seconds(read, teacher.half) / max(1, sum(work.typical))
+    return subject.setting.device.seconds(read, teacher.half) / max(1, work.typical.tokens)
 
 
 def exchanged(subject: Subject) -> float:
@@ -278,16 +280,17 @@ def answering(subject: Subject, work: Work) -> float:
 def word(subject: Subject, rows: int) -> float:
     """Seconds until each of so many rows has one word more: all weights are read for it."""
     device = subject.setting.device
-    count: Count = subject.counted((1,) * min(rows, 64), 1.0, learns=False).step
+    count: Count = subject.counted(Part((1,) * min(rows, 64)), 1.0, learns=False).step
     return max(device.seconds(count, subject.half), subject.held.bytes / device.bandwidth)
 
 
 def before_and_after(subject: Subject, work: Work, typical: Rehearsed) -> float:
     device, run = subject.setting.device, subject.run
-    token = device.seconds(typical.forward, subject.half) / max(1, sum(work.typical))
-    measured = 2 * sum(map(sum, work.measured)) * token
+    token = device.seconds(typical.forward, subject.half) / max(1, work.typical.tokens)
+    held_out = sum(part.tokens for part in work.measured)
+    measured = 2 * held_out * token
     measured += 2 * work.written * word(subject, 10) if work.written else 0.0
     measured += 2 * sum(one.tokens for one in work.ranked) * token
-    measured += 2 * sum(map(sum, work.measured)) * listening(subject, work)
+    measured += 2 * held_out * listening(subject, work)
     asked = work.tokens * token if "reference" in run.objective.looks() and not work.answers else 0.0
     return measured + asked

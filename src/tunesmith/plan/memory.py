@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from .device import GB
 from .rehearse import Rehearsed
 from .teacher import compared
-from .work import Work
+from .work import Part, Work
 
 if TYPE_CHECKING:
     from .estimate import Subject
@@ -40,7 +40,7 @@ def in_memory(subject: Subject, work: Work, largest: Rehearsed, states: float) -
     }
     moments = [in_step(subject, work, largest), in_checkpoint(subject, states), *in_measuring(subject, work)]
     if work.answers:
-        kept = cached(subject, work.writing, max(work.largest))
+        kept = cached(subject, work.writing, max(work.largest.own))
         moments.append({"KV cache": kept, "logits": said(subject, work.writing), "merged weights": merged(subject)})
     found = always | max(moments, key=lambda moment: sum(moment.values()))
     found["remains"] = REMAINS[device.kind] * found.get("activations", 0.0)
@@ -54,7 +54,7 @@ def in_step(subject: Subject, work: Work, largest: Rehearsed) -> dict[str, float
     if subject.teacher:  # which reads when the model has, and what the backward pass needs of that is waiting
         read = subject.teacher.counted(work.largest, work.learnt, learns=False)
         activations = max(activations, kept + read.step.peak - read.head)
-        head += int(compared(work.learnt * sum(work.largest), subject.found.config.get_text_config().vocab_size))
+        head += int(compared(work.learnt * work.largest.tokens, subject.found.config.get_text_config().vocab_size))
     if run.train.activation_offload != "no":
         activations = max(activations - kept, 0) + 0.1 * kept
     found = {"activations": float(activations), "logits": float(head)}
@@ -81,11 +81,11 @@ def in_measuring(subject: Subject, work: Work) -> Iterator[dict[str, float]]:
         peak = count.step.peak
         if subject.teacher:
             peak = max(peak, subject.teacher.counted(largest, work.learnt, learns=False).step.peak)
-        yield {"KV cache": cached(subject, 1, sum(largest)), "activations": float(peak)}
+        yield {"KV cache": cached(subject, 1, largest.tokens), "activations": float(peak)}
     if work.ranked:
         one = max(work.ranked, key=lambda one: len(one.told) * max(one.told))
         rows, width = len(one.told), max(one.told)
-        read = subject.counted((width,) * rows, 0.0, learns=False)
+        read = subject.counted(Part((width,) * rows), 0.0, learns=False)
         kept = 2 * cached(subject, rows, max(one.read) + width)  # what was read, and a copy that an answer goes on from
         yield {"KV cache": kept, "activations": float(read.step.peak), "logits": said(subject, rows * width)}
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,14 +23,17 @@ from torch.utils.flop_counter import flop_registry
 from ..data.batch import pack
 from ..data.rendering.tokens import Tokens
 from ..model.learning import adding_up
-from ..model.linear_loss import CHUNK_BYTES
+from ..model.linear_loss import CHUNK_BYTES, in_chunks
 
 if TYPE_CHECKING:
     from ..model.policy import Policy
+    from .work import Part
 
 META = torch.device("meta")
 ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 ATTENTION_BACK = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
+KEYS = 512
+"""Keys that attention takes at once: a block of them is left out where nothing may look at it."""
 IN_PLACE: dict[Any, Any] = {
     torch.ops.aten.addmm_: torch.ops.aten.addmm,
     torch.ops.aten.baddbmm_: torch.ops.aten.baddbmm,
@@ -44,6 +47,8 @@ class Count:
 
     flops: Counter[int] = field(default_factory=Counter)
     """Additions and multiplications within products, by the smallest side of these."""
+    read: float = 0.0
+    """Bytes that products read and write."""
     moved: float = 0.0
     """Bytes that everything else reads and writes."""
     calls: int = 0
@@ -80,11 +85,13 @@ class Counting(TorchDispatchMode):
             return
         self.count.calls += 1
         flops, side = products(func, args, kwargs, out)
+        given = [one for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
+        through = sum(map(spread, [*given, *made]))
         if flops:
             self.count.flops[side] += flops
+            self.count.read += through
         else:
-            read = [one for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
-            self.count.moved += sum(map(spread, [*read, *made]))
+            self.count.moved += through
 
     def know(self, tensors: Iterable[Any]) -> None:
         """Do not count what is there already."""
@@ -116,8 +123,9 @@ def products(func: Any, args: Any, kwargs: Any, out: Any) -> tuple[int, int]:
         query, key = (args[1], args[2]) if func is ATTENTION_BACK else (args[0], args[1])
         causal = args[-1] if isinstance(args[-1], bool) else False
         whole = 4 * query.shape[0] * query.shape[1] * query.shape[2] * key.shape[2] * query.shape[3]
-        pairs = whole // 2 if causal else whole
-        return (pairs * 5 // 2 if func is ATTENTION_BACK else pairs), query.shape[3]
+        blocks = -(-key.shape[2] // KEYS)
+        pairs = whole * (blocks + 1) // (2 * blocks) if causal else whole
+        return (pairs * 5 // 2 if func is ATTENTION_BACK else pairs), min(query.shape[2:])
     counted = flop_registry.get(IN_PLACE.get(func.overloadpacket, func.overloadpacket))
     if counted is None:
         return 0, 0
@@ -130,24 +138,25 @@ class Head(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, states, weight, learns, watches):
-        rows = min(max(1, CHUNK_BYTES // (4 * len(weight))), len(states))
-        room = torch.empty(rows, len(weight), dtype=weight.dtype, device=META)
-        wide = room if room.element_size() >= 4 else torch.empty_like(room, dtype=torch.float32)
+        size = max(1, CHUNK_BYTES // (4 * len(weight)))
         to_weight = torch.zeros_like(weight, dtype=torch.float32) if learns and ctx.needs_input_grad[1] else None
         slopes = torch.empty_like(states) if learns else None
-        for start in range(0, len(states), rows):
-            piece = states[start : start + rows]
-            made, logits = room[: len(piece)], wide[: len(piece)]
-            torch.mm(piece, weight.T, out=made)
+
+        def see(here: slice) -> None:
+            piece = states[here]
+            made = torch.mm(piece, weight.T)
+            logits = made.float()
             logits.amax(-1)
             falls = torch.softmax(logits, -1, out=None if watches else logits)
             falls.amax(-1)
             if watches:
                 torch.einsum("cv,cv->c", falls, logits)
             if slopes is not None:
-                slopes[start : start + len(piece)] = torch.mm(falls.to(weight.dtype), weight)
+                slopes[here] = torch.mm(falls.to(weight.dtype), weight)
             if to_weight is not None:
                 to_weight.addmm_(falls.T, piece.float())
+
+        in_chunks(see, len(states), size)
         ctx.save_for_backward(slopes, to_weight)
         return states.new_empty(len(states), dtype=torch.float32)
 
@@ -181,16 +190,18 @@ def further(one: Count, two: Count, times: float) -> Count:
     sides = one.flops.keys() | two.flops.keys()
     flops = Counter({side: round(on(one.flops[side], two.flops[side])) for side in sides})
     calls, kept, peak = (round(on(getattr(one, key), getattr(two, key))) for key in ("calls", "kept", "peak"))
-    return Count(flops, on(one.moved, two.moved), calls, kept, peak)
+    return Count(flops, on(one.read, two.read), on(one.moved, two.moved), calls, kept, peak)
 
 
-def rehearse(policy: Policy, sizes: Sequence[int], learnt: int, watches: bool = False) -> Rehearsed:
-    """A forward and a backward pass over sequences of these lengths, of which so many tokens are learnt; with
-    `watches` their entropy is looked at too.
+def rehearse(policy: Policy, part: Part, learnt: int, watches: bool = False) -> Rehearsed:
+    """A forward and a backward pass over some sequences, of which so many tokens are learnt; with `watches` their
+    entropy is looked at too.
 
     The policy's model has no weights. Padded rows are told by their lengths, which are then all the same.
     """
-    batch = pack([Tokens([0] * size, [True] * size) for size in sizes])
+    borrowed = part.borrowed or (0,) * len(part.own)
+    sizes = [own + before for own, before in zip(part.own, borrowed, strict=True)]
+    batch = pack([Tokens([0] * size, [True] * size) for size in sizes], part.borrowed)
     begun = policy.begun(batch).batch
     begun = replace(begun, ids=begun.ids.to(META), place=begun.place.to(META))
     weights = [weight for weight in policy.model.parameters() if weight.requires_grad]

@@ -6,16 +6,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-Part = tuple[int, ...]
-"""The lengths of the sequences that are computed together."""
+
+@dataclass(frozen=True)
+class Part:
+    """Sequences that are computed together."""
+
+    own: tuple[int, ...]
+    """Tokens that each has of its own."""
+    borrowed: tuple[int, ...] = ()
+    """Tokens that each begins with and that stand in another, where any has such."""
+
+    @property
+    def tokens(self) -> int:
+        """How many are computed."""
+        return sum(self.own)
 
 
 @dataclass(frozen=True)
 class Ranked:
     """Prompts that are read together, after which the answers to each are told, one after another."""
 
-    read: Part
-    told: Part
+    read: tuple[int, ...]
+    told: tuple[int, ...]
     """Of each prompt, the tokens of its longest answer."""
     answers: int
     """How many answers each has."""
@@ -60,12 +72,12 @@ class Work:
 
     @property
     def largest(self) -> Part:
-        return max(self.parts, key=sum)
+        return max(self.parts, key=lambda part: part.tokens)
 
     @property
     def typical(self) -> Part:
         """The part of middling length."""
-        ordered = sorted(self.parts, key=sum)
+        ordered = sorted(self.parts, key=lambda part: part.tokens)
         return ordered[len(ordered) // 2]
 
     def each(self) -> float:
@@ -74,7 +86,7 @@ class Work:
 
     def per_step(self) -> float:
         """Tokens in a step on one device, on average."""
-        return sum(map(sum, self.parts)) / len(self.sampled)
+        return sum(part.tokens for part in self.parts) / len(self.sampled)
 
 
 def rough(row: Any) -> int:

@@ -63,7 +63,7 @@ def plan(run: Run, setting: Setting, rows: Rows, found: Found) -> Plan:
     outputs = run.objective.outputs(rows.labels)
     replaces = () if isinstance(outputs, Beside) else outputs  # one beside the language model's is nothing to it
     subject = Subject(run, found, setting, replaces)
-    if rows.layout is share and drops(subject.policy):
+    if rows.layout is share and (drops(subject.policy) or not subject.policy.apart):
         rows.layout = pack
     made = estimate(subject, work(run, setting, rows), remembered(run, subject.policy, subject.assumed))
     made.assumed += [one for one in subject.assumed if one not in made.assumed]
@@ -142,7 +142,7 @@ def work(run: Run, setting: Setting, rows: Rows) -> Work:
     sampled = tuple(tuple(laid(run, part, rows.layout) for part in step) for step in chosen)
     done = Work(
         steps=whole.total,
-        tokens=statistics.fmean(sum(map(sum, step)) for step in sampled) * whole.total,
+        tokens=statistics.fmean(sum(part.tokens for part in step) for step in sampled) * whole.total,
         sampled=sampled,
         learnt=rows.learnt or share_learnt(chosen, sampled),
         measured=batches(run, rows),
@@ -156,7 +156,7 @@ def work(run: Run, setting: Setting, rows: Rows) -> Work:
     said = f"answers are as long as they may be, {longest:,} tokens; what rewards take is not counted"
     return replace(
         done,
-        learnt=min(1.0, longest * len(done.largest) / sum(done.largest)),
+        learnt=min(1.0, longest * len(done.largest.own) / done.largest.tokens),
         answers=answers,
         completion=longest,
         writing=min(ROWS, answers),
@@ -181,7 +181,7 @@ def parts_of(run: Run, setting: Setting, rows: Rows, whole: Order, step: int) ->
 def share_learnt(chosen: Sequence[Sequence[Sequence[Tokens]]], sampled: Sequence[Sequence[Part]]) -> float:
     """The share of tokens that are learnt, of those that are computed: what sequences have in common counts once."""
     learnt = sum(sum(tokens.learn[1:]) for step in chosen for part in step for tokens in part)
-    return min(1.0, learnt / max(1, sum(map(sum, (part for step in sampled for part in step)))))
+    return min(1.0, learnt / max(1, sum(part.tokens for step in sampled for part in step)))
 
 
 def seen(run: Run, rows: Rows, whole: Order, step: int) -> tuple[Sequence[Tokens], list[list[int]]]:
@@ -202,11 +202,12 @@ def seen(run: Run, rows: Rows, whole: Order, step: int) -> tuple[Sequence[Tokens
 
 def laid(run: Run, sequences: Sequence[Tokens], layout: Layout) -> Part:
     """The lengths that sequences have in a batch; a plan may ask for shorter ones than they were rendered for."""
-    lengths = [len(tokens.ids) for tokens in sequences]
-    if layout is share:
-        lengths = [length - first for length, first in zip(lengths, branches(sequences), strict=True)]
     most = run.data.max_length + getattr(run.objective, "max_completion_length", 0)
-    return tuple(min(most, length if layout in (share, pack) else max(lengths)) for length in lengths)
+    lengths = [min(most, len(tokens.ids)) for tokens in sequences]
+    if layout is share and max(borrowed := branches(sequences)):
+        pairs = zip(lengths, borrowed, strict=True)
+        return Part(tuple(max(1, length - first) for length, first in pairs), tuple(borrowed))
+    return Part(tuple(lengths) if layout in (share, pack) else (max(lengths),) * len(lengths))
 
 
 def batches(run: Run, rows: Rows) -> tuple[Part, ...]:
@@ -215,7 +216,7 @@ def batches(run: Run, rows: Rows) -> tuple[Part, ...]:
         return ()
     size = run.eval.batch_size * run.objective.rendered
     lengths = sorted(rows.measured, reverse=True)
-    return tuple(tuple(lengths[at : at + size]) for at in range(0, len(lengths), size))
+    return tuple(Part(tuple(lengths[at : at + size])) for at in range(0, len(lengths), size))
 
 
 # --- optimizer --------------------------------------------------------------------------------------------------------
