@@ -4,9 +4,12 @@
                          [--steps 6] [--whole] [--json rows.json]
 
 Each cell is a run in a process of its own, on two processors; the first two steps, in which memory is taken for the
-first time, are not timed, and no part of the time that is planned, since steps differ in their tokens. All are planned beforehand, by one process, with what the calibration of
-this machine says and nothing that was learnt of runs. With --whole each is measured before and after, asked what it
-knows of other things, and saved. Run it on a quiet machine: times of a busy one are of no use.
+first time, are not timed. Steps differ in their tokens, so that each is held against its own plan, and the middling one
+is shown, since a machine that others use as well is slow for moments. All are planned beforehand, by one process, with
+what the calibration of this machine says and nothing that was learnt of runs. With --whole each is measured before and
+after, asked what it knows of other things, and saved. Run it on a quiet machine: times of a busy one are of no use.
+Between cells one step of what the calibration measured is timed again: where that takes longer than when cells were
+planned, it is the machine that is slower, not the plan that is wrong, and the last column has the error that is left.
 """
 
 from __future__ import annotations
@@ -17,13 +20,16 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest import mock
 
 from worker import busy, pin, settled
+
+from tunesmith.start import BEFORE
 
 HERE = Path(__file__).resolve()
 NEW = 2
@@ -116,9 +122,9 @@ def measure(said: list[str]) -> None:
     watch = Watch()
     with TemporaryDirectory() as folder:
         train(load(Run, None, [*said, f"output={folder}/run"]).value, [watch], quiet=True)
-    took, others = (last - first for first, last in zip(watch.ends[NEW - 1], watch.ends[-1], strict=True))
-    others = max(0.0, others) / max(took, 1e-9)
-    told({"peak": peak_memory_mb() / 1024, "step": took / (len(watch.ends) - NEW), "others": others})
+    steps = [later - sooner for (sooner, _), (later, _) in pairwise(watch.ends[NEW - 1 :])]
+    others = max(0.0, watch.ends[-1][1] - watch.ends[NEW - 1][1]) / max(sum(steps), 1e-9)
+    told({"peak": peak_memory_mb() / 1024, "steps": steps, "others": others})
 
 
 def predict(jobs: list[list[str]]) -> None:
@@ -132,28 +138,31 @@ def predict(jobs: list[list[str]]) -> None:
     from tunesmith.training import planned
 
     past.nearest = lambda *_: []  # what was learnt of runs takes no part
-    whole = planned.work
-
-    def timed(*given: Any) -> Any:
-        """The steps that are timed."""
-        made = whole(*given)
-        return replace(made, sampled=made.sampled[NEW:])
-
     for said in jobs:
         run = load(Run, None, said).value
-        found = find(run.model.path)
-        given = run, Setting(this_cpu()), planned.read(run, found, (None, None), lambda _: None), found
-        made = planned.plan(*given)
-        planned.work = timed
-        step = planned.plan(*given).step_seconds
-        planned.work = whole
-        told({"peak": made.peak, "step": step, "memory": made.memory})
+        found, setting = find(run.model.path), Setting(this_cpu())
+        rows = planned.read(run, found, (None, None), lambda _: None)
+        made, done, steps = planned.plan(run, setting, rows, found), planned.work(run, setting, rows), []
+        for sampled in done.sampled[NEW:]:
+            with mock.patch.object(planned, "work", return_value=replace(done, sampled=(sampled,))):
+                steps.append(planned.plan(run, setting, rows, found).step_seconds)
+        told({"peak": made.peak, "steps": steps, "memory": made.memory})
 
 
-def asked(kind: str, job: Any) -> list[dict[str, Any]]:
-    """What a process of its own answers."""
+def pace() -> None:
+    """Seconds of a step that the calibration measured too."""
+    from tunesmith.machine import settle_in
+    from tunesmith.methods.full import Full
+    from tunesmith.plan.calibrate import LARGE, Learner
+
+    settle_in()
+    told({"seconds": Learner(LARGE, Full()).step(128)[0]})
+
+
+def asked(kind: str, job: Any = None) -> list[dict[str, Any]]:
+    """What a process of its own answers; it begins as `tunesmith` does."""
     words = [sys.executable, str(HERE), kind, json.dumps(job)]
-    done = subprocess.run(words, capture_output=True, text=True, env=os.environ | settled())
+    done = subprocess.run(words, capture_output=True, text=True, env=os.environ | BEFORE | settled())
     if done.returncode:
         return [{"failed": (done.stderr.strip().splitlines() or ["died"])[-1]}]
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
@@ -164,22 +173,26 @@ def line(text: str) -> None:
 
 
 def table(rows: list[dict[str, Any]]) -> None:
-    line("| model | method | objective | batch | GB planned | measured | error | s a step planned | measured | error |")
-    line("|-|-|-|-|-|-|-|-|-|-|")
+    line(
+        "| model | method | objective | batch | GB planned | measured | error | s a step planned | measured | error |"
+        " at the machine's pace |"
+    )
+    line("|-|-|-|-|-|-|-|-|-|-|-|")
     for row in rows:
         cell = " | ".join(str(row[key]) for key in ("model", "method", "objective", "batch"))
         if "failed" in row:
             line(f"| {cell} | {row['failed']} |")
             continue
-        figures = [row["planned"]["peak"], row["measured"]["peak"], row["planned"]["step"], row["measured"]["step"]]
-        memory, time = row["errors"]
+        figures = [row[what]["peak"] for what in ("planned", "measured")]
+        figures += [median(row[what]["steps"]) for what in ("planned", "measured")]
+        memory, time, left = row["errors"]
         line(
             f"| {cell} | {figures[0]:.2f} | {figures[1]:.2f} | {memory:+.0%} | {figures[2]:.3f} | {figures[3]:.3f} |"
-            f" {time:+.0%} |"
+            f" {time:+.0%} | {left:+.0%} |"
         )
     busiest = max((row["measured"]["others"] for row in rows if "errors" in row), default=0.0)
     line(f"other processes took {busiest:.2f} processors at most while a cell was measured")
-    for at, what in enumerate(("memory", "time")):
+    for at, what in enumerate(("memory", "time", "time at the machine's pace")):
         errors = [abs(row["errors"][at]) for row in rows if "errors" in row]
         if errors:
             line(f"{what}: median error {median(errors):.0%}, worst {max(errors):.0%}, of {len(errors)} cells")
@@ -195,8 +208,12 @@ def main() -> None:
     parser.add_argument("--whole", action="store_true", help="measure before and after, ask, and save")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    if given.steps <= NEW:
-        parser.error(f"--steps: {NEW} are not timed; take more")
+    from tunesmith.training.planned import SAMPLED
+
+    if not NEW < given.steps <= SAMPLED:
+        parser.error(
+            f"--steps: more than {NEW}, which are not timed, and no more than {SAMPLED}, which a plan looks at"
+        )
     axes = (given.models, given.methods, given.objectives, given.batches)
     names = ("model", "method", "objective", "batch")
     cells = [dict(zip(names, cell, strict=True)) for cell in product(*(axis.split(",") for axis in axes))]
@@ -207,13 +224,16 @@ def main() -> None:
         plans = asked("--predict", jobs)
         if len(plans) != len(cells):
             raise SystemExit(f"plans failed: {plans[-1]}")
-        rows = []
+        rows, paces = [], [asked("--pace")[0]["seconds"]]
         for cell, job, planned in zip(cells, jobs, plans, strict=True):
             [found] = asked("--measure", job)
+            paces.append(asked("--pace")[0]["seconds"])
             if "failed" in found:
                 rows.append(cell | found)
                 continue
-            errors = [planned[key] / found[key] - 1 for key in ("peak", "step")]
+            pairs = zip(planned["steps"], found["steps"], strict=True)
+            share, slower = median(made / took for made, took in pairs), sum(paces[-2:]) / (2 * paces[0])
+            errors = [planned["peak"] / found["peak"] - 1, share - 1, share * slower - 1]
             rows.append(cell | {"planned": planned, "measured": found, "errors": errors})
             sys.stderr.write(json.dumps(rows[-1]) + "\n")  # what is there, if it is cut short
     table(rows)
@@ -225,6 +245,8 @@ if __name__ == "__main__":
     pin()
     if sys.argv[1:2] == ["--measure"]:
         measure(json.loads(sys.argv[2]))
+    elif sys.argv[1:2] == ["--pace"]:
+        pace()
     elif sys.argv[1:2] == ["--predict"]:
         predict(json.loads(sys.argv[2]))
     else:

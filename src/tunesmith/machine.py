@@ -22,20 +22,21 @@ if TYPE_CHECKING:
 
     from .run import Train
 
-TRIM_THRESHOLD, MMAP_MAX = -1, -4  # of glibc's malloc.h
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+LARGEST = 2**25  # what it takes for the latter at most
 
 
 def settle_in() -> None:
     """Choose threads, unless OMP_NUM_THREADS does, and keep freed memory.
 
     A step frees and takes the same large tensors again: each time afresh from the system they cost a page fault for
-    every 4 kB, up to a quarter of a step's time on a CPU.
+    every 4 kB, up to a sixth of a step's time on a CPU.
     """
     torch.set_num_threads(threads())
     if sys.platform == "linux" and not torch.cuda.is_available():
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc alone has it
         if mallopt is not None:
-            mallopt(MMAP_MAX, 0)  # else what is larger than 32 MB goes back to the system each time
+            mallopt(MMAP_THRESHOLD, LARGEST)
             mallopt(TRIM_THRESHOLD, 2**31 - 1)
 
 

@@ -9,6 +9,7 @@ BEFORE = {
     # small objects, and then no tensor of the same size fits in the gap that the first one leaves.
     "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0",
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",  # programs kept, one for each shape of product; rows have ever new lengths
+    "LRU_CACHE_CAPACITY": "64",  # and what torch calls them by, 2 MB for each step
 }
 
 

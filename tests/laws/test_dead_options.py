@@ -193,6 +193,11 @@ WITH = {
     "objective.epsilon_high [grpo]": (*ASKED, *FAR),
     "objective.importance_sampling_level [grpo]": (*ASKED, *FAR),
     "objective.num_mini_batches": (*ASKED, "train.per_device_train_batch_size=4"),
+    "objective.num_mini_batches [gkd]": (
+        *ASKED,
+        "train.per_device_train_batch_size=4",
+        "objective.teacher={folder}/teacher",
+    ),
     "objective.cliprange [ppo]": (*ASKED, *FAR),
     "objective.cliprange_value [ppo]": (*ASKED, *FAR),
     "objective.kl_coef": (*ASKED, "train.num_train_epochs=1"),

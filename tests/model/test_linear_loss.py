@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from tunesmith.model import linear_loss as module
+from tunesmith.model.learning import adding_up
 from tunesmith.model.linear_loss import After, linear_loss
 
 NAMES = ("logp", "entropy", "uniform", "normaliser")
@@ -82,6 +83,28 @@ def test_what_is_watched_is_the_entropy_and_changes_no_gradient(after, trainable
             torch.autograd.grad((one * k).sum(), learning, retain_graph=True) for one in (both["logp"], alone)
         )
         assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+
+
+def test_a_heads_gradient_is_made_in_the_same_memory_each_time():
+    states, head, targets = made(bias=False)
+    alone = torch.autograd.grad(linear_loss(states, head, targets, chunk=3)["logp"].sum(), head.weight)[0]
+    head.weight.grad, places = torch.zeros_like(head.weight), set()
+    for step in range(1, 4):
+        with adding_up():
+            linear_loss(states, head, targets, chunk=3)["logp"].sum().backward()
+        places.add(module.SPARE[head.weight].data_ptr())
+        assert torch.allclose(head.weight.grad, step * alone, atol=1e-12)
+    assert len(places) == 1
+    uneven = torch.rand(M, dtype=torch.float64)
+    other = torch.autograd.grad((linear_loss(states, head, targets, chunk=3)["logp"] * uneven).sum(), head.weight)[0]
+    with adding_up():
+        (linear_loss(states, head, targets, chunk=3)["logp"] * uneven).sum().backward()
+    assert torch.allclose(head.weight.grad, 3 * alone + other, atol=1e-12)
+    one, two = (linear_loss(states, head, targets, chunk=3)["logp"].sum() for _ in range(2))  # both before either
+    with adding_up():
+        one.backward()
+        two.backward()
+    assert torch.allclose(head.weight.grad, 5 * alone + other, atol=1e-12)
 
 
 def test_backward_twice_gives_the_same_twice():

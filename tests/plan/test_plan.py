@@ -148,6 +148,14 @@ def test_a_family_is_gone_through_as_it_is_looked_at(tiny):
     assert looked == [looked[1] * 7 // 2, blocks * 4 * heads * width * 32 * 29] and made.step.calls > alone.step.calls
 
 
+def test_attention_by_a_mask_keeps_no_square_of_tokens(tiny):
+    """As where a prefix is in front, for which there is a mask: of squares that alone is kept, as on a CPU and a GPU."""
+    policy = blank(run_of("prefix_tuning", {"num_virtual_tokens": 4}), found(tiny), CPU)
+    one, two = (rehearse(policy, Part((size,)), 1).step.kept for size in (400, 800))
+    masks = 4 * (800 * 804 - 400 * 404)
+    assert two - masks <= 2.1 * one
+
+
 OPTIMIZERS = {
     "adamw_torch_fused": {}, "sgd": {"momentum": 0.9}, "adafactor": {}, "adam_mini": {}, "muon": {}, "badam_ratio": {},
     "galore_adamw": {"rank": 8}, "apollo_adamw": {"rank": 4}, "q_galore_adamw": {"rank": 8},
@@ -184,7 +192,9 @@ def test_a_deep_model_is_told_by_few_of_its_blocks(tiny):
 
 
 def test_memory_and_time_follow_from_what_there_is_to_do(tiny):
-    work = Work(steps=100, tokens=1e5, sampled=((Part((100, 100)), Part((90, 90))), (Part((200,)), Part((50,)))), learnt=0.5)
+    work = Work(
+        steps=100, tokens=1e5, sampled=((Part((100, 100)), Part((90, 90))), (Part((200,)), Part((50,)))), learnt=0.5
+    )
     plain, more = (
         Subject(run_of("full", save_strategy="no"), found(tiny), Setting(CPU, price=price)) for price in (None, 2.0)
     )
@@ -452,7 +462,9 @@ def test_answers_are_planned_as_they_will_be_learnt_from(minis, tiny):
     once = replace(run, objective=GRPO(max_completion_length=10))
     assert work(once, Setting(CPU), rows).looks == 0  # it is looked at as it is learnt from
     for step in done.sampled:
-        assert sum(len(part.own) for part in step) == 8 // minis and {size for part in step for size in part.own} == {14}
+        assert sum(len(part.own) for part in step) == 8 // minis and {size for part in step for size in part.own} == {
+            14
+        }
     grouped = replace(run, objective=replace(run.objective, num_generations=4))
     [part] = work(grouped, Setting(CPU), rows).sampled[0]
     assert sorted(set(part.own)) == [11, 14] and part.tokens == 8 // minis * (14 + 3 * 11)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
+from torch.utils.weak import WeakIdKeyDictionary
 
-from ..machine import product
 from .learning import place_for
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 2**26
 """Size of the logits that are held at once."""
+SPARE = WeakIdKeyDictionary()
+"""By a head's weight on a CPU, what its gradient was made in, to be used again: pages that are had afresh take longer
+to come by than to fill, which was a tenth of a step of full tuning."""
 
 
 WATCHED = "surprise"
@@ -177,12 +180,10 @@ class LinearLoss(torch.autograd.Function):
         values = [states.new_empty(len(states), dtype=exactly(way.dtype)) for _ in way.names]
         slopes = [torch.empty_like(states) for _ in way.wants] if by_state else []
         alone = len(way.wants) == 1  # of one value the weight's gradient can be made at once, for a slope of 1
-        to_weight = torch.zeros_like(weight, dtype=exactly(weight.dtype)) if alone and by_weight else None
+        to_weight = nothing_like(weight) if alone and by_weight else None
         to_bias = torch.zeros_like(bias, dtype=exactly(bias.dtype)) if alone and by_bias else None
         cast = weight.to(way.dtype)
-
-        def see(here: slice) -> None:
-            piece, made, logits = said(states[here], cast, bias, way)
+        for here, piece, made, logits in chunks(states, cast, bias, way):
             found = look(logits, targets[here], way, by_state or by_weight or by_bias)
             for n, (value, fall) in enumerate(found):
                 values[n][here] = value
@@ -192,8 +193,6 @@ class LinearLoss(torch.autograd.Function):
                 if by_state:
                     slopes[n][here] = times(lower, cast).neg_()
                 descend(to_weight, to_bias, fall, lower, piece)
-
-        in_chunks(see, len(states), way.chunk)
         kept = [None if made is None else made.to(weight.dtype) for made in (to_weight, to_bias)]
         ctx.save_for_backward(states, weight, bias, targets, *kept, *slopes)
         ctx.way = way
@@ -215,22 +214,28 @@ class LinearLoss(torch.autograd.Function):
         if len(ctx.way.wants) == 1 and alike(grads[0]):  # as every plain loss has it
             if to_weight is not None and (there := place_for(weight)) is not None:
                 there.add_(to_weight, alpha=float(grads[0][0]))
+                if weight.device.type == "cpu":
+                    SPARE[weight] = to_weight
                 to_weight = None
             scaled = [None if made is None else made * grads[0][0] for made in (to_weight, to_bias)]
             return to_states, *scaled, None, None
-        to_weight = torch.zeros_like(weight, dtype=exactly(weight.dtype)) if by_weight else None
+        there = place_for(weight) if by_weight else None
+        straight = there is not None and there.dtype == exactly(weight.dtype)  # else sums would lose too much
+        to_weight = (there if straight else nothing_like(weight)) if by_weight else None
         to_bias = torch.zeros_like(bias, dtype=exactly(bias.dtype)) if by_bias else None
-        cast = weight.to(ctx.way.dtype)
-
-        def see(here: slice) -> None:
-            piece, made, logits = said(states[here], cast, bias, ctx.way)
+        for here, piece, made, logits in chunks(states, weight.to(ctx.way.dtype), bias, ctx.way):
             found = zip(look(logits, targets[here], ctx.way, True), grads, strict=True)
             fall: Any = sum(one * grad[here, None] for (_, one), grad in found if one is not None and grad is not None)
             descend(to_weight, to_bias, fall, fall.to(made.dtype), piece)
-
-        in_chunks(see, len(states), ctx.way.chunk)
         down = [None if made is None else made.to(like.dtype) for made, like in ((to_weight, weight), (to_bias, bias))]
-        return to_states, *down, None, None
+        return to_states, None if straight else down[0], down[1], None, None
+
+
+def nothing_like(weight: Tensor) -> Tensor:
+    """[V, H] zeros in which a weight's gradient is made."""
+    spare: Tensor | None = SPARE.pop(weight, None)  # pyright: ignore[reportAssignmentType]
+    dtype = exactly(weight.dtype)
+    return torch.zeros_like(weight, dtype=dtype) if spare is None or spare.dtype != dtype else spare.zero_()
 
 
 FEW = 16
@@ -266,20 +271,22 @@ def exact(values: Tensor) -> Tensor:
     return values.to(exactly(values.dtype))
 
 
-def in_chunks(see: Callable[[slice], None], count: int, size: int) -> None:
-    """Sees so many tokens at a time. What is made of some of them is gone before the next are seen, since `see` has
-    returned by then."""
-    for start in range(0, count, size):
-        see(slice(start, min(start + size, count)))
+def chunks(
+    states: Tensor, weight: Tensor, bias: Tensor | None, way: Way
+) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
+    """Each chunk of tokens: where, states [C, H] and what the head makes of them [C, V], as multiplied and exact.
 
-
-def said(states: Tensor, weight: Tensor, bias: Tensor | None, way: Way) -> tuple[Tensor, Tensor, Tensor]:
-    """A chunk's states [C, H], as they are multiplied, and what the head makes of them [C, V], as multiplied and exact;
-    in full precision the last two are one."""
-    piece = states.to(way.dtype)
-    made = product(piece, weight.T)
-    logits = exact(made)
-    return piece, made, logits if bias is None else logits.add_(bias)
+    The same memory serves all chunks; in full precision the last two are one.
+    """
+    if not len(states):
+        return
+    room = torch.empty(min(way.chunk, len(states)), len(weight), dtype=way.dtype, device=weight.device)
+    wide = room if exactly(way.dtype) == way.dtype else torch.empty_like(room, dtype=exactly(way.dtype))
+    for start in range(0, len(states), way.chunk):
+        piece = states[start : start + way.chunk].to(way.dtype)
+        made = torch.mm(piece, weight.T, out=room[: len(piece)])
+        logits = made if wide is room else wide[: len(piece)].copy_(made)
+        yield slice(start, start + len(piece)), piece, made, logits if bias is None else logits.add_(bias)
 
 
 def look(made: Tensor, targets: Tensor, way: Way, slopes: bool) -> Iterator[tuple[Tensor, Tensor | None]]:

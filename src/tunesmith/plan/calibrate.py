@@ -71,8 +71,8 @@ def bandwidth() -> float:
 
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
 LARGE = {"hidden_size": WIDTH, "intermediate_size": INNER, "num_hidden_layers": 12, "num_attention_heads": 9}
-"""Sizes of a model that is hardly there; and of one whose weights, that of a small language model's blocks, are many times
-larger than caches."""
+"""Sizes of a model that is hardly there; and of one whose weights, those of a small language model's blocks, are many
+times larger than caches."""
 
 
 class Learner:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -23,7 +25,7 @@ from torch.utils.flop_counter import flop_registry
 from ..data.batch import pack
 from ..data.rendering.tokens import Tokens
 from ..model.learning import adding_up
-from ..model.linear_loss import CHUNK_BYTES, in_chunks
+from ..model.linear_loss import CHUNK_BYTES
 
 if TYPE_CHECKING:
     from ..model.policy import Policy
@@ -61,6 +63,21 @@ class Count:
     @property
     def all_flops(self) -> float:
         return float(sum(self.flops.values()))
+
+
+class Flash(TorchFunctionMode):
+    """Within it, attention is torch's own for a CPU, which keeps no square of tokens, as that of a GPU does not. On no
+    device torch goes the long way, and keeps it."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is not scaled_dot_product_attention or kwargs.get("dropout_p"):
+            return func(*args, **kwargs)
+        query, key, value, *rest = args
+        if rest or query.shape[-1] != value.shape[-1]:
+            return func(*args, **kwargs)
+        said = {"attn_mask": kwargs.get("attn_mask"), "scale": kwargs.get("scale")}
+        return ATTENTION(query, key, value, 0.0, kwargs.get("is_causal", False), **said)[0]
 
 
 class Counting(TorchDispatchMode):
@@ -138,25 +155,24 @@ class Head(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, states, weight, learns, watches):
-        size = max(1, CHUNK_BYTES // (4 * len(weight)))
+        rows = min(max(1, CHUNK_BYTES // (4 * len(weight))), len(states))
+        room = torch.empty(rows, len(weight), dtype=weight.dtype, device=META)
+        wide = room if room.element_size() >= 4 else torch.empty_like(room, dtype=torch.float32)
         to_weight = torch.zeros_like(weight, dtype=torch.float32) if learns and ctx.needs_input_grad[1] else None
         slopes = torch.empty_like(states) if learns else None
-
-        def see(here: slice) -> None:
-            piece = states[here]
-            made = torch.mm(piece, weight.T)
-            logits = made.float()
+        for start in range(0, len(states), rows):
+            piece = states[start : start + rows]
+            made, logits = room[: len(piece)], wide[: len(piece)]
+            torch.mm(piece, weight.T, out=made)
             logits.amax(-1)
             falls = torch.softmax(logits, -1, out=None if watches else logits)
             falls.amax(-1)
             if watches:
                 torch.einsum("cv,cv->c", falls, logits)
             if slopes is not None:
-                slopes[here] = torch.mm(falls.to(weight.dtype), weight)
+                slopes[start : start + len(piece)] = torch.mm(falls.to(weight.dtype), weight)
             if to_weight is not None:
                 to_weight.addmm_(falls.T, piece.float())
-
-        in_chunks(see, len(states), size)
         ctx.save_for_backward(slopes, to_weight)
         return states.new_empty(len(states), dtype=torch.float32)
 
@@ -209,7 +225,7 @@ def rehearse(policy: Policy, part: Part, learnt: int, watches: bool = False) -> 
         weight.grad = torch.zeros_like(weight)
     counting = Counting()
     counting.know([*policy.model.parameters(), *policy.model.buffers(), *(weight.grad for weight in weights)])
-    with counting, adding_up():
+    with counting, Flash(), adding_up():
         states = policy.run(begun, policy.trunk).last_hidden_state[0]
         loss, head = judged(policy, states, (learnt, watches), counting)
         forward = replace(counting.count, flops=Counter(counting.count.flops), kept=counting.live)
