@@ -149,7 +149,7 @@ def test_a_family_is_gone_through_as_it_is_looked_at(tiny):
 
 
 def test_attention_by_a_mask_keeps_no_square_of_tokens(tiny):
-    """As where a prefix is in front, for which there is a mask: of squares that alone is kept, as on a CPU and a GPU."""
+    """As where a prefix is in front, for which there is a mask: that square alone is kept, as on a CPU and a GPU."""
     policy = blank(run_of("prefix_tuning", {"num_virtual_tokens": 4}), found(tiny), CPU)
     one, two = (rehearse(policy, Part((size,)), 1).step.kept for size in (400, 800))
     masks = 4 * (800 * 804 - 400 * 404)

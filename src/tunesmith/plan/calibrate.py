@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 ROWS, INNER, WIDTH = 512, 1536, 576
 ONE, THIN, SIDES = 1, 8, (32, 128, 512)
-"""Sides of products: one token, a rank that LoRA has, and numbers of tokens."""
+"""Sides of products: one token, the rank that LoRA has unless it is told, and numbers of tokens."""
 TRY, TRIES, FEWEST, LONG = 0.08, 5, 3, 2.0
 """Seconds of a try, at least; how many there are, and how few will do where so many seconds have gone by."""
 
@@ -128,7 +128,7 @@ def learning(device: Device) -> tuple[list[tuple[int, float]], float]:
     from ..methods.full import Full
     from ..methods.lora import LoRA
 
-    adapter, whole = Learner(LARGE, LoRA(r=THIN)), Learner(LARGE, Full())
+    adapter, whole = Learner(LARGE, LoRA()), Learner(LARGE, Full())
     took, count = adapter.step(ONE)
     device = replace(device, call=max(1e-6, (took - device.seconds(count, False)) / count.calls))
     known = {side: rate_of(side, *whole.step(side), device) for side in SIDES}
