@@ -34,7 +34,7 @@ from tunesmith.plan.device import GB, Device, device, recognised
 from tunesmith.plan.estimate import Setting, Subject, estimate
 from tunesmith.plan.known import Found, find, parameters, short
 from tunesmith.plan.memory import merged
-from tunesmith.plan.rehearse import rehearse
+from tunesmith.plan.rehearse import Told, rehearse
 from tunesmith.plan.skills import battery
 from tunesmith.plan.work import Part, Work
 from tunesmith.run import Data, Model, Run, Train
@@ -146,6 +146,13 @@ def test_a_family_is_gone_through_as_it_is_looked_at(tiny):
     looked = [made.step.flops[8] - alone.step.flops[8], made.forward.flops[8] - alone.forward.flops[8]]
     heads, blocks, width = 4, 2, 8
     assert looked == [looked[1] * 7 // 2, blocks * 4 * heads * width * 32 * 29] and made.step.calls > alone.step.calls
+
+
+def test_a_head_that_learns_is_gone_through_again_where_answers_are_weighed(tiny):
+    for name, again in ("full", 2), ("lora", 0):
+        policy = blank(run_of(name), found(tiny), CPU)
+        once, twice = (rehearse(policy, Part(SIZES), 10, Told(weighs=weighs)).step for weighs in (False, True))
+        assert twice.all_flops - once.all_flops == again * 2 * 10 * WORDS * 32
 
 
 def test_attention_by_a_mask_keeps_no_square_of_tokens(tiny):

@@ -13,7 +13,7 @@ from tinyrun import Words, buffer_of, loop_of, low_first, other, sequences_for
 from training.test_resume import StopsAfter
 
 from tunesmith.config.load import load
-from tunesmith.data.batch import pad
+from tunesmith.data.batch import pack, pad
 from tunesmith.errors import BadEnvironment, CheckpointError, RecipeError, Refusal, Stopped
 from tunesmith.methods.base import method
 from tunesmith.model.engine import Engine
@@ -437,8 +437,8 @@ def test_in_16_bits_answers_are_looked_at_as_they_are_learnt_from(tiny, monkeypa
     AcceleratorState._reset_state()  # else it keeps the precision of the test before
     monkeypatch.setattr("tinyrun.Accelerator", partial(Accelerator, mixed_precision="bf16"))
     try:
-        judge = PPO(max_completion_length=6)
-        loop = loop_of(loud, method["full"](), judge, sequences_for(judge), max_steps=1, learning_rate=1e-3)
+        judge = PPO(max_completion_length=6)  # packed: what answers share is rounded by which of them comes first
+        loop = loop_of(loud, method["full"](), judge, sequences_for(judge), pack, max_steps=1, learning_rate=1e-3)
         first = next(loop.fit()).tallies
         assert first["approx_kl"].mean() < 1e-8 and first["clip_ratio"].sum == 0
         assert first["sampler_mismatch"].mean() > 1e-4  # the sampler does without

@@ -23,7 +23,7 @@ CHAT = {"model": "slow", "messages": [{"role": "user", "content": "yes?"}], "max
 TOOLS = [{"type": "function", "function": {"name": "rate", "parameters": {"type": "object"}}}]
 SLOW = (
     "{% if messages[0].content | length > 200 %}"
-    "{% for i in range(1000) %}{% for j in range(3000) %}{% endfor %}{% endfor %}{% endif %}"
+    "{% for i in range(2000) %}{% for j in range(3000) %}{% endfor %}{% endfor %}{% endif %}"
     "{% if tools and write_tools %}{{ tools | tojson }}{% endif %}"
     "{% if enable_thinking is defined and not enable_thinking %}{{ 'one two three ' }}{% endif %}"
 )

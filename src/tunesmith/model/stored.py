@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import RecipeError
 from ..precision.base import Precision, require
+from ..precision.bitsandbytes import keep_as_read
 
 if TYPE_CHECKING:
     import torch
@@ -177,6 +178,7 @@ def renumber(model, dtype: torch.dtype) -> None:
     """Hold and compute in a number format what is not quantised: transformers 5.23 leaves it as it was stored."""
     from torch.nn import Parameter
 
+    keep_as_read(model)
     for module in model.modules():
         if hasattr(module, "compute_type_is_set"):
             module.compute_dtype, module.compute_type_is_set = dtype, True

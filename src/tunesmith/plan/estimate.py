@@ -9,7 +9,7 @@ from .blank import Held, alike, blank, held, numbers, refuse_unfit
 from .device import Device
 from .known import Found
 from .memory import in_memory
-from .rehearse import Count, Rehearsed, rehearse
+from .rehearse import Count, Rehearsed, Told, rehearse
 from .teacher import taught_by
 from .work import Part, Work
 
@@ -113,13 +113,14 @@ class Subject:
         self.half = str(self.policy.bare.dtype) != "torch.float32" or self.run.train.bf16 or self.run.train.fp16
 
     @property
-    def watches(self) -> bool:
-        """Whether the entropy of what is learnt is looked at beside it."""
-        return "entropy" in self.run.objective.looks()
+    def told(self) -> Told:
+        """What the head is asked for."""
+        objective = self.run.objective
+        return Told("entropy" in objective.looks(), objective.targets in ("pairs", "liked", "prompts"))
 
     def rehearse(self, part: Part, learnt: float, learns: bool = True) -> Rehearsed:
         """A part of a step; of a deep model whose blocks are alike, by fewer blocks."""
-        key = part, learnt, learns, self.watches
+        key = part, learnt, learns, self.told
         if key not in self.blanks.gone:
             self.blanks.gone[key] = self.go_through(
                 part, len(part.own) if self.labels else round(part.tokens * learnt), learns
@@ -132,8 +133,8 @@ class Subject:
         blocks = self.found.config.get_text_config().num_hidden_layers
         with torch.set_grad_enabled(learns):
             if blocks <= FEW[1] or not alike(self.policy):
-                return rehearse(self.policy, part, learnt, self.watches)
-            few, more = (rehearse(self.shallow(depth), part, learnt, self.watches) for depth in FEW)
+                return rehearse(self.policy, part, learnt, self.told)
+            few, more = (rehearse(self.shallow(depth), part, learnt, self.told) for depth in FEW)
             return few.plus(more, (blocks - FEW[0]) / (FEW[1] - FEW[0]))
 
     def shallow(self, blocks: int) -> Policy:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 import weakref
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -150,36 +150,59 @@ def products(func: Any, args: Any, kwargs: Any, out: Any) -> tuple[int, int]:
     return int(counted(*args, **kwargs, out_val=out)), min(sides, default=1)
 
 
+class Told(NamedTuple):
+    """What is asked of a head beside how likely tokens are."""
+
+    watches: bool = False
+    """Their entropy, looked at."""
+    weighs: bool = False
+    """Whether answers count each by itself: the gradient of a head that learns is then made in the backward pass, of
+    logits that are made anew."""
+
+
+NO_MORE = Told()
+
+
 class Head(torch.autograd.Function):
     """What model/linear_loss.py does with a head: logits of some tokens at a time, and at once the slopes of all."""
 
     @staticmethod
-    def forward(ctx, states, weight, learns, watches):
-        rows = min(max(1, CHUNK_BYTES // (4 * len(weight))), len(states))
-        room = torch.empty(rows, len(weight), dtype=weight.dtype, device=META)
-        wide = room if room.element_size() >= 4 else torch.empty_like(room, dtype=torch.float32)
+    def forward(ctx, states, weight, learns, told):
         to_weight = torch.zeros_like(weight, dtype=torch.float32) if learns and ctx.needs_input_grad[1] else None
         slopes = torch.empty_like(states) if learns else None
-        for start in range(0, len(states), rows):
-            piece = states[start : start + rows]
-            made, logits = room[: len(piece)], wide[: len(piece)]
-            torch.mm(piece, weight.T, out=made)
-            logits.amax(-1)
-            falls = torch.softmax(logits, -1, out=None if watches else logits)
-            falls.amax(-1)
-            if watches:
-                torch.einsum("cv,cv->c", falls, logits)
+        for here, piece, falls in looked(states, weight, told.watches):
             if slopes is not None:
-                slopes[start : start + len(piece)] = torch.mm(falls.to(weight.dtype), weight)
+                slopes[here] = torch.mm(falls.to(weight.dtype), weight)
             if to_weight is not None:
                 to_weight.addmm_(falls.T, piece.float())
-        ctx.save_for_backward(slopes, to_weight)
+        ctx.save_for_backward(states, weight, slopes, to_weight)
+        ctx.weighs = told.weighs
         return states.new_empty(len(states), dtype=torch.float32)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        slopes, to_weight = ctx.saved_tensors
+        states, weight, slopes, to_weight = ctx.saved_tensors
+        if ctx.weighs and to_weight is not None:
+            for _, piece, falls in looked(states, weight, False):
+                to_weight.addmm_(falls.T, piece.float())
         return slopes * grads[0].unsqueeze(-1).to(slopes.dtype), to_weight, None, None
+
+
+def looked(states: Tensor, weight: Tensor, watches: bool) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Some tokens at a time: where, their states, and how fast what is said of them falls with their logits."""
+    rows = min(max(1, CHUNK_BYTES // (4 * len(weight))), len(states))
+    room = torch.empty(rows, len(weight), dtype=weight.dtype, device=META)
+    wide = room if room.element_size() >= 4 else torch.empty_like(room, dtype=torch.float32)
+    for start in range(0, len(states), rows):
+        piece = states[start : start + rows]
+        made, logits = room[: len(piece)], wide[: len(piece)]
+        torch.mm(piece, weight.T, out=made)
+        logits.amax(-1)
+        falls = torch.softmax(logits, -1, out=None if watches else logits)
+        falls.amax(-1)
+        if watches:
+            torch.einsum("cv,cv->c", falls, logits)
+        yield slice(start, start + len(piece)), piece, falls
 
 
 @dataclass
@@ -209,9 +232,8 @@ def further(one: Count, two: Count, times: float) -> Count:
     return Count(flops, on(one.read, two.read), on(one.moved, two.moved), calls, kept, peak)
 
 
-def rehearse(policy: Policy, part: Part, learnt: int, watches: bool = False) -> Rehearsed:
-    """A forward and a backward pass over some sequences, of which so many tokens are learnt; with `watches` their
-    entropy is looked at too.
+def rehearse(policy: Policy, part: Part, learnt: int, told: Told = NO_MORE) -> Rehearsed:
+    """A forward and a backward pass over some sequences, of which so many tokens are learnt.
 
     The policy's model has no weights. Padded rows are told by their lengths, which are then all the same.
     """
@@ -227,7 +249,7 @@ def rehearse(policy: Policy, part: Part, learnt: int, watches: bool = False) -> 
     counting.know([*policy.model.parameters(), *policy.model.buffers(), *(weight.grad for weight in weights)])
     with counting, Flash(), adding_up():
         states = policy.run(begun, policy.trunk).last_hidden_state[0]
-        loss, head = judged(policy, states, (learnt, watches), counting)
+        loss, head = judged(policy, states, (learnt, told), counting)
         forward = replace(counting.count, flops=Counter(counting.count.flops), kept=counting.live)
         counting.count.kept = counting.live
         there_and_back(loss)
@@ -242,9 +264,9 @@ def there_and_back(loss: Tensor) -> None:
         loss.backward()
 
 
-def judged(policy: Policy, states: Tensor, asked: tuple[int, bool], counting: Counting) -> tuple[Tensor, int]:
-    """The loss of so many of the states, watched or not, and the bytes that it took."""
-    learnt, watches = asked
+def judged(policy: Policy, states: Tensor, asked: tuple[int, Told], counting: Counting) -> tuple[Tensor, int]:
+    """The loss of so many of the states, and the bytes that it took."""
+    learnt, told = asked
     before = counting.live
     counting.count.peak, was = counting.live, counting.count.peak
     chosen = states.index_select(0, torch.empty(max(1, learnt), dtype=torch.long, device=META))
@@ -253,7 +275,7 @@ def judged(policy: Policy, states: Tensor, asked: tuple[int, bool], counting: Co
     if weight is None or weight.shape[-1] != chosen.shape[-1]:
         loss = chosen.sum()
     else:
-        made: Any = Head.apply(chosen, weight, torch.is_grad_enabled(), watches)
+        made: Any = Head.apply(chosen, weight, torch.is_grad_enabled(), told)
         loss = made.sum()
     taken = counting.count.peak - before
     counting.count.peak = max(was, counting.count.peak)

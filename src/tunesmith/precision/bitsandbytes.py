@@ -1,5 +1,8 @@
 """Weights in 4 or 8 bits by bitsandbytes, on a CPU too."""
 
+import warnings
+from functools import cache
+from math import prod
 from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Gt
@@ -24,6 +27,9 @@ class Four(Quantised):
         scales = count / 64  # one for each 64 numbers, of 8 bits if they are quantised too, 256 at a time
         return count / 2, scales * (1 + 4 / 256) if self.double_quant else scales * 4
 
+    def quantise(self, model, skip):
+        keep_as_read(model)
+
     def config(self, skip: list[str]) -> Any:
         from transformers import BitsAndBytesConfig
 
@@ -34,6 +40,42 @@ class Four(Quantised):
             bnb_4bit_compute_dtype=self.dtype(),
             llm_int8_skip_modules=skip,
         )
+
+
+def keep_as_read(model) -> None:
+    """Have 4-bit layers say the same on every processor: bitsandbytes 0.50 has two ways of its own with AVX-512.
+
+    Where there is BF16 as well, a layer that is asked writes its weights anew, in another order and with scales of 16
+    bits: it fails on small layers, and says something else than was trained over.
+    """
+    fours = [module for module in model.modules() if hasattr(module, "support_avx512bf16_for_cpu")]
+    for module in fours:
+        module.support_avx512bf16_for_cpu = False
+    if fours:
+        read_across_rows()
+
+
+@cache
+def read_across_rows() -> Any:
+    """With AVX-512 each row is read as if it began a block of 64 numbers, as it is not written if its length is no
+    multiple of that. Such weights are read as one long row. What is returned keeps this so."""
+    from torch.backends.cpu import get_cpu_capability
+    from torch.library import Library, get_kernel
+
+    if get_cpu_capability() != "AVX512":
+        return None
+    usual = get_kernel("bitsandbytes::dequantize_4bit", "CPU")
+
+    def read(keys, packed, scales, *how):
+        block, kind, shape, dtype = how
+        row = shape if shape[-1] % block == 0 else (1, prod(shape))
+        return usual.call_boxed(keys, packed, scales, block, kind, row, dtype).reshape(shape)
+
+    library = Library("bitsandbytes", "IMPL")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Warning only once for all operators", UserWarning)  # of what is done here
+        library.impl("dequantize_4bit", read, "CPU", with_keyset=True)
+    return library
 
 
 @precision("bnb_4bit")
