@@ -99,6 +99,7 @@ def test_a_heads_gradient_is_made_in_the_same_memory_each_time():
     other = torch.autograd.grad((linear_loss(states, head, targets, chunk=3)["logp"] * uneven).sum(), head.weight)[0]
     with adding_up():
         (linear_loss(states, head, targets, chunk=3)["logp"] * uneven).sum().backward()
+    assert head.weight in module.SPARE
     assert torch.allclose(head.weight.grad, 3 * alone + other, atol=1e-12)
     one, two = (linear_loss(states, head, targets, chunk=3)["logp"].sum() for _ in range(2))  # both before either
     with adding_up():

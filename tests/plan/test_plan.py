@@ -469,9 +469,8 @@ def test_answers_are_planned_as_they_will_be_learnt_from(minis, tiny):
     once = replace(run, objective=GRPO(max_completion_length=10))
     assert work(once, Setting(CPU), rows).looks == 0  # it is looked at as it is learnt from
     for step in done.sampled:
-        assert sum(len(part.own) for part in step) == 8 // minis and {size for part in step for size in part.own} == {
-            14
-        }
+        assert sum(len(part.own) for part in step) == 8 // minis
+        assert {size for part in step for size in part.own} == {14}
     grouped = replace(run, objective=replace(run.objective, num_generations=4))
     [part] = work(grouped, Setting(CPU), rows).sampled[0]
     assert sorted(set(part.own)) == [11, 14] and part.tokens == 8 // minis * (14 + 3 * 11)

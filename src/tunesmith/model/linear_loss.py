@@ -214,13 +214,14 @@ class LinearLoss(torch.autograd.Function):
         if len(ctx.way.wants) == 1 and alike(grads[0]):  # as every plain loss has it
             if to_weight is not None and (there := place_for(weight)) is not None:
                 there.add_(to_weight, alpha=float(grads[0][0]))
-                if weight.device.type == "cpu":
-                    SPARE[weight] = to_weight
+                spare(weight, to_weight)
                 to_weight = None
             scaled = [None if made is None else made * grads[0][0] for made in (to_weight, to_bias)]
             return to_states, *scaled, None, None
         there = place_for(weight) if by_weight else None
         straight = there is not None and there.dtype == exactly(weight.dtype)  # else sums would lose too much
+        if straight and to_weight is not None:
+            spare(weight, to_weight)
         to_weight = (there if straight else nothing_like(weight)) if by_weight else None
         to_bias = torch.zeros_like(bias, dtype=exactly(bias.dtype)) if by_bias else None
         for here, piece, made, logits in chunks(states, weight.to(ctx.way.dtype), bias, ctx.way):
@@ -233,9 +234,14 @@ class LinearLoss(torch.autograd.Function):
 
 def nothing_like(weight: Tensor) -> Tensor:
     """[V, H] zeros in which a weight's gradient is made."""
-    spare: Tensor | None = SPARE.pop(weight, None)  # pyright: ignore[reportAssignmentType]
-    dtype = exactly(weight.dtype)
-    return torch.zeros_like(weight, dtype=dtype) if spare is None or spare.dtype != dtype else spare.zero_()
+    kept: Tensor | None = SPARE.pop(weight, None)  # pyright: ignore[reportAssignmentType]
+    return torch.zeros_like(weight, dtype=exactly(weight.dtype)) if kept is None else kept.zero_()
+
+
+def spare(weight: Tensor, made: Tensor) -> None:
+    """Keep what a gradient was made in, unless it has been copied to fewer bits since."""
+    if weight.device.type == "cpu" and made.dtype == exactly(made.dtype):
+        SPARE[weight] = made
 
 
 FEW = 16
