@@ -8,8 +8,7 @@ first time, are not timed. Steps differ in their tokens, so that each is held ag
 is shown, since a machine that others use as well is slow for moments. All are planned beforehand, by one process, with
 what the calibration of this machine says and nothing that was learnt of runs. With --whole each is measured before and
 after, asked what it knows of other things, and saved. Run it on a quiet machine: times of a busy one are of no use.
-Between cells one step of what the calibration measured is timed again: where that takes longer than when cells were
-planned, it is the machine that is slower, not the plan that is wrong, and the last column has the error that is left.
+The last column is what the plan would have been off by after runs of all other cells, from which it learns.
 """
 
 from __future__ import annotations
@@ -149,14 +148,14 @@ def predict(jobs: list[list[str]]) -> None:
         told({"peak": made.peak, "steps": steps, "memory": made.memory})
 
 
-def pace() -> None:
-    """Seconds of a step that the calibration measured too."""
-    from tunesmith.machine import settle_in
-    from tunesmith.methods.full import Full
-    from tunesmith.plan.calibrate import LARGE, Learner
+def learnt(row: Cell, rows: list[Cell]) -> float:
+    """How far the plan of a cell's time is off once the other cells have been seen, as runs are that were before."""
+    from tunesmith.plan import past
 
-    settle_in()
-    told({"seconds": Learner(LARGE, Full()).step(128)[0]})
+    others = [one | {"time": {"planned": 1 + one["errors"][1], "measured": 1.0}} for one in rows if one is not row]
+    with mock.patch.object(past, "known", return_value=others):
+        seen = past.nearest(None, row, "time")  # pyright: ignore[reportArgumentType] - it goes to what is patched
+    return (1 + row["errors"][1]) * past.factor(seen, "time") - 1
 
 
 def asked(kind: str, job: Any = None) -> list[dict[str, Any]]:
@@ -175,7 +174,7 @@ def line(text: str) -> None:
 def table(rows: list[dict[str, Any]]) -> None:
     line(
         "| model | method | objective | batch | GB planned | measured | error | s a step planned | measured | error |"
-        " at the machine's pace |"
+        " after the others |"
     )
     line("|-|-|-|-|-|-|-|-|-|-|-|")
     for row in rows:
@@ -192,7 +191,7 @@ def table(rows: list[dict[str, Any]]) -> None:
         )
     busiest = max((row["measured"]["others"] for row in rows if "errors" in row), default=0.0)
     line(f"other processes took {busiest:.2f} processors at most while a cell was measured")
-    for at, what in enumerate(("memory", "time", "time at the machine's pace")):
+    for at, what in enumerate(("memory", "time", "time after the others")):
         errors = [abs(row["errors"][at]) for row in rows if "errors" in row]
         if errors:
             line(f"{what}: median error {median(errors):.0%}, worst {max(errors):.0%}, of {len(errors)} cells")
@@ -224,18 +223,19 @@ def main() -> None:
         plans = asked("--predict", jobs)
         if len(plans) != len(cells):
             raise SystemExit(f"plans failed: {plans[-1]}")
-        rows, paces = [], [asked("--pace")[0]["seconds"]]
+        rows: list[Cell] = []
         for cell, job, planned in zip(cells, jobs, plans, strict=True):
             [found] = asked("--measure", job)
-            paces.append(asked("--pace")[0]["seconds"])
             if "failed" in found:
                 rows.append(cell | found)
                 continue
             pairs = zip(planned["steps"], found["steps"], strict=True)
-            share, slower = median(made / took for made, took in pairs), sum(paces[-2:]) / (2 * paces[0])
-            errors = [planned["peak"] / found["peak"] - 1, share - 1, share * slower - 1]
+            errors = [planned["peak"] / found["peak"] - 1, median(made / took for made, took in pairs) - 1]
             rows.append(cell | {"planned": planned, "measured": found, "errors": errors})
             sys.stderr.write(json.dumps(rows[-1]) + "\n")  # what is there, if it is cut short
+    done = [row for row in rows if "errors" in row]
+    for row, error in [(row, learnt(row, done)) for row in done]:
+        row["errors"].append(error)
     table(rows)
     if given.json:
         given.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
@@ -245,8 +245,6 @@ if __name__ == "__main__":
     pin()
     if sys.argv[1:2] == ["--measure"]:
         measure(json.loads(sys.argv[2]))
-    elif sys.argv[1:2] == ["--pace"]:
-        pace()
     elif sys.argv[1:2] == ["--predict"]:
         predict(json.loads(sys.argv[2]))
     else:

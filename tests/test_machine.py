@@ -88,3 +88,15 @@ def test_the_peak_of_a_gpu_is_that_of_a_run():
         found, own = peak.read(device)
         assert own and mb <= found < mb + 100
         held.clear()
+
+
+def test_no_attention_is_left_to_cudnn(monkeypatch):
+    """It plans anew for every length of a row, which takes longer than the rows."""
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    usual = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    try:
+        machine.settle_in()
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(usual)

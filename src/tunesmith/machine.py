@@ -30,9 +30,11 @@ def settle_in() -> None:
     """Choose threads, unless OMP_NUM_THREADS does, and keep freed memory.
 
     A step frees and takes the same large tensors again: each time afresh from the system they cost a page fault for
-    every 4 kB, up to a sixth of a step's time on a CPU.
+    every 4 kB, up to a sixth of a step's time on a CPU. On a GPU no attention is left to cuDNN, which plans it anew for
+    every length: rows that are packed have hardly one twice, and a third of a step's time went into plans.
     """
     torch.set_num_threads(threads())
+    torch.backends.cuda.enable_cudnn_sdp(False)
     if sys.platform == "linux" and not torch.cuda.is_available():
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc alone has it
         if mallopt is not None:

@@ -30,6 +30,17 @@ def engine(tiny, monkeypatch):
         yield made
 
 
+@pytest.mark.parametrize("numbers", [torch.float32, torch.bfloat16], ids=str)
+def test_rows_go_on_together_whatever_numbers_are_rounded_to(numbers, tiny, monkeypatch):
+    """In 16 bits as well, as on every GPU; and in neither where attention is another than it should be."""
+    model = tiny().eval().to(numbers)
+    keep_apart(model)
+    assert Engine(model, Words()).together
+    usual = module.part
+    monkeypatch.setattr(module, "part", lambda query, *more: usual(query * 30, *more))
+    assert not Engine(model, Words()).together
+
+
 def joined(engine, goings, prompts, size=1):
     read = engine.prefill(prompts, [])
     for going in goings:

@@ -24,7 +24,15 @@ from tunesmith.training.train import train
 def known_processor(home):
     """A processor that has been measured: nothing is timed."""
     rates = [[8, 1e9], [512, 5e10]]
-    known = {"full": rates, "half": rates, "bandwidth": 1e10, "call": 1e-5, "framework": peak_memory_mb() / 1024}
+    known = {
+        "full": rates,
+        "half": rates,
+        "attention": 1e11,
+        "bandwidth": 1e10,
+        "intake": 1e10,
+        "call": 1e-5,
+        "framework": peak_memory_mb() / 1024,
+    }
     place = home / "plan" / f"processor-{threads()}.json"
     place.parent.mkdir(parents=True)
     key = {"processor": processor(), "threads": threads(), "torch": torch.__version__, "counted": COUNTED}

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -28,13 +29,12 @@ from tunesmith.objectives.sft import SFT
 from tunesmith.optimizers.base import optimizer
 from tunesmith.plan import calibrate, past
 from tunesmith.plan.blank import blank, held
-from tunesmith.plan.calibrate import bandwidth, learning, products
 from tunesmith.plan.changes import changes, ways
 from tunesmith.plan.device import GB, Device, device, recognised
 from tunesmith.plan.estimate import Setting, Subject, estimate
 from tunesmith.plan.known import Found, find, parameters, short
 from tunesmith.plan.memory import merged
-from tunesmith.plan.rehearse import Told, rehearse
+from tunesmith.plan.rehearse import ATTENDING, Count, Told, rehearse
 from tunesmith.plan.skills import battery
 from tunesmith.plan.work import Part, Work
 from tunesmith.run import Data, Model, Run, Train
@@ -43,7 +43,13 @@ from tunesmith.training.planned import Rows, guessed, plan, remembered, work
 from tunesmith.training.train import refuse
 
 RATES = {kind: [(8, 1e9), (512, 5e10)] for kind in ("full", "half")}
-CPU = Device("a processor", "cpu", 8, RATES, 1e10, 1e-5, 0.4, 1e9, True, "")
+CPU = Device("a processor", "cpu", 8, RATES, 1e11, 1e10, 1e10, 1e-5, 0.4, 1e9, True, "")
+
+
+def flat(rate):
+    return {kind: [(1, rate), (2, rate)] for kind in ("full", "half")}
+
+
 USUAL = ("model.path=tiny", "data.path=rows")
 METHODS = {"full": {}, "lora": {}, "prefix_tuning": {}, "bottleneck": {}, "freeze": {"last_n": 1}, "ia3": {}}
 SIZES = (40, 31, 57)
@@ -117,7 +123,7 @@ def test_what_waits_and_what_is_multiplied_is_counted_as_it_is(name, tiny):
     slopes = 4 * WORDS * 32 if name == "full" else 0  # of the head, which is not gone through here
     assert made.forward.kept - slopes == pytest.approx(sum(kept[at] for at in kept.keys() - weights), rel=0.12)
     heads = 2 * 3 * WORDS * 32 if name == "full" else 2 * 2 * WORDS * 32  # of the one token that the rehearsal learns
-    attention = made.step.flops[8]
+    attention = made.step.flops[ATTENDING]
     assert made.step.all_flops - heads - attention == pytest.approx(flops.get_total_flops(), rel=0.01)
     again = rehearse(blank(run_of(name, {"r": 6}, gradient_checkpointing=True), found(tiny), CPU), Part(SIZES), 1)
     assert again.forward.kept < 0.4 * made.forward.kept and again.step.all_flops > 1.2 * made.step.all_flops
@@ -143,7 +149,10 @@ def test_a_family_is_gone_through_as_it_is_looked_at(tiny):
     part = Part((40, 11, 21), (0, 29, 29))
     made = rehearse(blank(run, found(tiny), CPU), part, 1)
     alone = rehearse(blank(run, found(tiny), CPU), Part(part.own), 1)
-    looked = [made.step.flops[8] - alone.step.flops[8], made.forward.flops[8] - alone.forward.flops[8]]
+    looked = [
+        made.step.flops[ATTENDING] - alone.step.flops[ATTENDING],
+        made.forward.flops[ATTENDING] - alone.forward.flops[ATTENDING],
+    ]
     heads, blocks, width = 4, 2, 8
     assert looked == [looked[1] * 7 // 2, blocks * 4 * heads * width * 32 * 29] and made.step.calls > alone.step.calls
 
@@ -380,8 +389,10 @@ def test_a_checkpoint_is_copied_to_main_memory(tiny):
 
 def test_a_teacher_is_held_and_reads_too(tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    flat = {kind: [(1, 1e9), (2, 1e9)] for kind in ("full", "half")}
-    teachers, even = {}, Setting(replace(CPU, rates=flat, call=0.0, bandwidth=math.inf))
+    teachers, even = (
+        {},
+        Setting(replace(CPU, rates=flat(1e9), attention=1e9, call=0.0, bandwidth=math.inf, intake=math.inf)),
+    )
     for depth in (2, 6):
         config = tiny().config
         config.num_hidden_layers = depth
@@ -432,15 +443,48 @@ def test_this_machines_gpu_is_taken_for_no_other():
 def test_a_processor_is_measured_by_width(monkeypatch):
     monkeypatch.setattr(calibrate, "TRY", 0.005)
     monkeypatch.setattr(calibrate, "LARGE", calibrate.LARGE | {"num_hidden_layers": 2})
-    (small, slow), (wide, quick) = products(torch.float32, (8, 512))
-    assert (small, wide) == (8, 512) and quick > 0 and slow > 0
-    assert bandwidth() > 1e8
-    known = {"half": [(8, 1e9)], "full": [(side, 1e9) for side in (8, 32, 128, 512)]}
-    rates, call = learning(replace(CPU, rates=known))
-    assert [side for side, _ in rates] == [8, 32, 128, 512] and all(rate > 1e8 for _, rate in rates) and 0 < call < 1e-2
+    found = calibrate.timed()
+    assert [side for side, _ in found["full"]] == [8, 32, 128, 512] and [side for side, _ in found["half"]] == [32, 512]
+    assert all(rate > 1e8 for kind in ("full", "half") for _, rate in found[kind]) and 0 < found["call"] < 1e-2
+    assert all(found[what] > 1e8 for what in ("attention", "bandwidth", "intake"))
     assert (
         CPU.rate(4, False) < CPU.rate(8, False) < CPU.rate(100, False) < CPU.rate(512, False) == CPU.rate(4096, False)
     )
+
+
+def test_pieces_of_work_are_timed_in_turn(monkeypatch):
+    """What slows a machine down for a while falls on all alike, and the middling round is taken."""
+    monkeypatch.setattr(calibrate, "TRY", 0.0)
+    clock, order = [0.0], []
+    monkeypatch.setattr(calibrate.time, "perf_counter", lambda: clock[0])
+
+    def work(name, seconds):
+        order.append(name)
+        clock[0] += seconds * (50 if len(order) in (5, 6) else 1)  # the first round, after two tries of each
+
+    made = calibrate.in_turn({"one": lambda: work("one", 2.0), "two": lambda: work("two", 3.0)})
+    assert made == {"one": pytest.approx(2.0), "two": pytest.approx(3.0)} and order[4:8] == ["one", "two"] * 2
+
+
+def test_a_gpu_computes_while_it_is_told_what_comes_next():
+    count = Count(Counter({512: 10**9, ATTENDING: 10**9}), weights=1e8, read=1e8, moved=1e7, calls=10)
+    told, done = (replace(CPU, kind="gpu", call=call, rates=flat(1e12)) for call in (1.0, 0.0))
+    assert told.seconds(count, True) == 10.0
+    assert done.seconds(count, True) == pytest.approx(2e8 / 1e10 + 1e7 / 1e10)  # reading takes longer than products
+    here = replace(CPU, call=1.0, rates=flat(1e12), intake=1e9)
+    assert here.seconds(count, True) == pytest.approx(
+        10 + 1e9 / 1e12 + 1e9 / 1e11 + 1e8 / 1e9 + 1e8 / 1e10 + 1e7 / 1e10
+    )
+
+
+def test_weights_that_products_read_are_counted_apart(tiny):
+    """Each once forwards, the head for its slopes too; and backwards but for what no gradient goes through."""
+    policy = blank(run_of("lora", {"r": 6}), found(tiny), CPU)
+    made = rehearse(policy, Part(SIZES), 1)
+    names = dict(policy.model.named_parameters())
+    read = sum(one.nbytes for name, one in names.items() if one.ndim == 2 and "embed_tokens" not in name)
+    assert made.forward.weights == read + policy.bare.lm_head.weight.nbytes
+    assert made.forward.weights < made.step.weights <= 2 * made.forward.weights
 
 
 def test_plan_is_asked_by_a_recipe(capsys, tmp_path, tiny):

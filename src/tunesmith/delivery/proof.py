@@ -151,7 +151,7 @@ def drift(source: Source, asked: list[str], said: Callable[[int, list[int]], Ten
     tokens, kl, same, gaps = 0, 0.0, 0, list[float]()
     for number, text in enumerate(asked):
         ids = ids_of(source.tokenizer, text)
-        before, after = says(source.tuned.model, ids, bool(source.labels)), said(number, ids)
+        before, after = says(source.model, ids, bool(source.labels)), said(number, ids)
         first, second = before.log_softmax(-1).double(), after.log_softmax(-1).double()
         if before.shape[-1] == 1:  # one score, which is no distribution
             kl += float((before - after).abs().sum())
@@ -178,13 +178,14 @@ def loaded(job: dict[str, Any]) -> tuple[Any, Any]:
     from ..model.stored import quantisation
     from ..runs import RunFolder
     from ._onnx import GRAPH, Graph
+    from .source import in_32_bits
 
     folder, labels = Path(job["folder"]), tuple(job["labels"])
     if (folder / "adapter_config.json").is_file():
         settings = RunFolder(Path(job["run"])).recipe().value.model
         with hushed():
             base, _ = load_model(Path(job["base"]), settings.precision, labels, settings.adapters, settings.changes)
-            return under_adapter(base, folder), load_tokenizer(folder)
+            return in_32_bits(under_adapter(base, folder)), load_tokenizer(folder)
     if files := sorted(folder.glob("*.gguf")):
         with TemporaryDirectory() as place:
             whole = Path(place) / "whole"

@@ -11,6 +11,7 @@ from ..model.adapter import adapter_config, adapter_weights, kind_of, mergeable,
 from ..model.hub import locate
 from ..model.load import hushed, load_model, pad_as
 from ..model.solid import solid
+from ..model.stored import quantisation
 from ..objectives.base import Beside
 from ..precision.plain import FP32
 from ..tuned import Tuned, load_run
@@ -38,6 +39,11 @@ class Source:
         return self.tuned.labels
 
     @cached_property
+    def model(self) -> Any:
+        """What was trained, as it says it in 32 bits: in 16 what it says is rounded, and is not what weights hold."""
+        return in_32_bits(self.tuned.model)
+
+    @cached_property
     def quantised(self) -> bool:
         """Whether the weights beside the adapter were held in few bits as it was trained."""
         return self.tuned.run.model.precision.quantised
@@ -57,14 +63,27 @@ class Source:
         """A model of ordinary weights, in 32 bits, that has taken in what was learnt."""
         settings = self.tuned.run.model
         if self.adapter is None:
-            return solid(self.tuned.model).float()
-        held = settings.precision if self.quantised and into == "trained_on" else FP32()
+            return solid(self.model).float()
+        held = settings.precision if into == "trained_on" else FP32()
         base = locate(settings.path)
         model, _ = load_model(base, held, self.labels, settings.adapters, settings.changes)
         if self.labels:
             pad_as(self.tokenizer, model)
         with hushed():
             return merged(solid(model).float(), self.adapter).eval()
+
+
+def in_32_bits(model: Any) -> Any:
+    """A model that computes so; one in few bits by other than bitsandbytes or HQQ goes on as its own kernels do."""
+    import torch
+
+    said = quantisation(model.config)
+    if model.dtype == torch.float32 or (said and not hasattr(said, "load_in_4bit")):
+        return model
+    for module in model.modules():
+        if hasattr(module, "compute_dtype"):  # of bitsandbytes and HQQ, whose codes stay as they are
+            module.compute_dtype = torch.float32
+    return model.float()
 
 
 def source_of(folder: str) -> Source:

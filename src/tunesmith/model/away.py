@@ -19,7 +19,8 @@ from ..cache import cache
 from ..errors import RecipeError
 from ..methods.base import largest_list, plain
 from .offload import File, Memory, Slot
-from .policy import Policy, same
+from .policy import Policy
+from .rounding import same
 
 GB = 1e9
 

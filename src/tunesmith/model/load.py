@@ -25,6 +25,7 @@ from .adapter import go_on, locate_adapter, merged, under_adapter
 from .beside import put_beside
 from .foreign import read_config, read_json
 from .hub import checked
+from .rounding import same
 from .stored import Setting, quantisation, refuse_stored, renumber
 
 if TYPE_CHECKING:
@@ -184,15 +185,13 @@ def attach(
     heads: tuple[str, ...] = (),
     encode: Callable[[str], list[int]] | None = None,
 ):
-    """The model under a method, with new heads trained whatever the method, and ready to train fast.
-
-    `encode` turns text into tokens, for methods that begin with words.
-    """
+    """The model under a method, with new heads trained whatever the method, and ready to train fast. `encode` turns
+    text into tokens, for methods that begin with words."""
     from torch.nn import Embedding
 
     from .lean import make_lean
     from .learning import make_learning
-    from .policy import Policy, same
+    from .policy import Policy
 
     said = Policy(model).sample() if method.begins_alike and not method.adapter else None
     with hushed():

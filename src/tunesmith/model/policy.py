@@ -22,6 +22,7 @@ from .attention import as_before, keep_apart
 from .lean import remaking
 from .linear_loss import WATCHED, After, linear_divergence, linear_loss
 from .noise import stirred
+from .rounding import same
 from .soft import Begun, Soft, begin, soft
 
 if TYPE_CHECKING:
@@ -262,7 +263,8 @@ class Policy:
             logits = self.run(begun.batch).logits[:, begun.at][0, :-1].float() / self.temperature
             states, words = self.states(alone)[0, :-1], alone.ids[0, 1:]
             expected = logits.log_softmax(-1).gather(-1, words.unsqueeze(-1)).squeeze(-1)
-            return not same(linear_loss(states, self.head, words, after=self.after_head)["logp"], expected)
+            found = linear_loss(states, self.head, words, after=self.after_head)["logp"]
+            return not same(found, expected, self.bare.dtype)
 
     def layout(self) -> Layout:
         """How batches are laid out for this model: packed, what all begin with once, or where it mixes up, padded.
@@ -341,9 +343,3 @@ class Policy:
 
 class Reached(Exception):
     """Carries a block's output out of the model."""
-
-
-def same(got: Tensor, expected: Tensor) -> bool:
-    """Whether two results differ by rounding alone."""
-    slack = 1e-4 if expected.dtype == torch.float32 else 2e-2  # as a share of the largest
-    return got.shape == expected.shape and bool((expected - got).abs().max() <= slack * expected.abs().max())

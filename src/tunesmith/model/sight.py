@@ -16,7 +16,7 @@ from ..errors import DataError
 from .engine import Engine, Ids, reading
 from .foreign import read_json
 from .load import first_line, quiet
-from .policy import same
+from .rounding import same
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -114,4 +114,4 @@ def suits(sight: Sight, model: Any) -> bool:
         step = read.after(word, engine.read)
         seen = {name: value.to(engine.device) for name, value in looked.seen.items()}
         whole = engine.at_once([*looked.ids, int(word)], **seen)
-    return same(torch.cat([read.logits, step.logits]), whole[-2:])
+    return same(torch.cat([read.logits, step.logits]), whole[-2:], model.dtype)

@@ -15,14 +15,15 @@ from ..cache import cache
 from ..config.registry import did_you_mean
 from ..errors import BadEnvironment, RecipeError
 from ..files import private, write
-from .rehearse import Count
+from .rehearse import ATTENDING, Count
 from .table import table
 
 GB, REACHED = 2**30, 0.45
 """Bytes, and the share of what a maker promises that training reaches (Chowdhery et al. 2022, arXiv:2204.02311, report
 46 % for PaLM)."""
-LAUNCH = 6e-6
-"""Seconds until a GPU has begun an operation."""
+LAUNCH = 2.4e-5
+"""Seconds until a GPU has been told of an operation, by Python and torch: steps of an H200 with little to compute took
+14 to 28 us for each."""
 CONTEXT = 0.9
 """GB that CUDA and its libraries take on a GPU."""
 
@@ -38,8 +39,12 @@ class Device:
     """GB."""
     rates: dict[str, list[tuple[int, float]]]
     """By number format (half, full): flops a second, by the smallest side of the matrices that are multiplied."""
+    attention: float
+    """Flops a second of attention."""
     bandwidth: float
     """Bytes a second."""
+    intake: float
+    """Bytes a second of weights, which are in no cache, that products of few tokens take in."""
     call: float
     """Seconds that an operation takes by itself."""
     framework: float
@@ -50,10 +55,11 @@ class Device:
     source: str
 
     def seconds(self, count: Count, half: bool) -> float:
-        """How long a piece of work takes. A processor waits for what it multiplies; a GPU multiplies meanwhile."""
-        products, read = self.products(count, half), count.read / self.bandwidth
-        products = products + read if self.kind == "cpu" else max(products, read)
-        return products + count.moved / self.bandwidth + count.calls * self.call
+        """How long a piece of work takes. A processor waits for what it multiplies; a GPU multiplies meanwhile, and is
+        told what comes next."""
+        products, calls = self.products(count, half), count.calls * self.call
+        read, moved = count.weights / self.intake + count.read / self.bandwidth, count.moved / self.bandwidth
+        return products + read + moved + calls if self.kind == "cpu" else max(max(products, read) + moved, calls)
 
     def products(self, count: Count, half: bool) -> float:
         """Seconds of additions and multiplications alone."""
@@ -61,6 +67,8 @@ class Device:
 
     def rate(self, side: int, half: bool) -> float:
         """Flops a second of products whose smallest side is so long: between what is known, evenly in its logarithm."""
+        if side == ATTENDING:
+            return self.attention
         known = self.rates["half" if half else "full"]
         if side <= known[0][0]:
             return known[0][1] * side / known[0][0]
@@ -98,7 +106,9 @@ def listed(name: str) -> Device:
         kind="gpu",
         memory=float(said["memory"]),
         rates=rates,
+        attention=said["half"] * 1e12 * 0.3,
         bandwidth=said["bandwidth"] * 1e9 * 0.8,
+        intake=said["bandwidth"] * 1e9 * 0.8,
         call=LAUNCH,
         framework=CONTEXT,
         link=said["link"] * 1e9,
@@ -143,7 +153,7 @@ MOUNTS = {"pcie", "sxm", "sxm2", "sxm3", "sxm4", "sxm5", "sxm6", "oam"}
 
 # --- this processor ---------------------------------------------------------------------------------------------------
 
-COUNTED = 3
+COUNTED = 4
 """Raised where steps are counted, or a processor is measured, in another way: a rate belongs to a count."""
 
 
@@ -160,7 +170,9 @@ def this_cpu() -> Device:
         kind="cpu",
         memory=memory().total / GB,
         rates={kind: [(int(side), rate) for side, rate in found[kind]] for kind in ("full", "half")},
+        attention=found["attention"],
         bandwidth=found["bandwidth"],
+        intake=found["intake"],
         call=found["call"],
         framework=found["framework"],
         link=1e9,

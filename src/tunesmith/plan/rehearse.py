@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 META = torch.device("meta")
 ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 ATTENTION_BACK = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
+ATTENDING = 0
+"""Stands for a side where attention is counted, whose products are quicker or slower than others."""
 KEYS = 512
 """Keys that attention takes at once: a block of them is left out where nothing may look at it."""
 IN_PLACE: dict[Any, Any] = {
@@ -48,9 +50,11 @@ class Count:
     """What a piece of work comes to."""
 
     flops: Counter[int] = field(default_factory=Counter)
-    """Additions and multiplications within products, by the smallest side of these."""
+    """Additions and multiplications within products, by the smallest side of these, or ATTENDING."""
+    weights: float = 0.0
+    """Bytes of the model's weights that products read."""
     read: float = 0.0
-    """Bytes that products read and write."""
+    """Bytes that products read and write beside."""
     moved: float = 0.0
     """Bytes that everything else reads and writes."""
     calls: int = 0
@@ -87,6 +91,7 @@ class Counting(TorchDispatchMode):
         super().__init__()
         self.count, self.live = Count(), 0
         self.known: set[int] = set()
+        self.weights: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -105,14 +110,17 @@ class Counting(TorchDispatchMode):
         given = [one for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
         through = sum(map(spread, [*given, *made]))
         if flops:
+            weights = sum(spread(one) for one in given if one.untyped_storage()._cdata in self.weights)
             self.count.flops[side] += flops
-            self.count.read += through
+            self.count.weights += weights
+            self.count.read += through - weights
         else:
             self.count.moved += through
 
-    def know(self, tensors: Iterable[Any]) -> None:
+    def know(self, weights: Iterable[Tensor], others: Iterable[Any]) -> None:
         """Do not count what is there already."""
-        self.known |= {one.untyped_storage()._cdata for one in tensors}
+        self.weights = {one.untyped_storage()._cdata for one in weights}
+        self.known |= self.weights | {one.untyped_storage()._cdata for one in others}
 
     def hold(self, storage: Any) -> None:
         at, size = storage._cdata, storage.nbytes()
@@ -142,7 +150,7 @@ def products(func: Any, args: Any, kwargs: Any, out: Any) -> tuple[int, int]:
         whole = 4 * query.shape[0] * query.shape[1] * query.shape[2] * key.shape[2] * query.shape[3]
         blocks = -(-key.shape[2] // KEYS)
         pairs = whole * (blocks + 1) // (2 * blocks) if causal else whole
-        return (pairs * 5 // 2 if func is ATTENTION_BACK else pairs), min(query.shape[2:])
+        return (pairs * 5 // 2 if func is ATTENTION_BACK else pairs), ATTENDING
     counted = flop_registry.get(IN_PLACE.get(func.overloadpacket, func.overloadpacket))
     if counted is None:
         return 0, 0
@@ -229,7 +237,8 @@ def further(one: Count, two: Count, times: float) -> Count:
     sides = one.flops.keys() | two.flops.keys()
     flops = Counter({side: round(on(one.flops[side], two.flops[side])) for side in sides})
     calls, kept, peak = (round(on(getattr(one, key), getattr(two, key))) for key in ("calls", "kept", "peak"))
-    return Count(flops, on(one.read, two.read), on(one.moved, two.moved), calls, kept, peak)
+    weights, read, moved = (on(getattr(one, key), getattr(two, key)) for key in ("weights", "read", "moved"))
+    return Count(flops, weights, read, moved, calls, kept, peak)
 
 
 def rehearse(policy: Policy, part: Part, learnt: int, told: Told = NO_MORE) -> Rehearsed:
@@ -246,7 +255,7 @@ def rehearse(policy: Policy, part: Part, learnt: int, told: Told = NO_MORE) -> R
     for weight in weights:
         weight.grad = torch.zeros_like(weight)
     counting = Counting()
-    counting.know([*policy.model.parameters(), *policy.model.buffers(), *(weight.grad for weight in weights)])
+    counting.know(policy.model.parameters(), [*policy.model.buffers(), *(weight.grad for weight in weights)])
     with counting, Flash(), adding_up():
         states = policy.run(begun, policy.trunk).last_hidden_state[0]
         loss, head = judged(policy, states, (learnt, told), counting)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Gt
 
 from ..config.record import record
+from ..errors import BadEnvironment
 from .base import Quantised, precision
 
 FourBits = Literal["nf4", "fp4"]
@@ -59,23 +60,30 @@ def keep_as_read(model) -> None:
 def read_across_rows() -> Any:
     """With AVX-512 each row is read as if it began a block of 64 numbers, as it is not written if its length is no
     multiple of that. Such weights are read as one long row. What is returned keeps this so."""
+    from torch import cuda, library
     from torch.backends.cpu import get_cpu_capability
-    from torch.library import Library, get_kernel
 
     if get_cpu_capability() != "AVX512":
         return None
-    usual = get_kernel("bitsandbytes::dequantize_4bit", "CPU")
+    if not hasattr(library, "get_kernel"):
+        if cuda.is_available():  # which reads them by itself
+            return None
+        raise BadEnvironment(
+            "model.precision: on a processor with AVX-512 bitsandbytes reads 4 bits wrongly, and that is mended with"
+            " torch 2.9 or later: run `pip install -U torch`, or take hqq"
+        )
+    usual = library.get_kernel("bitsandbytes::dequantize_4bit", "CPU")
 
     def read(keys, packed, scales, *how):
         block, kind, shape, dtype = how
         row = shape if shape[-1] % block == 0 else (1, prod(shape))
         return usual.call_boxed(keys, packed, scales, block, kind, row, dtype).reshape(shape)
 
-    library = Library("bitsandbytes", "IMPL")
+    mended = library.Library("bitsandbytes", "IMPL")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Warning only once for all operators", UserWarning)  # of what is done here
-        library.impl("dequantize_4bit", read, "CPU", with_keyset=True)
-    return library
+        mended.impl("dequantize_4bit", read, "CPU", with_keyset=True)
+    return mended
 
 
 @precision("bnb_4bit")
