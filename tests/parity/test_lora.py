@@ -4,13 +4,14 @@ import pytest
 import torch
 from conftest import make_tiny
 
+from tunesmith.methods._lora_linear import LoRALinear
 from tunesmith.methods.lora import LoRA
 from tunesmith.model.load import attach
 
 
-def trained(method, dropout_off=False):
+def trained(method, dropout_off=False, numbers=torch.float32):
     torch.manual_seed(0)
-    model = attach(make_tiny(), method)
+    model = attach(make_tiny().to(numbers), method)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "lora_" in name:
@@ -31,6 +32,32 @@ def test_values_and_gradients_are_those_of_peft(targets):
     assert ours.keys() == theirs.keys()
     for name, gradient in ours.items():
         assert torch.allclose(gradient, theirs[name], rtol=1e-4, atol=1e-8), name
+
+
+def test_over_16_bits_an_adapter_in_32_is_rounded_as_they_are():
+    """Values and gradients are those of PEFT, which computes its part in 32 bits, but for that; who asks hears what is
+    learnt from."""
+    (expected, theirs), (got, ours) = (trained(LoRA(r=4, fast=fast), numbers=torch.bfloat16) for fast in (False, True))
+    assert got.dtype == torch.bfloat16 and (got - expected).norm() < 0.01 * expected.norm()
+    for name, gradient in ours.items():
+        assert gradient.dtype == torch.float32
+        assert (gradient - theirs[name]).norm() < 0.03 * theirs[name].norm(), name
+    layer = next(one for one in attach(make_tiny().bfloat16(), LoRA(r=4)).modules() if isinstance(one, LoRALinear))
+    layer.lora_B["default"].weight.data.normal_()
+    states = torch.randn(3, 7, layer.in_features, dtype=torch.bfloat16)
+    learnt = layer(states)
+    with torch.no_grad():
+        assert torch.equal(layer(states), learnt)
+
+
+def test_over_16_bits_no_state_is_kept_in_32():
+    model = attach(make_tiny().bfloat16(), LoRA(r=4))
+    layer = next(one for one in model.modules() if isinstance(one, LoRALinear))
+    kept = []
+    states = torch.randn(50, layer.in_features, dtype=torch.bfloat16, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda one: kept.append(one) or one, lambda one: one):
+        layer(states)
+    assert {one.dtype for one in kept} == {torch.bfloat16} and sum(len(one) == 50 for one in kept) == 2  # and x A^T
 
 
 def test_dropout_drops_the_same_inputs_forward_and_backward():

@@ -387,6 +387,23 @@ def test_a_checkpoint_is_copied_to_main_memory(tiny):
     assert "copy for a checkpoint" not in there and "activations" in there
 
 
+def test_words_that_no_head_reads_stay_in_their_file(tiny):
+    """As a classifier's beside an adapter on a CPU, where they are stored in the numbers that it has."""
+    work = Work(steps=9, tokens=1e3, sampled=((Part((40,)),),), learnt=0.5)
+    words = tiny().get_input_embeddings().weight.nbytes
+
+    def weights(method, labels=("a", "b"), device=CPU, stored="float32"):
+        one = found(tiny)
+        one.config.dtype = stored
+        subject = Subject(run_of(method), one, Setting(device), labels)
+        return subject.held.bytes - subject.held.scales - estimate(subject, work, 0.0).memory["weights"] * GB
+
+    assert weights("lora") == pytest.approx(words)
+    assert weights("lora", ()) == pytest.approx(words)  # of the tiny model, whose head is another
+    for had in ({"method": "full"}, {"method": "freeze"}, {"device": replace(CPU, kind="gpu")}, {"stored": "bfloat16"}):
+        assert weights(**{"method": "lora", **had}) == pytest.approx(0, abs=1)
+
+
 def test_a_teacher_is_held_and_reads_too(tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     teachers, even = (

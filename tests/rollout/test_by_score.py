@@ -9,6 +9,7 @@ from tunesmith.cli import main
 from tunesmith.errors import RecipeError
 from tunesmith.rewards._settings import Judge
 from tunesmith.rollout.judge import Pair, open_judge
+from tunesmith.rollout.tools import Models
 
 ASKED = ({"role": "user", "content": "is this review positive or negative?"},)
 SAID = ["the film is warm and funny", "a dull, lifeless mess", "one two three four", "the quick brown fox", "yes"]
@@ -98,5 +99,7 @@ def test_what_it_cannot_do_is_refused(scorer):
     for ask in (lambda: judge.rate([(ASKED, "yes")], 1, 5), lambda: judge.revise([(ASKED, "yes")])):
         with pytest.raises(RecipeError, match=r"judge\.model: .* neither rates them by a rubric .* nor rewrites them"):
             ask()
+    with pytest.raises(RecipeError, match="neither rates them by a rubric"):  # as a reward, before anything is written
+        Models().rubric(Judge(model=str(folder)), 1, 5)
     with pytest.raises(RecipeError, match="has 2 outputs; expected a reward model, which has one"):
         open_judge(Judge(model=str(scorer(2)[0])))

@@ -2,12 +2,13 @@
 
 import json
 import math
+from dataclasses import replace
 from statistics import fmean
 
 import pytest
 import torch
 from tinyrun import loop_of
-from training.test_resume import StopsAfter, weights
+from training.test_resume import StopsAfter, run_of, weights
 
 from tunesmith.config.load import load
 from tunesmith.data.batch import pad, share
@@ -17,9 +18,12 @@ from tunesmith.errors import DataError, RecipeError, Stopped
 from tunesmith.evaluate.metrics import Scores
 from tunesmith.evaluate.report import summary
 from tunesmith.methods.lora import LoRA
+from tunesmith.methods.p_tuning import PTuning
+from tunesmith.methods.prefix_tuning import PrefixTuning
+from tunesmith.methods.prompt_tuning import PromptTuning
 from tunesmith.objectives.classify import Classify
 from tunesmith.objectives.mixed import Mixed
-from tunesmith.run import Run
+from tunesmith.run import Eval, Run
 from tunesmith.runs import RunFolder
 from tunesmith.training.train import resume, train
 from tunesmith.tuned import load_run
@@ -141,6 +145,19 @@ def also(folder, *names: str) -> str:
 
 def trained(words, **more):
     return train(load(Run, None, words).value, quiet=True, **more)
+
+
+@pytest.mark.parametrize("method", [PromptTuning, PrefixTuning, PTuning], ids=lambda one: one.name)
+def test_a_soft_prompt_can_be_switched_off_where_nothing_is_written(method, model_folder, reviews, tmp_path):
+    """As before the first step, and to ask what was there before: PEFT exchanges a way of writing with it."""
+    run = run_of(model_folder, reviews, tmp_path / "run", method(num_virtual_tokens=4), Classify(), max_steps=2)
+    train(replace(run, eval=Eval(max_samples=4)), quiet=True)
+    tuned = load_run(str(tmp_path / "run"))
+    ids = torch.tensor([[7, 8, 9]])
+    with torch.no_grad():
+        with tuned.side(base=True) as before:
+            off = before(input_ids=ids).logits
+        assert not torch.allclose(off, tuned.model(input_ids=ids).logits, atol=1e-6)
 
 
 def test_one_head_tells_of_every_task(words, tmp_path):

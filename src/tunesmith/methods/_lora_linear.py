@@ -35,28 +35,26 @@ class LoRALinear(Linear):
         return made if base.bias is None else made + base.bias
 
     def plain(self, x: Tensor) -> bool:
-        """Whether this is one adapter over a frozen layer of real numbers, all of the same type."""
-        if (
-            not self.fast
-            or self.disable_adapters
-            or self.merged
-            or not torch.is_grad_enabled()
-            or torch.is_autocast_enabled("cpu")
-        ):
+        """Whether this is one adapter over a frozen layer of real numbers, all of the same type; an adapter in 32 bits
+        may be over one in 16."""
+        if not self.fast or self.disable_adapters or self.merged or torch.is_autocast_enabled("cpu"):
             return False
         if len(self.active_adapters) != 1 or torch.is_autocast_enabled("cuda"):
             return False
         [name] = self.active_adapters
         base = self.get_base_layer()
+        rounds = x.element_size() < 4  # then who asks without learning is to hear what is learnt from
         return (
             name in self.lora_A
+            and (rounds or torch.is_grad_enabled())
             and self.known(name)
             and type(base) is nn.Linear
             and not base.weight.requires_grad
             and not (base.bias is not None and base.bias.requires_grad)
             and self.lora_A[name].bias is None
             and self.lora_B[name].bias is None
-            and x.dtype == base.weight.dtype == self.lora_A[name].weight.dtype
+            and x.dtype == base.weight.dtype
+            and self.lora_A[name].weight.dtype in (x.dtype, torch.float32)
         )
 
     def known(self, name: str) -> bool:
@@ -79,12 +77,14 @@ def lengths(weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
 class Update(torch.autograd.Function):
     """`x W^T + bias + scale (x' A^T) B^T`, where x' is x with what `keep` does not keep dropped.
 
-    x [..., I], W [O, I], A [r, I], B [O, r]; keep [..., I] bool or None, of which a share of `kept` is true.
+    x [..., I], W [O, I], A [r, I], B [O, r]; keep [..., I] bool or None, of which a share of `kept` is true. Where x
+    has 16 bits, A and B are rounded to these, as autocast does it; their gradients are of their own kind.
     """
 
     @staticmethod
     def forward(ctx, x, weight, bias, a, b, scale, keep, kept):  # noqa: PLR0913 - autograd takes tensors one by one
-        rows = x.reshape(-1, x.shape[-1])
+        rows, ctx.exact = x.reshape(-1, x.shape[-1]), a.dtype
+        a, b = a.to(x.dtype), b.to(x.dtype)
         low = product(dropped(rows, keep, kept), a.T)  # [T, r]
         out = product(rows, weight.T).addmm_(low, b.T, alpha=scale)
         if bias is not None:
@@ -100,8 +100,8 @@ class Update(torch.autograd.Function):
         out = grads[0].reshape(-1, grads[0].shape[-1])
         down = product(out, b).mul_(ctx.scale)  # [T, r]
         rows = dropped(x.reshape(-1, x.shape[-1]), keep, ctx.kept)
-        to_a = product(down.T, rows) if ctx.needs_input_grad[3] else None
-        to_b = product(low.T, out).mul_(ctx.scale).T if ctx.needs_input_grad[4] else None
+        to_a = product(down.T, rows).to(ctx.exact) if ctx.needs_input_grad[3] else None
+        to_b = product(low.T, out).to(ctx.exact).mul_(ctx.scale).T if ctx.needs_input_grad[4] else None
         to_x = None
         if ctx.needs_input_grad[0]:
             to_x = product(out, weight)

@@ -61,12 +61,23 @@ class Peft(Method):
         )
         config = self.config(model, kind)
         try:
-            return get_peft_model(model, config)
+            return switchable(get_peft_model(model, config))
         except ValueError as error:
             raise RecipeError(f"method: {self.name} does not fit {type(model).__name__}: {sentence(error)}") from None
 
     def save(self, model, folder: Path) -> None:
         model.save_pretrained(folder, save_embedding_layers=False)
+
+
+WRITING = "prepare_inputs_for_generation"
+
+
+def switchable(tuned: Any) -> Any:
+    """A model under one of PEFT's methods. Where PEFT switches a soft prompt off, it exchanges a way of writing too:
+    what models that only tell what texts are do not have."""
+    if tuned.active_peft_config.is_prompt_learning and not hasattr(tuned.base_model, WRITING):
+        setattr(tuned.base_model, WRITING, None)
+    return tuned
 
 
 def as_many(words: list[int], count: int, key: str) -> list[int]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import passport
 from ..errors import CheckpointError, RecipeError
-from ..methods._peft import Peft, without_compiler
+from ..methods._peft import Peft, switchable, without_compiler
 from ..methods.base import method
 from ..run import Run
 from .foreign import read_json
@@ -79,7 +79,7 @@ def under_adapter(model, folder: Path, name: str = "default"):
         if isinstance(model, PeftModel):
             model.add_adapter(name, config)
         else:
-            model = get_peft_model(model, config, name)
+            model = switchable(get_peft_model(model, config, name))
         check(model, weights, folder, name)
     except UNREADABLE as error:  # PEFT's own words for layers that are not there, or values that make no sense
         said = str(error).strip().split("\n")[0] or type(error).__name__

@@ -30,6 +30,7 @@ def in_memory(subject: Subject, work: Work, largest: Rehearsed, states: float) -
     own = weights.bytes
     if run.model.max_memory is not None:
         own = min(own, run.model.max_memory * 1e9 + weights.block)
+    own -= unread(subject)
     always = {
         "weights": (own - weights.scales) / cut,
         "scales of quantised weights": weights.scales / cut,
@@ -47,6 +48,18 @@ def in_memory(subject: Subject, work: Work, largest: Rehearsed, states: float) -
     found = always | max(moments, key=lambda moment: sum(moment.values()))
     found["remains"] = REMAINS[device.kind] * found.get("activations", 0.0)
     return {name: size / GB for name, size in found.items() if size}
+
+
+def unread(subject: Subject) -> float:
+    """Bytes of words, frozen beside an adapter, that no head reads: of these a run looks up its own alone. On a CPU the
+    others stay in the file, unless they must be written in other numbers."""
+    policy, config = subject.policy, subject.found.config
+    words, head = policy.bare.get_input_embeddings().weight, policy.bare.get_output_embeddings()
+    stays = subject.setting.device.kind == "cpu" and subject.run.model.max_memory is None
+    stays = stays and policy.model is not policy.bare and not words.requires_grad
+    stored = str(getattr(config, "dtype", None)).removeprefix("torch.")
+    read = head is not None and head.weight is words
+    return words.nbytes if stays and not read and str(words.dtype).endswith(stored) else 0.0
 
 
 def in_step(subject: Subject, work: Work, largest: Rehearsed) -> dict[str, float]:

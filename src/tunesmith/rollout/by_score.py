@@ -53,7 +53,10 @@ class Scores:
         """It cannot stop answering."""
 
     def ask(self, questions: Sequence[Question]) -> list[str | int | Unscored]:
-        raise RecipeError(
+        raise self.refusal()
+
+    def refusal(self) -> RecipeError:
+        return RecipeError(
             f"judge.model: {self.judge.model} is a reward model: it compares answers, and neither rates them by a"
             " rubric (the reward `model` gives its scores) nor rewrites them; name a model that writes"
         )

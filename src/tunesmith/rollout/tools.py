@@ -46,9 +46,12 @@ class Models:
 
     def rubric(self, judge: Any, lowest: int, highest: int) -> Rubric:
         """What a judge gives answers by its rubric."""
+        from .by_score import ByScore
         from .judge import open_judge
 
         asked = open_judge(judge)
+        if isinstance(asked, ByScore):
+            raise asked.speaker.refusal()
         return lambda said: asked.rate([(one.messages, one.completion) for one in said], lowest, highest)
 
 
