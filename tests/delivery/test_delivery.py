@@ -25,8 +25,9 @@ from tunesmith.methods.lora import LoRA
 from tunesmith.methods.prompt_tuning import PromptTuning
 from tunesmith.model.solid import solid
 from tunesmith.objectives.classify import Classify
+from tunesmith.precision import plain
 from tunesmith.precision.bitsandbytes import NF4
-from tunesmith.precision.plain import BF16
+from tunesmith.precision.plain import BF16, Auto
 
 
 def deliver_to(folder, way, tmp_path, most=None):
@@ -138,20 +139,22 @@ def test_a_run_over_quantised_weights_is_merged_into_those_it_was_trained_on(run
         deliver(folder, Merged(into="original"), tmp_path / "third", None, lambda _: None)
 
 
-@pytest.mark.parametrize("held", [BF16(), NF4(compute_dtype="bf16")], ids=["bf16", "nf4"])
+@pytest.mark.parametrize("held", [Auto(), BF16(), NF4(compute_dtype="bf16")], ids=["auto", "bf16", "nf4"])
 def test_a_run_that_computes_in_16_bits_is_delivered_in_32(held, run, tmp_path, monkeypatch, in_this_process):
     """As every run on a GPU does: what it says is rounded, and the weights that it was trained on are not others."""
     from tunesmith import run as recipes
 
+    usual = plain.number_format
+    monkeypatch.setattr(plain, "number_format", lambda word, key: usual("bf16" if word == "auto" else word, key))
     monkeypatch.setattr("training.test_resume.Model", lambda path: recipes.Model(path=path, precision=held))
     folder = run(LoRA(r=4))
     said = source_of(folder)
     assert said.tuned.model.dtype == torch.bfloat16
-    plain = says(said.tuned.model, [1, 5, 9, 30], False)
-    for way in (Merged(), Adapter()):
+    rounded = says(said.tuned.model, [1, 5, 9, 30], False)
+    for way in (Merged(), Adapter(), Gguf(quantization="f32")):
         out = tmp_path / way.name
         assert deliver(folder, way, out, None, lambda _: None).logits < 1e-3
-    assert not torch.equal(says(source_of(folder).model, [1, 5, 9, 30], False), plain)
+    assert not torch.equal(says(source_of(folder).model, [1, 5, 9, 30], False), rounded)
 
 
 def test_an_adapter_and_a_whole_model(run, tmp_path, in_this_process):

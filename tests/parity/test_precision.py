@@ -438,3 +438,14 @@ def test_words_and_options_mean_what_they_say():
     assert read("model.precision={name: hqq, nbits: 3}") == HQQ(nbits=3)
     with pytest.raises(RecipeError, match="nbits"):
         read("model.precision={name: hqq, nbits: 7}")
+
+
+def test_bits_that_cannot_be_read_rightly_are_refused(monkeypatch):
+    """As on a processor with AVX-512 by torch 2.8, which knows no way to mend what bitsandbytes does there."""
+    from tunesmith.precision.bitsandbytes import read_across_rows
+
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX512")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.delattr("torch.library.get_kernel", raising=False)
+    with pytest.raises(BadEnvironment, match=r"reads 4 bits wrongly, .* torch 2.9 or later"):
+        read_across_rows.__wrapped__()

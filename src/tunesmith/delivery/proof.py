@@ -174,8 +174,10 @@ def loaded(job: dict[str, Any]) -> tuple[Any, Any]:
     """What was delivered, and its tokenizer."""
     from ..model.adapter import under_adapter
     from ..model.demo import dequantise
+    from ..model.foreign import read_config
     from ..model.load import hushed, load_model, load_tokenizer
     from ..model.stored import quantisation
+    from ..precision.plain import FP32
     from ..runs import RunFolder
     from ._onnx import GRAPH, Graph
     from .source import in_32_bits
@@ -191,13 +193,13 @@ def loaded(job: dict[str, Any]) -> tuple[Any, Any]:
             whole = Path(place) / "whole"
             whole.mkdir()
             dequantise(files[0], whole)
-            return load_model(whole)[0], load_tokenizer(whole)
+            return load_model(whole, FP32())[0], load_tokenizer(whole)
     if (folder / GRAPH).is_file():
         return Graph(folder / GRAPH), load_tokenizer(folder)
-    model: Any = load_model(folder, labels=labels)[0]
-    if quantisation(model.config):  # what is made on a GPU is computed there
-        model = model.to("cuda")
-    return model, load_tokenizer(folder)
+    if quantisation(read_config(folder)):  # what is made on a GPU is computed there
+        made: Any = load_model(folder, labels=labels)[0]
+        return made.to("cuda"), load_tokenizer(folder)
+    return load_model(folder, FP32(), labels)[0], load_tokenizer(folder)
 
 
 def heard(job: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:

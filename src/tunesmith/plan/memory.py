@@ -53,13 +53,17 @@ def in_memory(subject: Subject, work: Work, largest: Rehearsed, states: float) -
 def unread(subject: Subject) -> float:
     """Bytes of words, frozen beside an adapter, that no head reads: of these a run looks up its own alone. On a CPU the
     others stay in the file, unless they must be written in other numbers."""
-    policy, config = subject.policy, subject.found.config
-    words, head = policy.bare.get_input_embeddings().weight, policy.bare.get_output_embeddings()
-    stays = subject.setting.device.kind == "cpu" and subject.run.model.max_memory is None
-    stays = stays and policy.model is not policy.bare and not words.requires_grad
-    stored = str(getattr(config, "dtype", None)).removeprefix("torch.")
-    read = head is not None and head.weight is words
-    return words.nbytes if stays and not read and str(words.dtype).endswith(stored) else 0.0
+    policy, run = subject.policy, subject.run
+    if subject.setting.device.kind != "cpu" or policy.model is policy.bare or run.model.max_memory is not None:
+        return 0.0
+    words, head = (
+        getattr(one, "weight", None)
+        for one in (policy.bare.get_input_embeddings(), policy.bare.get_output_embeddings())
+    )
+    stored = str(getattr(subject.found.config, "dtype", None)).removeprefix("torch.")
+    if words is None or head is words or words.requires_grad or not str(words.dtype).endswith(stored):
+        return 0.0
+    return words.nbytes
 
 
 def in_step(subject: Subject, work: Work, largest: Rehearsed) -> dict[str, float]:
